@@ -1,0 +1,25 @@
+"""Errors a user can act on: each message is one sentence that names the thing and the remedy."""
+
+
+class RillError(Exception):
+    """Base of every error that the command line shows as a sentence instead of a traceback."""
+
+
+class AudioError(RillError):
+    """Sound that cannot be read or is not sound; names the file or the source."""
+
+
+class CheckpointError(RillError):
+    """A checkpoint folder that is missing, broken or of another shape than its config says."""
+
+
+class ManifestError(RillError):
+    """A manifest line that cannot be used; names the file and the line."""
+
+
+class HotwordError(RillError):
+    """A hot word that cannot be honoured."""
+
+
+class DeviceError(RillError):
+    """A microphone or another sound device that cannot be opened or was lost."""
