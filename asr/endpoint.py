@@ -1,0 +1,75 @@
+"""Where an utterance ends: rules over the frames in which the model hears something (as in Kaldi's online2 and WeNet).
+
+A frame is *active* where neither blank nor word boundary holds most of the undivided posterior.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from asr.tokens import TokenSet
+
+RECENT = 5.0  # seconds in which the cut of an over-long utterance is looked for
+OPENING = 0.5  # seconds of silence that stay in front of the next utterance, so that its first sound is whole
+
+
+@dataclass(frozen=True)
+class EndpointRules:
+    """All in seconds."""
+
+    nothing_said: float = 5.0  # an utterance without a word is dropped after this
+    pause: float = 0.8  # silence after words that ends an utterance
+    longest: float = 20.0  # an utterance is cut here at the latest
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The utterance ends before frame `frame`; `spoken` says whether anything was said in it."""
+
+    frame: int
+    spoken: bool
+
+
+def active(emissions: np.ndarray, tokens: TokenSet) -> np.ndarray:
+    """(F, V) log-probabilities → (F,) bool."""
+    silent = np.exp(emissions[:, tokens.blank_index]) + np.exp(emissions[:, tokens.boundary_index])
+    return silent < 0.5
+
+
+class Endpointer:
+    def __init__(self, rules: EndpointRules, seconds_per_frame: float) -> None:
+        self.pause = round(rules.pause / seconds_per_frame)
+        self.nothing_said = round(rules.nothing_said / seconds_per_frame)
+        self.longest = round(rules.longest / seconds_per_frame)
+        self.recent = round(RECENT / seconds_per_frame)
+        self.opening = round(OPENING / seconds_per_frame)
+
+    def likely_end(self, activity: np.ndarray) -> int | None:
+        """The frame before which the utterance will be cut if the silence goes on, once half of it has passed."""
+        spoken = np.flatnonzero(activity)
+        if len(spoken) and len(activity) - 1 - spoken[-1] >= self.pause // 2:
+            return int(spoken[-1]) + 1 + self.pause // 2
+        return None
+
+    def decide(self, activity: np.ndarray) -> Cut | None:
+        """`activity` (F,) of all frames heard in this utterance, provisional ones included."""
+        spoken = np.flatnonzero(activity)
+        heard = len(activity)
+        if not len(spoken):
+            return Cut(max(1, heard - self.opening), False) if heard >= self.nothing_said else None
+        if heard - 1 - spoken[-1] >= self.pause:
+            return Cut(int(spoken[-1]) + 1 + self.pause // 2, True)
+        if heard >= self.longest:
+            return Cut(self._longest_silence(activity), True)
+        return None
+
+    def _longest_silence(self, activity: np.ndarray) -> int:
+        """The middle of the longest silent run of the last seconds; everything, where there is none."""
+        first = max(1, len(activity) - self.recent)
+        edges = np.flatnonzero(np.diff(np.concatenate([[1], activity[first:], [1]]).astype(int)))
+        starts, ends = edges[::2], edges[1::2]
+        if not len(starts):
+            return len(activity)
+        longest = int(np.argmax(ends - starts))
+        return first + int(starts[longest] + ends[longest] + 1) // 2

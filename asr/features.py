@@ -1,0 +1,151 @@
+"""Samples to mel frames, in one go or as they come.
+
+Every frontend starts from the same mel power spectrogram (torchaudio; HTK scale, no centring: a frame every `hop`
+samples as long as `n_fft` samples are there, the window in its middle) and differs in how it is compressed:
+
+- `LogMel`: natural logarithm.
+- `MFCC`: type-II cosine transform of the log-mel (Davis & Mermelstein 1980).
+- `PCEN`: per-channel energy normalisation (Wang et al. 2017, arXiv 1607.05666), whose smoother is carried along.
+
+Samples after the last whole frame make no frame. Mean and variance are the acoustic model's business.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.signal
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+Smoother = np.ndarray | None
+
+
+@dataclass(frozen=True)
+class FrontendConfig:
+    """What a checkpoint says of its frontend. Lengths in samples, frequencies in Hz."""
+
+    kind: str = "log_mel"  # log_mel | mfcc | pcen
+    sample_rate: int = 16_000
+    n_fft: int = 512
+    window: int = 400
+    hop: int = 160
+    mels: int = 80
+    f_min: float = 20.0
+    f_max: float = 7600.0
+    log_floor: float = 1e-6  # added to the mel power before the logarithm
+    coefficients: int = 40  # of the MFCC
+    pcen_gain: float = 0.98
+    pcen_bias: float = 2.0
+    pcen_power: float = 0.5
+    pcen_time_constant: float = 0.4  # seconds
+    pcen_floor: float = 1e-6
+
+
+class Frontend(nn.Module):
+    """Base of the frontends: mel power spectrogram, then `compress`."""
+
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mel = torchaudio.transforms.MelSpectrogram(
+            config.sample_rate, config.n_fft, config.window, config.hop, config.f_min, config.f_max,
+            n_mels=config.mels, power=2.0, center=False, norm=None, mel_scale="htk")
+
+    @property
+    def bands(self) -> int:
+        """Values in one mel frame."""
+        return self.config.mels
+
+    @property
+    def seconds_per_frame(self) -> float:
+        return self.config.hop / self.config.sample_rate
+
+    def frames(self, samples: int) -> int:
+        """How many mel frames so many samples make."""
+        return max(0, (samples - self.config.n_fft) // self.config.hop + 1)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """(samples,) → (mel frames, bands); the whole signal at once."""
+        return self.extract(samples, None)[0]
+
+    def extract(self, samples: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
+        """Frames of these samples, and the compression's state after them."""
+        if samples.numel() < self.config.n_fft:
+            return samples.new_zeros(0, self.bands), state
+        return self.compress(self.mel(samples).T, state)
+
+    def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
+        """Mel power (mel frames, mels) → features (mel frames, bands), and the state to go on from."""
+        raise NotImplementedError
+
+    def stream(self) -> FeatureStream:
+        return FeatureStream(self)
+
+
+class LogMel(Frontend):
+    def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
+        return torch.log(power + self.config.log_floor), state
+
+
+class MFCC(Frontend):
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__(config)
+        cosines = torchaudio.functional.create_dct(config.coefficients, config.mels, norm="ortho")
+        self.register_buffer("cosines", cosines, persistent=False)
+
+    @property
+    def bands(self) -> int:
+        return self.config.coefficients
+
+    def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
+        return torch.log(power + self.config.log_floor) @ self.get_buffer("cosines"), state
+
+
+class PCEN(Frontend):
+    """The smoother starts at the first frame's energy, so that the first word is not over-amplified."""
+
+    def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
+        c = self.config
+        frames = c.pcen_time_constant * c.sample_rate / c.hop
+        smoothing = (np.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
+        energy = power.double().cpu().numpy() * 2.0**31  # the scale of 32-bit samples, for which the constants are meant
+        if state is None:
+            state = (1 - smoothing) * energy[:1]
+        smooth, state = scipy.signal.lfilter([smoothing], [1, smoothing - 1], energy, axis=0, zi=state)
+        gain = np.exp(-c.pcen_gain * (np.log(c.pcen_floor) + np.log1p(smooth / c.pcen_floor)))
+        out = c.pcen_bias**c.pcen_power * np.expm1(c.pcen_power * np.log1p(energy * gain / c.pcen_bias))
+        return torch.from_numpy(out).to(power), state
+
+
+FRONTENDS: dict[str, type[Frontend]] = {"log_mel": LogMel, "mfcc": MFCC, "pcen": PCEN}
+
+
+def build(config: FrontendConfig) -> Frontend:
+    if config.kind not in FRONTENDS:
+        raise ValueError(f"unknown frontend '{config.kind}': choose one of {', '.join(FRONTENDS)}")
+    return FRONTENDS[config.kind](config)
+
+
+class FeatureStream:
+    """One speaker's frontend: the samples that no frame has used up yet, and the compression's state.
+
+    Gives the frames that `Frontend.forward` gives for the whole signal, however the samples are cut.
+    """
+
+    def __init__(self, frontend: Frontend) -> None:
+        self.frontend = frontend
+        self.tail = np.zeros(0, dtype=np.float32)
+        self.state: Smoother = None
+
+    def accept(self, samples: np.ndarray[Any, Any]) -> Tensor:
+        """(n,) float32 at the frontend's rate → (mel frames, bands), possibly none."""
+        self.tail = np.concatenate([self.tail, samples])
+        count = self.frontend.frames(len(self.tail))
+        if not count:
+            return torch.zeros(0, self.frontend.bands)
+        features, self.state = self.frontend.extract(torch.from_numpy(self.tail), self.state)
+        self.tail = self.tail[count * self.frontend.config.hop:].copy()
+        return features

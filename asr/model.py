@@ -1,0 +1,259 @@
+"""The acoustic model: mel frames to log-probabilities of tokens, with a latency that is chosen at run time.
+
+    normalised mel frames → convolutional stem (time ÷ subsampling) → N latency-controlled bidirectional layers → heads
+
+A latency-controlled layer (Zhang et al. 2016, arXiv 1510.08983) has two unidirectional RNNs. The forward one carries its
+state from chunk to chunk. The backward one starts from zero at the end of the look-ahead and runs back over the chunk, so
+it never needs the future beyond `look_ahead` frames. The loop over layers is *inside* the loop over chunks: every layer
+sees the same window of `chunk + look_ahead` frames, and the look-ahead is paid once.
+
+The same weights run in three ways, equal where they overlap:
+
+- `forward`: full context, a batch of utterances.
+- `forward_chunked`: latency-controlled, a batch of utterances, all chunks of a layer at once (training, evaluation).
+- `push` + `step`: latency-controlled, live, from a `StreamState`.
+
+Shapes: B utterances, T mel frames, F frames (⌈T / subsampling⌉), H hidden units, V tokens of a head.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+STRIDES = {4: (2, 2), 3: (1, 3)}  # of the two convolutions, for each subsampling
+KERNEL = 3
+
+Emissions = dict[str, Tensor]  # head → log-probabilities (…, F, V), natural logarithm
+RNNState = tuple[Tensor, ...]  # (h,) or, for the LSTM, (h, c); each (1, B, H)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    cell: str = "lstm"  # rnn | gru | lstm
+    hidden: int = 320
+    layers: int = 4
+    stem_channels: int = 32
+    subsampling: int = 4  # mel frames a frame
+
+
+def run_rnn(rnn: nn.RNNBase, x: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState]:
+    """One call shape for all cells: (B, F, H) and a state (None: zeros) → outputs and the state after the last frame."""
+    if isinstance(rnn, nn.LSTM):
+        return rnn(x, state)
+    out, last = rnn(x, None if state is None else state[0])
+    return out, (last,)
+
+
+def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each sequence of (B, F, H) back to front within its own length, so that padding stays behind it."""
+    if lengths is None:
+        return x.flip(1)
+    position = torch.arange(x.shape[1], device=x.device)
+    source = lengths[:, None] - 1 - position
+    source = torch.where(source >= 0, source, position)
+    return x.gather(1, source[:, :, None].expand_as(x))
+
+
+class Stem(nn.Module):
+    """Two 3 × 3 convolutions over (time, band), then a linear layer. Sees `context` frames on either side."""
+
+    def __init__(self, bands: int, channels: int, hidden: int, subsampling: int) -> None:
+        super().__init__()
+        first, second = STRIDES[subsampling]
+        self.subsampling = subsampling
+        self.conv1 = nn.Conv2d(1, channels, KERNEL, stride=(first, 2), padding=(0, 1))
+        self.conv2 = nn.Conv2d(channels, channels, KERNEL, stride=(second, 2), padding=(0, 1))
+        self.linear = nn.Linear(channels * -(-bands // 4), hidden)
+        self.context = (KERNEL - 1) * (1 + first) // 2  # mel frames left and right of a frame's centre
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(B, T + 2 context, bands), zeros or neighbours at the ends → (B, F, H)."""
+        x = F.relu(self.conv1(mel[:, None]))
+        x = F.relu(self.conv2(x))
+        return self.linear(x.transpose(1, 2).flatten(2))
+
+    def frames(self, padded: int) -> int:
+        """How many frames `padded` mel frames, context included, make."""
+        return max(0, (padded - 2 * self.context - 1) // self.subsampling + 1)
+
+
+class LatencyControlledLayer(nn.Module):
+    """`x + proj([forward RNN, backward RNN](LayerNorm(x)))`."""
+
+    def __init__(self, cell: str, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.forward_rnn = CELLS[cell](hidden, hidden, batch_first=True)
+        self.backward_rnn = CELLS[cell](hidden, hidden, batch_first=True)
+        self.proj = nn.Linear(2 * hidden, hidden)
+
+    def merge(self, x: Tensor, forward: Tensor, normed: Tensor, lengths: Tensor | None) -> Tensor:
+        backward = reverse(run_rnn(self.backward_rnn, reverse(normed, lengths))[0], lengths)
+        return x + self.proj(torch.cat([forward, backward], dim=-1))
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Full context: (B, F, H) → (B, F, H)."""
+        normed = self.norm(x)
+        return self.merge(x, run_rnn(self.forward_rnn, normed)[0], normed, lengths)
+
+    def step(self, x: Tensor, state: RNNState | None, commit: int) -> tuple[Tensor, RNNState]:
+        """One window: (B, commit + look-ahead, H), all of it real frames; the state after the committed frames."""
+        normed = self.norm(x)
+        forward, state = run_rnn(self.forward_rnn, normed[:, :commit], state)
+        if x.shape[1] > commit:
+            ahead, _ = run_rnn(self.forward_rnn, normed[:, commit:], state)
+            forward = torch.cat([forward, ahead], dim=1)
+        return self.merge(x, forward, normed, None), state
+
+    def windows(self, x: Tensor, valid: Tensor, chunk: int) -> Tensor:
+        """All windows at once: (B, K, chunk + look-ahead, H), `valid` (B, K) real frames in each."""
+        batch, count, width, _ = x.shape
+        normed = self.norm(x)
+        state: RNNState | None = None
+        committed, boundaries = [], []
+        for k in range(count):
+            out, state = run_rnn(self.forward_rnn, normed[:, k, :chunk], state)
+            committed.append(out)
+            boundaries.append(state)
+        forward = torch.stack(committed, dim=1).flatten(0, 1)
+        if width > chunk:
+            starts = tuple(torch.stack(parts, dim=2).flatten(1, 2) for parts in zip(*boundaries, strict=True))
+            ahead, _ = run_rnn(self.forward_rnn, normed[:, :, chunk:].flatten(0, 1), starts)
+            forward = torch.cat([forward, ahead], dim=1)
+        merged = self.merge(x.flatten(0, 1), forward, normed.flatten(0, 1), valid.flatten())
+        return merged.unflatten(0, (batch, count))
+
+
+@dataclass
+class StreamState:
+    """What one live utterance has left to do: mel frames that wait for their right context, frames that wait to be
+    committed, and the forward RNNs' states at the last commitment. Its size is bounded by the window."""
+
+    mel: Tensor  # (waiting mel frames, bands), normalised, context included
+    frames: Tensor  # (1, waiting frames, H)
+    rnn: list[RNNState] | None = None
+    committed: int = 0  # frames given out so far
+    ended: bool = field(default=False)
+
+
+class AcousticModel(nn.Module):
+    """`heads` maps each token set's name to its number of tokens."""
+
+    mel_mean: Tensor
+    mel_std: Tensor
+
+    def __init__(self, config: ModelConfig, bands: int, heads: Mapping[str, int]) -> None:
+        super().__init__()
+        if config.cell not in CELLS:
+            raise ValueError(f"unknown cell '{config.cell}': choose one of {', '.join(CELLS)}")
+        if config.subsampling not in STRIDES:
+            raise ValueError(f"subsampling {config.subsampling} is not available: choose one of {list(STRIDES)}")
+        self.config = config
+        self.stem = Stem(bands, config.stem_channels, config.hidden, config.subsampling)
+        self.layers = nn.ModuleList(LatencyControlledLayer(config.cell, config.hidden) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.hidden)
+        self.heads = nn.ModuleDict({name: nn.Linear(config.hidden, tokens) for name, tokens in heads.items()})
+        self.register_buffer("mel_mean", torch.zeros(bands))
+        self.register_buffer("mel_std", torch.ones(bands))
+
+    def emissions(self, x: Tensor) -> Emissions:
+        """(B, F, H) → log-probabilities of every head."""
+        x = self.norm(x)
+        return {name: head(x).log_softmax(dim=-1) for name, head in self.heads.items()}
+
+    def frame_lengths(self, lengths: Tensor) -> Tensor:
+        return (lengths + self.config.subsampling - 1) // self.config.subsampling
+
+    def normalise(self, mel: Tensor) -> Tensor:
+        return (mel - self.mel_mean) / self.mel_std
+
+    def embed(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
+        """(B, T, bands) → the stem's (B, F, H); frames behind an utterance's own length are the zeros the stem expects."""
+        x = self.normalise(mel)
+        if lengths is not None:
+            x = x.masked_fill(torch.arange(mel.shape[1], device=mel.device)[:, None] >= lengths[:, None, None], 0.0)
+        context = self.stem.context
+        return self.stem(F.pad(x, (0, 0, context, context)))
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> tuple[Emissions, Tensor | None]:
+        """Full context. `mel` (B, T, bands), T ≥ 1; `lengths` (B,) in mel frames, None where all are T long.
+
+        Returns emissions (B, F, V) of every head, and their lengths in frames.
+        """
+        x = self.embed(mel, lengths)
+        frames = None if lengths is None else self.frame_lengths(lengths)
+        for layer in self.layers:
+            x = layer(x, frames)
+        return self.emissions(x), frames
+
+    def forward_chunked(self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int
+                        ) -> tuple[Emissions, Tensor | None]:
+        """Latency-controlled, with shapes as `forward`. A chunk as long as the batch is full context."""
+        x = self.embed(mel, lengths)
+        total = x.shape[1]
+        frames = None if lengths is None else self.frame_lengths(lengths)
+        count = -(-total // chunk)
+        starts = chunk * torch.arange(count, device=x.device)
+        ends = frames if frames is not None else torch.full((x.shape[0],), total, device=x.device)
+        valid = (ends[:, None] - starts).clamp(min=0, max=chunk + look_ahead)
+        padded = F.pad(x, (0, 0, 0, count * chunk + look_ahead - total))
+        windows = padded.unfold(1, chunk + look_ahead, chunk).transpose(2, 3)  # (B, K, chunk + look-ahead, H)
+        for layer in self.layers:
+            windows = layer.windows(windows, valid, chunk)
+        return self.emissions(windows[:, :, :chunk].flatten(1, 2)[:, :total]), frames
+
+    def stream_state(self) -> StreamState:
+        """The state before an utterance's first mel frame."""
+        like = self.mel_mean
+        return StreamState(like.new_zeros(self.stem.context, len(like)), like.new_zeros(1, 0, self.config.hidden))
+
+    def push(self, state: StreamState, mel: Tensor, last: bool = False) -> None:
+        """Hand over new mel frames (n, bands); `last` says that the utterance ends with them."""
+        parts = [state.mel, self.normalise(mel)]
+        if last:
+            parts.append(mel.new_zeros(self.stem.context, mel.shape[1]))
+            state.ended = True
+        state.mel = torch.cat(parts)
+        count = self.stem.frames(len(state.mel))
+        if count:
+            used = (count - 1) * self.stem.subsampling + 2 * self.stem.context + 1
+            state.frames = torch.cat([state.frames, self.stem(state.mel[None, :used])], dim=1)
+            state.mel = state.mel[count * self.stem.subsampling:].clone()
+
+    def step(self, state: StreamState, chunk: int, look_ahead: int) -> Emissions | None:
+        """Commit the next chunk: emissions (chunk, V), or None where its look-ahead has not been heard yet.
+
+        After the last mel frame chunk and look-ahead are cut at the utterance's end; call until None.
+        """
+        waiting = state.frames.shape[1]
+        if not waiting or (waiting < chunk + look_ahead and not state.ended):
+            return None
+        commit = min(chunk, waiting)
+        emissions, state.rnn = self.advance(state.frames[:, :chunk + look_ahead], state.rnn, commit)
+        state.frames = state.frames[:, commit:].clone()
+        state.committed += commit
+        return {name: values[0] for name, values in emissions.items()}
+
+    def preview(self, state: StreamState) -> Emissions | None:
+        """Provisional emissions (waiting frames, V), as if the utterance ended here; the state stays as it is."""
+        if not state.frames.shape[1]:
+            return None
+        emissions, _ = self.advance(state.frames, state.rnn, state.frames.shape[1])
+        return {name: values[0] for name, values in emissions.items()}
+
+    def advance(self, window: Tensor, states: Sequence[RNNState] | None, commit: int
+                ) -> tuple[Emissions, list[RNNState]]:
+        """Run a window (B, commit + look-ahead, H) of stem frames through all layers from the given states.
+
+        Returns emissions (B, commit, V) and the states after the committed frames.
+        """
+        after = []
+        for index, layer in enumerate(self.layers):
+            window, state = layer.step(window, states[index] if states else None, commit)
+            after.append(state)
+        return self.emissions(window[:, :commit]), after

@@ -1,0 +1,123 @@
+"""Word error rates and speed of this package beside PocketSphinx, on the same utterances in one run.
+
+    python benchmarks/peers.py MANIFEST --checkpoint checkpoints/en-small [--limit 50]
+
+Each recogniser decodes whole utterances, one at a time, one thread a process. WER is over normalised text (asr.text),
+with 95 % bootstrap intervals over utterances; the real-time factor (RTF) is processor time of decoding over audio
+time, models already loaded. Utterances with digits are left out: what their speaker said is not written. PocketSphinx
+comes with `pip install rill-asr[bench]` and runs with the general US English model bundled in it.
+"""
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from asr.audio import SAMPLE_RATE
+from asr.manifest import Utterance, load, read
+from asr.scoring import Score, bootstrap_interval, score
+from asr.text import has_digits, normalise
+
+Recognise = Callable[[np.ndarray], str]  # mono float32 at 16 kHz -> text
+recognise: Recognise  # a worker process's own
+# Transcripts and dictionaries disagree on whether these are written out; on both sides they are scored as said.
+SPOKEN = {"mr": "mister", "mrs": "missus", "dr": "doctor"}
+
+
+def ours(checkpoint: str) -> Recognise:
+    import torch
+
+    import asr
+
+    torch.set_num_threads(1)
+    recognizer = asr.load(checkpoint)
+    return lambda samples: recognizer.decode_utterance(samples).text
+
+
+def pocketsphinx() -> Recognise:
+    from pocketsphinx import Decoder
+
+    decoder = Decoder(samprate=SAMPLE_RATE)
+
+    def recognise(samples: np.ndarray) -> str:
+        decoder.start_utt()
+        decoder.process_raw((samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes(), full_utt=True)
+        decoder.end_utt()
+        found = decoder.hyp()
+        # Fillers go: <sil>, [NOISE], ++BREATH++; "the(2)" is the second pronunciation of "the".
+        return re.sub(r"<\S+>|\[\S+\]|\+\+\S+\+\+|\(\d+\)", "", found.hypstr if found else "")
+
+    return recognise
+
+
+def spoken(text: str) -> str:
+    return " ".join(SPOKEN.get(word, word) for word in normalise(text).split())
+
+
+def start_worker(make: Callable[[], Recognise]) -> None:
+    global recognise
+    recognise = make()
+
+
+def decode(utterance: Utterance) -> tuple[str, float, float]:
+    """Recognised text, processor seconds it took and seconds of sound."""
+    samples = load(utterance)
+    start = time.process_time()
+    text = recognise(samples)
+    return text, time.process_time() - start, len(samples) / SAMPLE_RATE
+
+
+def choose(utterances: list[Utterance], limit: int | None) -> dict[str, list[Utterance]]:
+    """Utterances of each corpus, `limit` of them spread evenly over it."""
+    corpora: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        corpora.setdefault(utterance.corpus or "-", []).append(utterance)
+    return {corpus: members if limit is None or limit >= len(members) else
+            [members[i * len(members) // limit] for i in range(limit)] for corpus, members in corpora.items()}
+
+
+def row(corpus: str, system: str, result: Score, rtf: float) -> str:
+    low, high = bootstrap_interval(result.utterance_errors, result.utterance_words)
+    return (f"| {corpus} | {len(result.utterance_words)} | {result.words} | {system} "
+            f"| {100 * result.wer:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {rtf:.3f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--limit", type=int, help="utterances of each corpus (default: all)")
+    parser.add_argument("--checkpoint", help="of this package; without it only PocketSphinx runs")
+    parser.add_argument("--jobs", type=int, choices=(1, 2), default=1, help="processes (default: 1)")
+    args = parser.parse_args()
+
+    everything = read(args.manifest, args.split)
+    usable = [utterance for utterance in everything if not has_digits(utterance.text)]
+    if not usable:
+        parser.error(f"{args.manifest} has no utterance without digits in its split {args.split}")
+    corpora = choose(usable, args.limit)
+    chosen = [utterance for members in corpora.values() for utterance in members]
+    systems: dict[str, Callable[[], Recognise]] = {"PocketSphinx": pocketsphinx}
+    if args.checkpoint:
+        systems[f"rill ({args.checkpoint})"] = partial(ours, args.checkpoint)
+
+    print(f"{len(chosen)} utterances; {len(everything) - len(usable)} with digits left out.\n")
+    print("| corpus | utterances | words | system | WER % [95 % interval] | RTF |\n|" + " --- |" * 6)
+    for system, make in systems.items():
+        with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), start_worker, (make,)) as pool:
+            decoded = dict(zip(chosen, pool.map(decode, chosen), strict=True))
+        for corpus, members in (corpora | {"all": chosen}).items():
+            texts, took, lasted = zip(*(decoded[utterance] for utterance in members), strict=True)
+            result = score([spoken(utterance.text) for utterance in members], [spoken(text) for text in texts])
+            print(row(corpus, system, result, sum(took) / sum(lasted)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
