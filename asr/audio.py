@@ -27,7 +27,6 @@ LOWEST_RATE = 1_000  # Hz; below it a small file grows into hours of silence
 HIGHEST_RATE = 768_000  # Hz
 MOST_CHANNELS = 64
 LOUDEST = 1e9  # full scale is 1; beyond this the power spectrum overflows float32
-BLOCK_SECONDS = 1.0
 SHORT_BY = 0.15  # seconds that a header may state beyond what was decoded: codec padding reaches so far
 UNKNOWN_BYTES = 2**31 - 2**16  # WAV writers that cannot seek back (sox, arecord, ffmpeg) claim 0 or at least so much
 
@@ -35,6 +34,7 @@ UNKNOWN_BYTES = 2**31 - 2**16  # WAV writers that cannot seek back (sox, arecord
 STATED_LENGTH = {"w64", "aiff", "au", "caf", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 FORMATS = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
 
+File: TypeAlias = str | Path | BinaryIO
 Source: TypeAlias = str | Path | BinaryIO | np.ndarray
 
 
@@ -43,17 +43,11 @@ class AudioWarning(UserWarning):
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
-    """Mixes sound of any common sample type down to one channel.
+    """Mixes sound of shape (n,) or (n, channels) down to a new float32 array of shape (n,), the mean over channels.
 
-    Args:
-        samples: shape (n,) or (n, channels); uint8 (centred on 128, as in WAV), int16 and int32 are divided by full
-            scale, float32 and float64 are taken as they are, nominally in [-1, 1].
-
-    Returns:
-        A new float32 array of shape (n,), the mean over channels.
-
-    Raises:
-        AudioError: another type or shape, or a sample that is NaN, infinite or beyond ±1e9.
+    uint8 (centred on 128, as in WAV), int16 and int32 are divided by full scale; float32 and float64 are taken as they
+    are, nominally in [-1, 1]. AudioError for other types and shapes, and for samples that are NaN, infinite or beyond
+    ±1e9. Zero-length sound is sound too.
     """
     kind = f"{samples.dtype.kind}{samples.dtype.itemsize}"
     if kind not in ("u1", "i2", "i4", "f4", "f8"):
@@ -84,16 +78,12 @@ class Resampler:
     Delay, from a sample's arrival until its output (worst case, measured): none at 16 kHz; 37 ms at 48 kHz; 41 ms at
     44.1 and 22.05 kHz; 79 ms at 96 kHz; 84 ms at 11.025 kHz; 116 ms at 8 kHz. It is libsoxr's block convolution.
 
-    Args:
-        source_rate: the input's sample rate in Hz, whole or not, from 1 000 to 768 000.
-
-    Raises:
-        AudioError: a rate that is NaN or out of that range.
+    `source_rate`: Hz, whole or not; AudioError unless it is from 1 000 to 768 000.
     """
 
     def __init__(self, source_rate: float) -> None:
         if not LOWEST_RATE <= source_rate <= HIGHEST_RATE:
-            raise AudioError(f"a sample rate of {source_rate:g} Hz is not usable; pass {LOWEST_RATE} to {HIGHEST_RATE}.")
+            raise AudioError(f"a rate of {source_rate:g} Hz cannot be used; pass {LOWEST_RATE} to {HIGHEST_RATE}.")
         self.source_rate = source_rate
         self._flushed = False
         self._soxr = None
@@ -116,9 +106,7 @@ class Resampler:
         return tail
 
 
-def read_blocks(
-    source: Source, sample_rate: float | None = None, block_seconds: float = BLOCK_SECONDS
-) -> Iterator[np.ndarray]:
+def read_blocks(source: Source, sample_rate: float | None = None, block_seconds: float = 1.0) -> Iterator[np.ndarray]:
     """Reads sound from anywhere as blocks of mono float32 at 16 kHz.
 
     Args:
@@ -140,42 +128,32 @@ def read_blocks(
     """
     longest = max(1, int(block_seconds * SAMPLE_RATE))
     with _naming(source):
-        resampler = None
+        resampler = Resampler(SAMPLE_RATE)
         for rate, samples in _pieces(source, sample_rate, block_seconds):
-            if resampler is None:
-                resampler = Resampler(rate)
-            elif rate != resampler.source_rate:  # the rate changed inside the file
+            if rate != resampler.source_rate:  # at first, and where the rate changes inside a file
                 yield from _split(resampler.flush(), longest)
                 resampler = Resampler(rate)
             yield from _split(resampler.push(samples), longest)
-        if resampler is not None:
-            yield from _split(resampler.flush(), longest)
+        yield from _split(resampler.flush(), longest)
 
 
-def duration(source: Source, sample_rate: float | None = None) -> float | None:
-    """Length in seconds as the container's header tells, for progress bars; decodes nothing.
+def duration(source: File) -> float | None:
+    """Length in seconds by the container's header, or guessed from size and bit rate where that states none.
 
-    None where it is unknown: pipes, and recordings whose writer never filled the length in.
-
-    Raises:
-        AudioError: as `read_blocks` does for a source that cannot be opened.
+    For progress bars: nothing is decoded. None where it is unknown, as for pipes. AudioError as in `read_blocks`.
     """
-    with _naming(source):
-        if isinstance(source, np.ndarray):
-            return len(source) / _array_rate(sample_rate)
-        with _open(source) as (container, stream, _):
-            if container.size <= 0:
-                return None
-            seconds = _header_seconds(container, stream) or (container.duration or 0) / av.time_base
-            return seconds if seconds > 0 else None
+    with _naming(source), _open(source) as (container, _, _):
+        microseconds = container.duration or 0
+        return microseconds / av.time_base if microseconds > 0 and container.size > 0 else None
 
 
 def _pieces(source: Source, sample_rate: float | None, seconds: float) -> Iterator[tuple[float, np.ndarray]]:
     """The source's sound as (sample rate, samples as for `to_mono`), about that many seconds a piece."""
     if isinstance(source, np.ndarray):
-        rate = _array_rate(sample_rate)
-        for piece in _split(np.atleast_1d(source), max(1, int(seconds * rate))):
-            yield rate, piece
+        if sample_rate is None or not 0 < sample_rate < float("inf"):
+            raise AudioError("an array has no sample rate of its own; pass it in Hz, as in sample_rate=16000.")
+        for piece in _split(np.atleast_1d(source), max(1, int(seconds * sample_rate))):
+            yield sample_rate, piece
         return
     if sample_rate is not None:
         raise AudioError("a file carries its own sample rate; leave sample_rate= out.")
@@ -233,7 +211,7 @@ def _join(frames: list[list[np.ndarray]], sample_format: str, channels: int) -> 
 
 
 @contextmanager
-def _open(source: str | Path | BinaryIO) -> Iterator[tuple[InputContainer, av.AudioStream, "_Reader"]]:
+def _open(source: File) -> Iterator[tuple[InputContainer, av.AudioStream, "_Reader"]]:
     """An open container, its main audio track and its bytes; every reason why there is none becomes an AudioError."""
     with _binary(source) as file:
         reader = _Reader(file)
@@ -252,13 +230,12 @@ def _open(source: str | Path | BinaryIO) -> Iterator[tuple[InputContainer, av.Au
             yield container, stream, reader
 
 
-def _binary(source: str | Path | BinaryIO) -> AbstractContextManager[Any]:
-    if isinstance(source, io.TextIOBase):
-        raise AudioError("is open as text; open it as binary, such as sys.stdin.buffer.")
-    if hasattr(source, "read"):
+def _binary(source: File) -> AbstractContextManager[Any]:
+    if hasattr(source, "read") and not isinstance(source, io.TextIOBase):
         return nullcontext(source)
     if not isinstance(source, str | Path):
-        raise AudioError(f"cannot read sound from {type(source).__name__}; pass a path, a binary file or an array.")
+        kind = type(source).__name__
+        raise AudioError(f"cannot read sound from {kind}; pass a path, a binary file (sys.stdin.buffer) or an array.")
     try:
         return open(source, "rb")
     except (OSError, ValueError) as error:
@@ -289,26 +266,17 @@ class _Reader:
         return at >= 0 and (size == 0 or size >= UNKNOWN_BYTES)
 
 
-def _header_seconds(container: InputContainer, stream: av.AudioStream) -> float:
-    """The audio track's length by the header, or as FFmpeg guesses it from the bit rate; 0 where unknown."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0
-
-
 def _stated_seconds(container: InputContainer, stream: av.AudioStream) -> float:
     """The length that decoding must reach unless the file was cut short; 0 where that cannot be known."""
-    seconds = _header_seconds(container, stream)
-    bit_rate = stream.codec_context.bit_rate or 0
+    seconds = 0.0
+    if stream.duration and stream.time_base:
+        seconds = float(stream.duration * stream.time_base)
+    elif container.duration and len(container.streams) == 1:
+        seconds = container.duration / av.time_base
     # A whole MP3 may have no stated length, but only a stated one can be more than the file has room for.
+    bit_rate = stream.codec_context.bit_rate or 0
     cut_mp3 = container.format.name == "mp3" and seconds * bit_rate / 8 > 1.02 * container.size > 0
     return seconds if container.format.name in STATED_LENGTH or cut_mp3 else 0
-
-
-def _array_rate(sample_rate: float | None) -> float:
-    if sample_rate is None or not 0 < sample_rate < float("inf"):
-        raise AudioError("an array has no sample rate of its own; pass it in Hz, as in sample_rate=16000.")
-    return sample_rate
 
 
 def _split(samples: np.ndarray, longest: int) -> Iterator[np.ndarray]:

@@ -12,36 +12,40 @@ import numpy as np
 
 from asr.tokens import TokenSet
 
+LOWEST = 10.0  # a log-probability further from 0 says no more than this one
+
 
 @dataclass(frozen=True)
 class Evidence:
-    """A word in its utterance: emissions (F, V), the decoder's path (F,) of tokens, its first and last spoken frame."""
+    """A word in its utterance: emissions (F, V), the decoder's path (F,) of tokens, its first and last spoken frame,
+    and what a language model, if there is one, gives to it and to the word after it (log10)."""
 
     emissions: np.ndarray
     path: np.ndarray
     first: int
     last: int
+    language: tuple[float, ...] = ()
 
 
 class Confidence:
     """Evidence → probability that the word is right, with the weights of a checkpoint (none: a plain mean)."""
 
     def __init__(self, tokens: TokenSet, weights: Sequence[float]) -> None:
-        self.blank, self.boundary = tokens.blank_index, tokens.boundary_index
+        self.silent = [tokens.blank_index, tokens.boundary_index]
         self.weights = np.asarray(weights)
 
     def features(self, evidence: Evidence) -> np.ndarray:
-        """(5,): mean and worst log-posterior of the word's tokens at their peaks, what the path loses a frame against
-        the best tokens, log of the number of tokens, and frames a token."""
-        frames = slice(evidence.first, evidence.last + 1)
-        path = evidence.path[frames]
-        logp = evidence.emissions[frames]
+        """Mean and worst log-posterior of the word's tokens at their peaks, what the path loses a frame against the
+        best tokens, mean entropy of a frame, log of the number of tokens, frames a token, language model's scores."""
+        path = evidence.path[evidence.first:evidence.last + 1]
+        logp = evidence.emissions[evidence.first:evidence.last + 1]
         chosen = np.take_along_axis(logp, path[:, None], axis=1)[:, 0]
         runs = np.flatnonzero(np.diff(path, prepend=-1))
-        spoken = (path[runs] != self.blank) & (path[runs] != self.boundary)
-        peaks = np.maximum.reduceat(chosen, runs)[spoken]
-        loss = np.minimum(logp.max(axis=1) - chosen, 8.0).mean()
-        return np.array([peaks.mean(), max(peaks.min(), -10.0), loss, np.log(len(peaks)), len(path) / len(peaks)])
+        peaks = np.maximum.reduceat(chosen, runs)[~np.isin(path[runs], self.silent)]
+        loss = np.minimum(logp.max(axis=1) - chosen, LOWEST).mean()
+        entropy = -(np.exp(logp) * logp).sum(axis=1).mean()
+        return np.array([peaks.mean(), max(peaks.min(), -LOWEST), loss, entropy, np.log(len(peaks)),
+                         len(path) / len(peaks), *evidence.language])
 
     def __call__(self, evidence: Evidence) -> float:
         features = self.features(evidence)

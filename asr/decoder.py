@@ -25,6 +25,7 @@ from asr.results import Word
 from asr.tokens import TokenSet
 
 Emissions = Mapping[str, np.ndarray]
+Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last frame, language model scores
 CHARACTERS, PHONEMES = "characters", "phonemes"
 RESERVED = 1000  # word indices kept for hot words that the lexicon does not have
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
@@ -163,6 +164,14 @@ class LanguageModel:
         empty = self.ngram.start(False)
         self.unigrams = [self.ngram.score(empty, i)[1] for i in range(len(self.lexicon.words))]
 
+    def scores(self, words: Sequence[int]) -> list[float]:
+        """log10 probability of each word index after those before it."""
+        state, scores = self.ngram.start(False), []
+        for word in words:
+            state, score = self.ngram.score(state, word)
+            scores.append(score)
+        return scores
+
 
 class BeamDecoder:
     """Lexicon, n-gram language model and hot words over the prior-divided emissions of one head.
@@ -227,24 +236,27 @@ class BeamDecoder:
         return self.read(best.words, best.tokens, emissions[self.head], {})[0]
 
     def read(self, labels: Sequence[int], path: Sequence[int], emissions: np.ndarray,
-             known: dict[tuple[int, int, int], Word]) -> tuple[list[Word], int]:
+             known: Known) -> tuple[list[Word], int]:
         """A hypothesis as words, and the frame after the last complete one; `known` words are not worked out again.
 
         flashlight's arrays start one place before the first frame; a word's label stands at its boundary token.
         """
         frames = np.asarray(path)[1:len(emissions) + 1]
         spoken = (frames != self.tokens.blank_index) & (frames != self.tokens.boundary_index)
-        words, start = [], 0
-        for place in np.flatnonzero(np.asarray(labels) >= 0).tolist():
-            inside = start + np.flatnonzero(spoken[start:place])
-            start = place
-            if len(inside):
-                key = labels[place], int(inside[0]), int(inside[-1])
-                if key not in known:
-                    sure = self.confidence(Evidence(emissions, frames, *key[1:]))
-                    known[key] = Word(self.words[key[0]], *self.clock.times(*key[1:]), sure)
-                words.append(known[key])
-        return words, start
+        ends = np.flatnonzero(np.asarray(labels) >= 0).tolist()
+        spans = []
+        for start, end in zip([0, *ends], ends, strict=False):
+            inside = start + np.flatnonzero(spoken[start:end])
+            spans.append((labels[end], int(inside[0]), int(inside[-1])))
+        scores = [*self.language_model.scores([label for label, _, _ in spans]), 0.0]
+        words = []
+        for i, (label, first, last) in enumerate(spans):
+            key = label, first, last, scores[i], scores[i + 1]
+            if key not in known:
+                sure = self.confidence(Evidence(emissions, frames, first, last, (scores[i], scores[i + 1])))
+                known[key] = Word(self.words[label], *self.clock.times(first, last), sure)
+            words.append(known[key])
+        return words, ends[-1] if ends else 0
 
     def session(self) -> Session:
         return BeamSession(self)
@@ -257,7 +269,7 @@ class BeamSession:
         self.decoder = decoder
         self.search = decoder.search(decoder.config.beam)
         self.heard = FrameBuffer(len(decoder.tokens))
-        self.known: dict[tuple[int, int, int], Word] = {}
+        self.known: Known = {}
 
     def accept(self, emissions: Emissions) -> None:
         self.decoder.feed(self.search, emissions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from text_to_num import find_numbers
@@ -21,6 +22,8 @@ MILLIONS = {"million": 6, "billion": 9, "trillion": 12}
 SCALES = {"hundred", "thousand", *MILLIONS}
 DECADES = {"twenties": "20s", "thirties": "30s", "forties": "40s", "fifties": "50s", "sixties": "60s",
            "seventies": "70s", "eighties": "80s", "nineties": "90s"}
+MONTHS = {"january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+          "december"}
 HALVES = {("a", "m"): "a.m.", ("p", "m"): "p.m.", ("am",): "a.m.", ("pm",): "p.m."}
 PERCENT = {("percent",), ("per", "cent")}
 OTHER = "x"  # stands for a word that is no part of a number; text2num skips an empty one
@@ -65,26 +68,16 @@ class _Unit(NamedTuple):
         return self.within(0, 99) and len(self.text) == 2
 
 
-class _Token(NamedTuple):
+def _token(spoken: str) -> SimpleNamespace:
     """What text2num's `find_numbers` asks of a word."""
-
-    spoken: str
-
-    def text(self) -> str:
-        return self.spoken
-
-    def nt_separated(self, previous: _Token) -> bool:
-        return False
-
-    def not_a_number_part(self) -> bool:
-        return False
+    return SimpleNamespace(text=lambda: spoken, nt_separated=lambda previous: False, not_a_number_part=lambda: False)
 
 
 def _units(words: Sequence[Word]) -> list[_Unit]:
     """The words with text2num's numbers put together; "two million" is "2" and the word "million"."""
     said = [word.text for word in words]
     around = ["", "", *said, ""]
-    tokens = [_Token(_spoken(*around[at:at + 4])) for at in range(len(words))]
+    tokens = [_token(_spoken(*around[at:at + 4])) for at in range(len(words))]
     units: list[_Unit] = []
     at = 0
     for found in find_numbers(tokens, "en", threshold=0.0):
@@ -113,9 +106,9 @@ def _spoken(second_last: str, last: str, word: str, following: str) -> str:
 
 
 def _written(units: Sequence[_Unit]) -> Iterator[Word]:
-    padded = [_Unit(), *units, _Unit(), _Unit(), _Unit()]
-    at = 1
-    while at <= len(units):
+    padded = [_Unit(), _Unit(), *units, _Unit(), _Unit(), _Unit()]
+    at = 2
+    while at < len(units) + 2:
         for text, count in _digits(padded, at) or [("", 1)]:
             words = [word for unit in padded[at:at + count] for word in unit.words]
             at += count
@@ -143,7 +136,8 @@ def _digits(units: Sequence[_Unit], at: int) -> list[tuple[str, int]]:
     if number.within(13, 20) and second.text in DECADES:
         return [(number.text + DECADES[second.text], 2)]
     century = number.within(13, 20) or (number.within(10, 12) and second.within(60, 99))  # "ten thirty": perhaps a time
-    if century and second.pair and not before.pair and not third.pair:
+    new = not before.pair or units[at - 2].text in MONTHS  # "seventeen eighteen nineteen" is no year
+    if century and second.pair and new and not third.pair:
         return [(number.text + second.text, 2)]
     for sign in PERCENT & {(second.text,), (second.text, third.text)}:
         return [] if number.ordinal else [(f"{number.text}%", 1 + len(sign))]

@@ -25,7 +25,8 @@ from asr.errors import CheckpointError
 
 BLANK = 0                # CTC token; phoneme i is token i + 1
 BEAM = 16                # prefixes kept a frame
-LEAST_PROBABLE = 1e-4    # tokens below it, in a frame, do not extend a prefix
+LEAST_TOKEN = 1e-4       # less probable tokens of a frame do not extend a prefix
+LEAST_VARIANT = 0.05     # less probable pronunciations, relative to the best, are left out
 BATCH_WORDS = 128
 PEAK_LEARNING_RATE = 5e-3
 
@@ -59,13 +60,17 @@ class LetterToSound(nn.Module):
 
     @torch.inference_mode()
     def pronounce(self, word: str, n: int = 1) -> list[Pronunciation]:
-        """Up to `n` different pronunciations, best first; [] for the empty word and for unknown characters."""
+        """Up to `n` different pronunciations, best first; [] for the empty word and for unknown characters.
+
+        Variants far less probable than the best are left out: as words to listen for they would only do harm.
+        """
         ids = self.spell(word)
         if not ids:
             return []
         frames = self(torch.tensor([ids]))[0].exp().tolist()
+        found = [(prefix, p) for prefix, p in prefix_beam_search(frames, max(n, BEAM)) if prefix]
         return [tuple(self.phonemes[token - 1] for token in prefix)
-                for prefix in prefix_beam_search(frames, max(n, BEAM)) if prefix][:n]
+                for prefix, p in found[:n] if p >= LEAST_VARIANT * found[0][1]]
 
     def save(self, path: Path) -> None:
         """Write half-precision weights, with the letters, phonemes and sizes as metadata."""
@@ -87,14 +92,15 @@ class LetterToSound(nn.Module):
         return model.eval()
 
 
-def prefix_beam_search(frames: Sequence[Sequence[float]], beam: int) -> list[tuple[int, ...]]:
-    """CTC prefix beam search (Graves 2012, Hannun et al. 2014) over probabilities (frames, tokens), best prefix first.
+def prefix_beam_search(frames: Sequence[Sequence[float]], beam: int) -> list[tuple[tuple[int, ...], float]]:
+    """CTC prefix beam search (Graves 2012, Hannun et al. 2014) over probabilities (frames, tokens).
 
-    A prefix has two probabilities: that of the paths which end in blank, and that of those which end in its last token.
+    Gives the `beam` best prefixes, best first, each with its probability relative to the best. Inside, a prefix has two
+    probabilities: that of the paths which end in blank, and that of those which end in its last token.
     """
     prefixes: dict[tuple[int, ...], list[float]] = {(): [1.0, 0.0]}
     for frame in frames:
-        likely = [token for token, p in enumerate(frame) if p > LEAST_PROBABLE and token != BLANK]
+        likely = [token for token, p in enumerate(frame) if p > LEAST_TOKEN and token != BLANK]
         grown: defaultdict[tuple[int, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
         for prefix, (in_blank, in_token) in prefixes.items():
             grown[prefix][0] += (in_blank + in_token) * frame[BLANK]
@@ -106,7 +112,7 @@ def prefix_beam_search(frames: Sequence[Sequence[float]], beam: int) -> list[tup
         best = sorted(grown.items(), key=lambda item: -sum(item[1]))[:beam]
         scale = sum(best[0][1])                      # keeps long words from underflowing
         prefixes = {prefix: [in_blank / scale, in_token / scale] for prefix, (in_blank, in_token) in best}
-    return list(prefixes)
+    return [(prefix, in_blank + in_token) for prefix, (in_blank, in_token) in prefixes.items()]
 
 
 @dataclass(frozen=True, slots=True)

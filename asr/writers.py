@@ -62,7 +62,7 @@ def cues(words: Sequence[Word]) -> list[Cue]:
         first = best[stop][1]
         start, end = pieces[first].start, pieces[stop - 1].end
         cue = Cue(start, min(max(end, start + MIN_CUE_S), start + MAX_CUE_S), _wrap(pieces[first:stop]))
-        found.insert(0, _cut(cue, found[0]) if found else cue)
+        found.insert(0, _cut(cue, found[0]) if found else cue)  # the last cue was found first
         stop = first
     return found
 
@@ -127,8 +127,7 @@ class _Layout:
         new = cues(final.words)
         shown = [*(_cut(cue, new[0]) for cue in self.last), *new]
         blocks = [self._block(cue, number) for number, cue in enumerate(shown, self.count + 1)]
-        self.count += len(shown) - 1
-        self.last = (new[-1],)
+        self.count, self.last = self.count + len(shown) - 1, (new[-1],)
         return "".join(blocks[:-1]), blocks[-1]
 
     def _block(self, cue: Cue, number: int) -> str:
@@ -144,7 +143,7 @@ def render(transcript: Transcript, format: str) -> str:
     if format == "json":
         return _dumps(transcript.to_dict()) + "\n"
     parts, tail = [layout.begin], ""
-    for final in filter(lambda final: final.words, transcript.segments):
+    for final in (segment for segment in transcript.segments if segment.words):
         stays, tail = layout.add(final)
         parts.append(stays)
     return "".join(parts) + tail

@@ -290,7 +290,9 @@ def test_rate_changes_inside_a_file():
         file = io.BytesIO()
         encode(file, tone(440, 1, rate), rate, "libmp3lame", "fltp", container="mp3", options={"write_xing": "0"})
         parts.append(file.getvalue())
-    heard = read(io.BytesIO(b"".join(parts)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AudioWarning)  # the second file's tag stands where a frame should
+        heard = read(io.BytesIO(b"".join(parts)))
     assert len(heard) == pytest.approx(2 * SAMPLE_RATE, abs=0.15 * SAMPLE_RATE)
     for second in (heard[4000:12000], heard[-12000:-4000]):
         spectrum = np.abs(np.fft.rfft(second))
@@ -305,12 +307,11 @@ def test_arrays():
     expected = resample(samples, 44100)
     np.testing.assert_array_equal(read(samples, sample_rate=44100.0), expected)
     np.testing.assert_array_equal(read(samples, sample_rate=44100, block_seconds=0.01), expected)
-    assert duration(samples, 44100) == pytest.approx(2.3)
     assert list(read_blocks(np.zeros(0, np.int16), sample_rate=8000)) == []
     for rate in (None, 0, -1, float("nan"), float("inf")):
         with pytest.raises(AudioError, match="sample_rate="):
             read(samples, sample_rate=rate)
-    with pytest.raises(AudioError, match="array: .* NaN"):
+    with pytest.raises(AudioError, match=r"array: .* NaN"):
         read(np.array([np.nan]), sample_rate=16000)
 
 
@@ -457,8 +458,8 @@ def bad_contents():
         "short.wav": (wav_bytes(np.zeros(0), 16000), "length is zero"),
         "header.wav": (wav_bytes(np.zeros(0), 16000)[:20], "is not sound"),
         "zero.wav": (wav_bytes(chirp(1, 16000), 0), "sample rate|is not sound"),
-        "slow.wav": (wav_bytes(chirp(1, 16000), 1), "sample rate"),
-        "fast.wav": (wav_bytes(chirp(1, 16000), 2_000_000_000), "sample rate"),
+        "slow.wav": (wav_bytes(chirp(1, 16000), 1), "a rate of 1 Hz"),
+        "fast.wav": (wav_bytes(chirp(1, 16000), 2_000_000_000), "a rate of 2e.09 Hz"),
         "list.m3u8": (b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n", "is not sound"),
         "list.ffconcat": (b"ffconcat version 1.0\nfile '/etc/passwd'\n", "is not sound"),
     }
@@ -479,8 +480,8 @@ def test_bad_files_name_themselves(tmp_path, capfd, name):
 
 def test_a_playlist_opens_no_other_file(tmp_path):
     soundfile.write(tmp_path / "secret.wav", chirp(1, 16000), 16000)
-    for text in (f"ffconcat version 1.0\nfile '{tmp_path}/secret.wav'\n", f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/secret.wav\n"):
-        (tmp_path / "list").write_text(text)
+    for before in ("ffconcat version 1.0\nfile ", "#EXTM3U\n#EXTINF:1,\n", "#EXTM3U\n#EXTINF:1,\nfile://"):
+        (tmp_path / "list").write_text(f"{before}{tmp_path}/secret.wav\n")
         with pytest.raises(AudioError):
             read(tmp_path / "list")
 
@@ -597,10 +598,11 @@ def test_random_bytes(data, magic):
 @pytest.mark.parametrize("kind", SEEDS)
 def test_flipped_headers(kind):
     whole = SEEDS[kind]()
+    places = st.integers(0, 120) | st.integers(0, len(whole) - 1)  # the header more often than the rest
 
     @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "100")), deadline=None)
     @given(
-        flips=st.lists(st.tuples(st.integers(0, len(whole) - 1) | st.integers(0, 120), st.integers(0, 255)), max_size=12),
+        flips=st.lists(st.tuples(places, st.integers(0, 255)), max_size=12),
         keep=st.just(len(whole)) | st.integers(0, len(whole)),
     )
     def flipped(flips, keep):

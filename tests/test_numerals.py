@@ -1,6 +1,9 @@
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from num2words import num2words
 
 from asr.numerals import numerals
 from asr.results import Word
@@ -42,6 +45,8 @@ twenty oh six = 2006
 ten sixty six = 1066
 seventeen seventy six = 1776
 may twenty first nineteen forty = may 21st 1940
+march sixteen nineteen oh eight = march 16 1908
+seventeen eighteen nineteen = 17 18 19
 the nineteen eighties = the 1980s
 the roaring twenties = the roaring twenties
 the nineteen hundreds = the nineteen hundreds
@@ -82,6 +87,7 @@ a hundred percent = 100%
 five percent = 5%
 five per cent of them = 5% of them
 two point five percent = 2.5%
+the twentieth percent = the twentieth percent
 
 zero three five one = 0351
 nine one one = 911
@@ -112,6 +118,7 @@ twelve million people = 12 million people
 one point five million = 1.5 million
 two million three hundred thousand = 2300000
 a million = a million
+two billion three million = 2003000000
 at one point five people left = at one point five people left
 at this point = at this point
 minus twenty = minus 20
@@ -124,6 +131,28 @@ twenty | three = 20 three
 def test_phrase(phrase):
     said, written = phrase.split(" = ")
     assert " ".join(word.text for word in numerals(spoken(said))) == written
+
+
+def said(*parts: str) -> str:
+    """The text of the numerals of what num2words says."""
+    words = re.sub(r"[-,]", " ", " ".join(parts)).split()
+    return " ".join(word.text for word in numerals(spoken(" ".join(words))))
+
+
+@given(st.integers(10, 999_999))
+def test_numbers_as_num2words_says_them(number):
+    assert said(num2words(number)) == str(number)
+
+
+@given(st.integers(1300, 2099))
+def test_years_as_num2words_says_them(year):
+    assert said("in", num2words(year, to="year")) == f"in {year}"
+
+
+@given(st.integers(1, 12), st.integers(0, 59), st.sampled_from("ap"))
+def test_times(hour, minute, half):
+    minutes = f"oh {num2words(minute)}" if minute < 10 else num2words(minute)
+    assert said(num2words(hour), minutes, half, "m") == f"{hour}:{minute:02} {half}.m."
 
 
 def test_nothing():
@@ -159,7 +188,7 @@ def utterances(draw, vocabulary):
     return words
 
 
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(utterances(PLAIN + NUMBER))
 def test_times_stay_in_order_and_cover_the_same_span(words):
     written = numerals(words)
@@ -172,13 +201,13 @@ def test_times_stay_in_order_and_cover_the_same_span(words):
         assert min(word.confidence for word in written) == min(word.confidence for word in words)
 
 
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(utterances(PLAIN + NUMBER))
 def test_idempotent(words):
     assert numerals(numerals(words)) == numerals(words)
 
 
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(utterances(PLAIN))
 def test_words_that_are_no_numbers_stay(words):
     assert numerals(words) == tuple(words)

@@ -107,6 +107,11 @@ def test_a_pause_ends_a_cue():
         ("so that was the first part of it",), ("and here is the second",)]
 
 
+def test_a_full_cue_is_cut_at_a_short_pause():
+    before, after = final(" ".join(["word"] * 8), each=0.2), final(" ".join(["next"] * 10), 3.1 + 0.35, each=0.2)
+    assert [cue.lines[0].split()[0] for cue in cues(before.words + after.words)] == ["word", "next"]
+
+
 def test_a_short_word_before_a_pause_does_not_flash_up():
     words = (Word("so", 0.0, 0.2, 1.0), *final("we begin", 0.8).words)
     assert shape(cues(words)) == [(0.0, 1.5, ["so we begin"])]

@@ -1,0 +1,47 @@
+"""A progress bar on stderr for work that takes more than a few seconds; nothing where stderr is not a terminal."""
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+PATIENCE = 3.0  # seconds until the bar appears
+LONGEST_NAME = 40  # characters of what stands before the bar
+
+
+class AudioProgress:
+    """Counts seconds of sound and shows how fast they go: RTF is the real-time factor, wall time over sound.
+
+    `total`: seconds in all, None where that is unknown; the bar then only moves.
+    """
+
+    def __init__(self, total: float | None) -> None:
+        console = Console(stderr=True)
+        self.shown = console.is_terminal
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+                   TextColumn("RTF {task.fields[rtf]:.3f}"), TimeRemainingColumn())
+        # What is printed meanwhile goes above the bar, unless it goes to a file.
+        self.bar = Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
+        self.task = self.bar.add_task("", total=total, rtf=0.0)
+        self.begin = time.monotonic()
+
+    def update(self, seconds: float, name: str) -> None:
+        """So much sound is done since the beginning; `name` is what is worked on."""
+        if not self.shown:
+            return
+        passed = time.monotonic() - self.begin
+        if passed > PATIENCE:
+            self.bar.start()
+        short = name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME:]}"
+        self.bar.update(self.task, completed=seconds, description=short.replace("[", r"\["),
+                        rtf=passed / max(seconds, 1e-3))
+
+    def __enter__(self) -> AudioProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.bar.stop()
