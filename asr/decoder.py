@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from flashlight.lib.text.decoder import CriterionType, KenLM, LexiconDecoder, LexiconDecoderOptions
+from flashlight.lib.text.decoder import CriterionType, KenLM, LexiconDecoder, LexiconDecoderOptions, Trie
 from flashlight.lib.text.dictionary import Dictionary
 
 from asr.checkpoint import Checkpoint
@@ -164,6 +165,11 @@ class LanguageModel:
         empty = self.ngram.start(False)
         self.unigrams = [self.ngram.score(empty, i)[1] for i in range(len(self.lexicon.words))]
 
+    @cached_property
+    def trie(self) -> Trie:
+        """The prefix tree without hot words, which no setting of the search changes."""
+        return build_trie(self.lexicon, self.unigrams, {})
+
     def scores(self, words: Sequence[int]) -> list[float]:
         """log10 probability of each word index after those before it."""
         state, scores = self.ngram.start(False), []
@@ -207,7 +213,7 @@ class BeamDecoder:
                 score = OUT_OF_VOCABULARY if number >= len(lexicon.words) else language_model.unigrams[number]
                 first[number] = ((spellings or {})[word], max(score + share, first.get(number, ([], -99.0))[1]))
         self.automaton = PhraseAutomaton(phrases) if phrases else None
-        self.trie = build_trie(lexicon, language_model.unigrams, first)
+        self.trie = build_trie(lexicon, language_model.unigrams, first) if first else language_model.trie
 
     def search(self, beam: int) -> LexiconDecoder:
         """A search of its own over the shared tree and models."""

@@ -18,7 +18,7 @@ Shapes: B utterances, T mel frames, F frames (⌈T / subsampling⌉), H hidden u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +138,7 @@ class StreamState:
     frames: Tensor  # (1, waiting frames, H)
     rnn: list[RNNState] | None = None
     committed: int = 0  # frames given out so far
-    ended: bool = field(default=False)
+    ended: bool = False
 
 
 class AcousticModel(nn.Module):
@@ -225,9 +225,10 @@ class AcousticModel(nn.Module):
             state.frames = torch.cat([state.frames, self.stem(state.mel[None, :used])], dim=1)
             state.mel = state.mel[count * self.stem.subsampling:].clone()
 
-    def step(self, state: StreamState, chunk: int, look_ahead: int) -> Emissions | None:
-        """Commit the next chunk: emissions (chunk, V), or None where its look-ahead has not been heard yet.
+    def step(self, state: StreamState, chunk: int, look_ahead: int) -> tuple[Emissions, Emissions] | None:
+        """Commit the next chunk, or return None where its look-ahead has not been heard yet.
 
+        Returns emissions (chunk, V), and the provisional ones (look-ahead, V) that came with them.
         After the last mel frame chunk and look-ahead are cut at the utterance's end; call until None.
         """
         waiting = state.frames.shape[1]
@@ -237,12 +238,12 @@ class AcousticModel(nn.Module):
         emissions, state.rnn = self.advance(state.frames[:, :chunk + look_ahead], state.rnn, commit)
         state.frames = state.frames[:, commit:].clone()
         state.committed += commit
-        return {name: values[0] for name, values in emissions.items()}
+        return ({name: values[0, :commit] for name, values in emissions.items()},
+                {name: values[0, commit:] for name, values in emissions.items()})
 
-    def preview(self, state: StreamState) -> Emissions | None:
-        """Provisional emissions (waiting frames, V), as if the utterance ended here; the state stays as it is."""
-        if not state.frames.shape[1]:
-            return None
+    def preview(self, state: StreamState) -> Emissions:
+        """Provisional emissions (waiting frames, V) of at least one waiting frame, as if the utterance ended here; the
+        state stays as it is."""
         emissions, _ = self.advance(state.frames, state.rnn, state.frames.shape[1])
         return {name: values[0] for name, values in emissions.items()}
 
@@ -250,10 +251,11 @@ class AcousticModel(nn.Module):
                 ) -> tuple[Emissions, list[RNNState]]:
         """Run a window (B, commit + look-ahead, H) of stem frames through all layers from the given states.
 
-        Returns emissions (B, commit, V) and the states after the committed frames.
+        Returns emissions (B, commit + look-ahead, V), exact for the committed frames and provisional for the others,
+        and the states after the committed frames.
         """
         after = []
         for index, layer in enumerate(self.layers):
             window, state = layer.step(window, states[index] if states else None, commit)
             after.append(state)
-        return self.emissions(window[:, :commit]), after
+        return self.emissions(window), after

@@ -21,7 +21,7 @@ class AudioProgress:
     def __init__(self, total: float | None) -> None:
         console = Console(stderr=True)
         self.shown = console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
                    TextColumn("RTF {task.fields[rtf]:.3f}"), TimeRemainingColumn())
         # What is printed meanwhile goes above the bar, unless it goes to a file.
         self.bar = Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
@@ -30,14 +30,11 @@ class AudioProgress:
 
     def update(self, seconds: float, name: str) -> None:
         """So much sound is done since the beginning; `name` is what is worked on."""
-        if not self.shown:
-            return
         passed = time.monotonic() - self.begin
-        if passed > PATIENCE:
+        if self.shown and passed > PATIENCE:
             self.bar.start()
         short = name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME:]}"
-        self.bar.update(self.task, completed=seconds, description=short.replace("[", r"\["),
-                        rtf=passed / max(seconds, 1e-3))
+        self.bar.update(self.task, completed=seconds, description=short, rtf=passed / max(seconds, 1e-3))
 
     def __enter__(self) -> AudioProgress:
         return self

@@ -87,7 +87,8 @@ class LetterToSound(nn.Module):
             model = cls(**config)
             model.load_state_dict(tensors)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{path} is not a usable letter-to-sound file ({error}): "
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path} is not a usable letter-to-sound file ({reason}): "
                                   "download the checkpoint again or train it anew.") from error
         return model.eval()
 

@@ -285,15 +285,18 @@ class Stream:
         self.heard += len(mel)
         self.steps += 1
         model.push(self.state, mel.to(self.recognizer.device), last)
-        while (chunk := model.step(self.state, self._latency.chunk, self._latency.look_ahead)) is not None:
-            emissions = _arrays(chunk)
+        self.preview = None
+        while (step := model.step(self.state, self._latency.chunk, self._latency.look_ahead)) is not None:
+            emissions, self.preview = _arrays(step[0]), _arrays(step[1])
             self.session.accept(emissions)
             self.activity = np.concatenate([self.activity, active(emissions[self.recognizer.head], self.tokens)])
-        if last or self.steps % self.preview_every:
-            self.preview = None
+        if last:
             return None
-        preview = model.preview(self.state)
-        self.preview = None if preview is None else _arrays(preview)
+        waiting = self.state.frames.shape[1]
+        if self.preview is None or len(self.preview[self.recognizer.head]) < waiting:
+            if self.steps % self.preview_every:
+                return None
+            self.preview = _arrays(model.preview(self.state)) if waiting else None
         if self.preview is None:
             return self.endpointer.decide(self.activity)
         activity = np.concatenate([self.activity, active(self.preview[self.recognizer.head], self.tokens)])

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asr.results import Word
+from asr.text import normalise
 
+# Transcripts and dictionaries disagree on whether these are written out; on both sides they are scored as said.
+TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor"}
 LEAST_CONFIDENCE = 1e-6  # confidences are clipped to [1e-6, 1 - 1e-6] before their logarithm is taken
 
 
@@ -45,9 +48,15 @@ class Score:
         return _rate(self.character_errors, self.characters)
 
 
+def spoken(text: str, language: str = "en") -> str:
+    """The words of a reference or a hypothesis as they are scored: normalised, English titles written out."""
+    titles = TITLES if language.startswith("en") else {}
+    return " ".join(titles.get(word, word) for word in normalise(text, language).split())
+
+
 def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
     """Word and character errors by least edit distance (Levenshtein 1966), utterance by utterance, of words as they
-    are spelled (see `asr.text.normalise`). Raises ValueError if the two lists differ in length.
+    are spelled (see `spoken`). Raises ValueError if the two lists differ in length.
     """
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references cannot be compared with {len(hypotheses)} hypotheses.")

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html import escape
+from itertools import accumulate
 from pathlib import Path
 from textwrap import indent
 from typing import NamedTuple
@@ -86,9 +87,11 @@ def _length(words: Sequence[Word]) -> int:
 
 def _wrap(words: Sequence[Word]) -> tuple[str, ...]:
     """The words as one line, else as two of about the same length; () where they do not fit."""
-    if _length(words) <= LINE_CHARS:
+    length = _length(words)
+    if length <= LINE_CHARS:
         return (" ".join(word.text for word in words),)
-    width, at = min((max(_length(words[:at]), _length(words[at:])), at) for at in range(1, len(words)))
+    lefts = accumulate(len(word.text) + 1 for word in words[:-1])
+    width, at = min((max(left - 1, length - left), at) for at, left in enumerate(lefts, 1))
     return _wrap(words[:at]) + _wrap(words[at:]) if width <= LINE_CHARS else ()
 
 

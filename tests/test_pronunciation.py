@@ -101,8 +101,9 @@ def test_a_broken_file_is_a_checkpoint_error_that_names_it(tmp_path: Path, spoil
     small_model().save(path)
     LetterToSound.load(path)
     spoil(path)
-    with pytest.raises(CheckpointError, match=r"pronunciation\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"pronunciation\.safetensors") as raised:
         LetterToSound.load(path)
+    assert "\n" not in str(raised.value)
 
 
 # --- the search
@@ -127,7 +128,7 @@ def test_a_wide_beam_ranks_as_the_sum_over_all_paths_does(weights: list[list[flo
     best = max(exact.values())
     for prefix, p in found:
         assert p == pytest.approx(exact[prefix] / best)
-    assert all(better >= worse for (_, better), (_, worse) in itertools.pairwise(found))
+    assert all(better >= worse - 1e-12 for (_, better), (_, worse) in itertools.pairwise(found))
 
 
 def test_long_words_do_not_underflow() -> None:

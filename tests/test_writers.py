@@ -108,7 +108,7 @@ def test_a_pause_ends_a_cue():
 
 
 def test_a_full_cue_is_cut_at_a_short_pause():
-    before, after = final(" ".join(["word"] * 8), each=0.2), final(" ".join(["next"] * 10), 3.1 + 0.35, each=0.2)
+    before, after = final(" ".join(["word"] * 10), each=0.2), final(" ".join(["next"] * 8), 2.9 + 0.35, each=0.2)
     assert [cue.lines[0].split()[0] for cue in cues(before.words + after.words)] == ["word", "next"]
 
 

@@ -1,0 +1,192 @@
+"""The microphone: finding a device, opening it as it is, and handing on its sound without ever holding it up.
+
+    with Microphone("USB") as microphone:        # a number, part of a name, or None for the default device
+        for block in microphone:                 # float32, (n, channels), at microphone.sample_rate
+            ...
+
+PortAudio (through sounddevice) calls back on its own thread; the callback only copies the block into a bounded queue.
+What the computer plays is heard through a "monitor" source of PulseAudio or PipeWire. PortAudio shows these servers as
+one device, `pulse`, so their sources are listed by `pactl` and chosen through PULSE_SOURCE, libpulse's own setting.
+"""
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from asr.errors import DeviceError
+
+BLOCK = 0.05  # seconds that a callback delivers
+LONGEST_QUEUE = 30.0  # seconds of sound that may wait in the queue; more is dropped
+LOST_AFTER = 3.0  # seconds without a callback after which a device counts as lost
+MOST_CHANNELS = 8  # a device with more is a sound server that offers any number: it is asked to mix them itself
+SERVER = "pulse"  # PortAudio's name of PulseAudio, or of PipeWire standing in for it
+LOOK = "`asr listen --list-devices` shows what there is"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that can record. `number` is PortAudio's; None for a source of the sound server."""
+
+    number: int | None
+    name: str
+    channels: int
+    sample_rate: float  # Hz, its native one
+    default: bool = False
+
+
+def devices() -> list[Device]:
+    """What can record: PortAudio's devices, then the sources of a sound server. DeviceError without PortAudio."""
+    sounddevice = _sounddevice()
+    default = sounddevice.default.device[0]
+    found = [Device(number, entry["name"], entry["max_input_channels"], entry["default_samplerate"], number == default)
+             for number, entry in enumerate(sounddevice.query_devices()) if entry["max_input_channels"] > 0]
+    return found + _sources() if any(device.name == SERVER for device in found) else found
+
+
+def find(wanted: str | int | None = None) -> Device:
+    """A device by its number, its name or a part of it (case does not matter); None is the default device.
+
+    Raises DeviceError where there is none, or more than one.
+    """
+    found = devices()
+    if not found:
+        raise DeviceError("No microphone was found: plug one in, allow this program to use it (on Linux: group 'audio', or "
+                          "a sound server with the package libasound2-plugins), or use --input FILE.")
+    if wanted is None:
+        matching = [device for device in found if device.default] or found[:1]
+    elif str(wanted).isdigit():
+        matching = [device for device in found if device.number == int(wanted)]
+    else:
+        part = str(wanted).casefold()
+        matching = [device for device in found if part == device.name.casefold()]
+        matching = matching or [device for device in found if part in device.name.casefold()]
+    if not matching:
+        raise DeviceError(f"No recording device matches '{wanted}': {LOOK}.")
+    if len(matching) > 1:
+        names = ", ".join(f"{'' if d.number is None else d.number} {d.name}".strip() for d in matching)
+        raise DeviceError(f"'{wanted}' matches {len(matching)} recording devices ({names}): write more of the name, or a number.")
+    return matching[0]
+
+
+class Microphone:
+    """An open device: iterate over its blocks, until `close`.
+
+    `overflows` counts blocks that were lost before or in the queue. Raises DeviceError when it cannot be opened, and,
+    while iterating, when it is lost.
+    """
+
+    def __init__(self, wanted: str | int | None = None) -> None:
+        sounddevice = _sounddevice()
+        self.device = find(wanted)
+        self.name, self.sample_rate = self.device.name, self.device.sample_rate
+        self.channels = self.device.channels if self.device.channels <= MOST_CHANNELS else 1
+        self.overflows = 0
+        self._queue: SimpleQueue[np.ndarray | None] = SimpleQueue()
+        self._most = round(LONGEST_QUEUE / BLOCK)
+        self._closed = False
+        number = self.device.number
+        if number is None:
+            os.environ["PULSE_SOURCE"] = self.name
+            number = next(device.number for device in devices() if device.name == SERVER)
+        try:
+            with _quiet():
+                self._stream = sounddevice.InputStream(
+                    device=number, samplerate=self.sample_rate, channels=self.channels, dtype="float32",
+                    blocksize=round(BLOCK * self.sample_rate), callback=self._callback,
+                    finished_callback=lambda: self._queue.put(None))
+                self._stream.start()
+        except sounddevice.PortAudioError as error:
+            raise _refusal(self.name, error) from error
+        self.latency = float(self._stream.latency)  # seconds, as PortAudio estimates it
+
+    def _callback(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
+        self.overflows += bool(status.input_overflow)
+        if self._queue.qsize() < self._most:
+            self._queue.put(block.copy())  # a SimpleQueue's put never blocks
+        else:
+            self.overflows += 1
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        while True:
+            try:
+                block = self._queue.get(timeout=LOST_AFTER)
+            except Empty:
+                block = None
+            if block is not None:
+                yield block
+            elif self._closed:
+                return
+            else:
+                raise DeviceError(f"'{self.name}' stopped sending sound: plug it in again and start anew; what was heard so far "
+                                  f"is kept.")
+
+    def close(self) -> None:
+        """Ends the iteration after what was recorded; may be called again, and from another thread."""
+        if not self._closed:
+            self._closed = True
+            with _quiet():
+                self._stream.close()
+            self._queue.put(None)
+
+    def __enter__(self) -> Microphone:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _refusal(name: str, error: Exception) -> DeviceError:
+    """Why a device would not open, as a sentence. `error.args` are PortAudio's text, its code, and the host's reason."""
+    reason = " ".join(str(part) for part in error.args)
+    lowered = reason.casefold()
+    if "permission" in lowered or "access" in lowered:
+        remedy = "permission was refused: allow this program to use the microphone (on Linux: join group 'audio')"
+    elif "unavailable" in lowered or "busy" in lowered:
+        remedy = "it is busy: close the program that uses it, or choose another device"
+    else:
+        remedy = f"{error.args[0] if error.args else error}: choose another device; {LOOK}"
+    return DeviceError(f"'{name}' cannot be opened, {remedy}.")
+
+
+def _sounddevice() -> Any:
+    try:
+        with _quiet():
+            import sounddevice
+    except OSError as error:
+        raise DeviceError("PortAudio, which reaches microphones, is not installed: `apt install libportaudio2` (Fedora: "
+                          "`dnf install portaudio`), or use --input FILE.") from error
+    return sounddevice
+
+
+def _sources() -> list[Device]:
+    """The sources of PulseAudio or PipeWire; none where there is no `pactl` or no server."""
+    try:
+        lines = subprocess.run(["pactl", "list", "short", "sources"], capture_output=True, text=True, timeout=3, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    found = []
+    for line in lines.stdout.splitlines():  # number, name, module, "s16le 2ch 44100Hz", state
+        _, name, _, form, *_ = line.split("\t")
+        _, channels, rate = form.split()
+        found.append(Device(None, name, int(channels.removesuffix("ch")), float(rate.removesuffix("Hz"))))
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ALSA writes pages about devices that are not there straight to file 2; they would tear up the screen."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)

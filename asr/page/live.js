@@ -1,0 +1,243 @@
+// The live page: microphone → worklet → socket; events → text. Everything that was recognised is kept here, in `page`,
+// so that a lost connection or a second recording loses nothing.
+(() => {
+const BLOCK_SECONDS = 0.1;
+const MEDIAN_OF = 50;          // latest words whose delays are summed up
+const CAPTION_WORDS = 22;      // of finished text above the line that is being spoken
+const page = {segments: [], partial: null, offset: 0, recording: null, captured: 0, wordDelays: [], finalDelays: [], seen: 0};
+const $ = id => document.getElementById(id);
+window.rillLive = page;        // for a look from the console, and for the tests
+
+const TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
+  constructor() {
+    super();
+    this.block = new Int16Array(Math.round(sampleRate * ${BLOCK_SECONDS}));
+    this.count = 0;
+    this.port.onmessage = () => { this.send(); this.port.postMessage(null); };
+  }
+  send() { this.port.postMessage(this.block.slice(0, this.count)); this.count = 0; }
+  process([input]) {
+    for (const x of input[0] || []) {
+      this.block[this.count++] = Math.max(-1, Math.min(1, x)) * 32767;
+      if (this.count === this.block.length) this.send();
+    }
+    return true;
+  }
+});`;
+
+const MICROPHONE = {
+  NotAllowedError: "The microphone is blocked for this page: allow it in the browser's address bar, then press Start again.",
+  NotFoundError: "No microphone was found: connect one, then press Start again.",
+  NotReadableError: "The microphone is in use by another program: close it there, then press Start again.",
+};
+
+function notice(text) { const box = $("live-notice"); box.textContent = text || ""; box.hidden = !text; }
+const settings = () => ({
+  latency: document.querySelector("#live-latency input:checked").value,
+  hotwords: $("live-hotwords").value.split(",").map(word => word.trim()).filter(Boolean),
+});
+
+async function start() {
+  notice("");
+  if (!navigator.mediaDevices) return notice(insecure());
+  const recording = page.recording = {waiting: [], captured: 0, heard: 0, lag: 0, offset: page.offset, stopping: false};
+  page.wordDelays = []; page.finalDelays = []; page.seen = recording.offset;
+  paintButton();
+  try {
+    recording.media = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1}});
+    if (recording.stopping) return release(recording);
+    recording.context = new AudioContext();
+    await recording.context.audioWorklet.addModule(URL.createObjectURL(new Blob([TAP], {type: "text/javascript"})));
+  } catch (error) {
+    release(recording);
+    return notice(MICROPHONE[error.name] || `The microphone cannot be opened: ${error.message}.`);
+  }
+  const tap = recording.tap = new AudioWorkletNode(recording.context, "tap", {numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit"});
+  tap.port.onmessage = ({data}) => data ? capture(recording, data) : send(recording, JSON.stringify({finish: true}));
+  recording.context.createMediaStreamSource(recording.media).connect(tap);
+  recording.media.getTracks()[0].onended = () => {
+    if (!recording.stopping) { notice("The microphone was disconnected: what was heard so far is kept."); stop(); }
+  };
+  const address = new URL("live", location.href);
+  address.protocol = address.protocol.replace("http", "ws");
+  const socket = recording.socket = new WebSocket(address);
+  socket.onopen = () => {
+    socket.send(JSON.stringify({rate: recording.context.sampleRate, ...settings()}));
+    recording.waiting.splice(0).forEach(message => socket.send(message));
+  };
+  socket.onmessage = ({data}) => receive(recording, JSON.parse(data));
+  socket.onclose = () => {
+    if (!recording.ended && !recording.failed) notice("The connection to the server was lost: the text above is kept. Press Start to go on.");
+    release(recording);
+  };
+}
+
+function send(recording, message) {
+  if (recording.socket.readyState === WebSocket.OPEN) recording.socket.send(message);
+  else if (recording.socket.readyState === WebSocket.CONNECTING) recording.waiting.push(message);
+}
+
+function capture(recording, block) {
+  recording.captured += block.length / recording.context.sampleRate;
+  page.offset = recording.offset + recording.captured;
+  let peak = 0;
+  for (const x of block) peak = Math.max(peak, Math.abs(x));
+  send(recording, block.buffer);
+  $("live-level").style.width = `${Math.max(0, Math.min(100, 100 + 20 * Math.log10(peak / 32767 + 1e-6) * 1.6))}%`;
+  $("live-clock").textContent = clock(page.offset);
+}
+
+function stop() {  // may be called at any time, and again
+  const recording = page.recording;
+  if (!recording || recording.stopping) return;
+  recording.stopping = true;
+  paintButton();
+  if (!recording.socket) return release(recording);
+  recording.media.getTracks().forEach(track => track.stop());
+  recording.tap.port.postMessage("flush");  // the last part of a block, then "finish"
+}
+
+function release(recording) {
+  recording.media?.getTracks().forEach(track => track.stop());
+  if (recording.context?.state !== "closed") recording.context?.close();
+  if (recording.socket?.readyState === WebSocket.OPEN) recording.socket.close();
+  if (page.recording !== recording) return;
+  if (page.partial) { page.partial = null; paintText(); }
+  page.recording = null;
+  $("live-level").style.width = 0;
+  paintButton();
+}
+
+function receive(recording, message) {
+  if (recording !== page.recording) return;
+  if (message.type === "error") { notice(message.message); recording.failed = true; }
+  else if (message.type === "end") recording.ended = true;
+  else if (message.type === "stats") paintStats(recording, message);
+  else {
+    const move = item => ({...item, start: item.start + recording.offset, end: item.end + recording.offset});
+    const event = {...move(message), words: message.words.map(move)};
+    if (event.type === "final") {
+      page.segments.push(event); page.partial = null;
+      if (!recording.stopping) page.finalDelays.push(page.offset - event.end);
+    } else page.partial = event;
+    measure(event);
+    paintText();
+  }
+}
+
+function measure(event) {
+  const words = event.words.filter(word => word.end > page.seen + 0.02);
+  if (event.type === "partial" && !page.recording.stopping) words.forEach(word => page.wordDelays.push(Math.max(0, page.offset - word.end)));
+  if (words.length) page.seen = Math.max(...words.map(word => word.end));
+  const median = list => { const s = list.slice(-MEDIAN_OF).sort((a, b) => a - b); return s.length ? seconds(s[s.length >> 1]) : "–"; };
+  $("live-shown").textContent = median(page.wordDelays);
+  $("live-final").textContent = median(page.finalDelays);
+}
+
+const seconds = value => `${value.toFixed(2)} s`;
+const clock = value => `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")}`;
+
+function paintStats(recording, stats) {
+  if (!recording.stopping) $("live-lag").textContent = seconds(Math.max(0, recording.captured - stats.heard) + stats.lag);
+  $("live-worst").textContent = seconds(stats.worst);
+  $("live-lag").parentNode.classList.toggle("behind", stats.behind);
+  if (stats.dropped) notice(`The computer is too slow for this: ${stats.dropped.toFixed(1)} s of sound could not be recognised.`);
+}
+
+function paintButton() {
+  const recording = page.recording, button = $("live-mic");
+  button.setAttribute("aria-pressed", String(!!recording && !recording.stopping));
+  button.querySelector("span").textContent = !recording ? "Start listening" : recording.stopping ? "Finishing…" : "Stop";
+  $("live").classList.toggle("listening", !!recording && !recording.stopping);
+}
+
+function wordSpan(word) {
+  const span = document.createElement("span");
+  span.className = "word";
+  span.style.setProperty("--doubt", (1 - word.confidence).toFixed(2));
+  span.title = `${word.start.toFixed(2)}–${word.end.toFixed(2)} s · confidence ${word.confidence.toFixed(2)}`;
+  span.textContent = word.word;
+  return span;
+}
+
+function fill(element, words) {
+  element.replaceChildren(...words.flatMap(word => [wordSpan(word), " "]));
+}
+
+function paintText() {
+  const list = $("live-finals");
+  while (list.children.length > page.segments.length) list.lastChild.remove();
+  for (const segment of page.segments.slice(list.children.length)) {
+    const item = document.createElement("li"), time = document.createElement("time"), text = document.createElement("p");
+    time.textContent = clock(segment.start);
+    fill(text, segment.words);
+    item.append(time, text);
+    list.append(item);
+  }
+  fill($("live-partial"), page.partial ? page.partial.words : []);
+  $("live-empty").hidden = !!(page.segments.length || page.partial);
+  const paper = list.parentNode;
+  paper.scrollTop = paper.scrollHeight;
+  paintCaption();
+}
+
+function paintCaption() {
+  const before = page.segments.slice(-3).map(segment => segment.text).join(" ").split(" ").slice(-CAPTION_WORDS).join(" ");
+  $("caption-before").textContent = before;
+  $("caption-now").textContent = page.partial ? page.partial.text : "";
+}
+
+function caption(open) {
+  $("caption-view").hidden = !open;
+  if (open) $("caption-close").focus();
+}
+
+function clear() {
+  page.segments = []; page.partial = null;
+  if (!page.recording) { page.offset = 0; $("live-clock").textContent = "0:00"; }
+  notice("");
+  paintText();
+}
+
+async function download(format) {
+  const body = JSON.stringify({duration: page.offset, segments: page.segments});
+  const answer = await fetch(new URL(`transcript/${format}`, location.href), {method: "POST", body}).catch(() => null);
+  if (!answer?.ok) return notice(answer ? await answer.text() : "The server cannot be reached: the text above is kept, try again later.");
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await answer.blob());
+  link.download = `transcript.${format}`;
+  link.click();
+}
+
+const insecure = () => `Browsers give a page the microphone only over https or on localhost, and this is ${location.origin}: open it as ` +
+  `http://localhost${location.port ? ":" + location.port : ""} on the computer itself, or start it with --ssl-keyfile and --ssl-certfile.`;
+
+function change() {
+  const recording = page.recording;
+  if (recording?.socket?.readyState === WebSocket.OPEN) send(recording, JSON.stringify(settings()));
+}
+
+document.addEventListener("click", ({target}) => {
+  if (target.closest("#live-mic")) page.recording ? stop() : start();
+  else if (target.closest("#live-clear")) clear();
+  else if (target.closest("#live-caption")) caption(true);
+  else if (target.closest("#caption-close")) caption(false);
+  else if (target.closest("#live-downloads button")) download(target.dataset.format);
+  else if (target.closest(".player-text .word")) {
+    const player = target.closest(".file-result").querySelector("video");
+    player.currentTime = Number(target.dataset.start);
+    player.play();
+  }
+});
+document.addEventListener("change", ({target}) => { if (target.closest("#live-latency, #live-hotwords")) change(); });
+document.addEventListener("keydown", ({key}) => { if (key === "Escape") caption(false); });
+document.addEventListener("timeupdate", ({target}) => {  // media events do not bubble: caught on the way down
+  for (const word of target.closest(".file-result")?.querySelectorAll(".player-text .word") || [])
+    word.classList.toggle("now", Number(word.dataset.start) <= target.currentTime && target.currentTime < Number(word.dataset.end));
+}, true);
+const ready = setInterval(() => {
+  if (!$("live")) return;
+  clearInterval(ready);
+  if (!window.isSecureContext) notice(insecure());
+}, 50);
+})();

@@ -1,0 +1,177 @@
+"""The browser's microphone: one WebSocket carries one recording, sound up and events down.
+
+The sound does not travel through `gr.Audio`: its server keeps one block for each page and overwrites it while a
+handler is busy, and its recorder starts seconds after the click. A socket keeps the order and loses nothing.
+
+    page → server   JSON  {"rate": 48000, "latency": "balanced", "hotwords": ["rill"]}   first, once
+                    bytes mono int16, little-endian
+                    JSON  {"latency": …} or {"hotwords": […]}                            at any time
+                    JSON  {"finish": true}                                               no more sound
+    server → page   JSON  {"type": "partial" | "final", …, "lag": seconds}               `to_dict` of the event
+                    JSON  {"type": "stats", "heard", "lag", "dropped", "worst", "behind"}  seconds
+                    JSON  {"type": "error", "message"}                                   one sentence
+                    JSON  {"type": "end"}                                                the last words are out
+"""
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from asr.errors import RillError
+from asr.live import LiveSession
+from asr.recognizer import Event, Recognizer
+from asr.results import Final, Transcript, Word
+from asr.writers import render
+
+STATS_EVERY = 0.25  # seconds
+LONGEST_REQUEST = 64_000_000  # bytes of a transcript that is to be laid out as a file
+
+
+def routes(recognizer: Recognizer) -> list[BaseRoute]:
+    """What the live page needs beside Gradio: `/live` for sound, `/transcript/srt` (txt, vtt, json) for downloads."""
+
+    async def live(socket: WebSocket) -> None:
+        await socket.accept()
+        await Connection(socket, recognizer).run()
+
+    return [WebSocketRoute("/live", live), Route("/transcript/{format}", transcript, methods=["POST"])]
+
+
+class Connection:
+    """One page's recording, from the first message to the last word."""
+
+    def __init__(self, socket: WebSocket, recognizer: Recognizer) -> None:
+        self.socket, self.recognizer = socket, recognizer
+        self.loop = asyncio.get_running_loop()
+        self.outbox: deque[dict[str, Any]] = deque()
+        self.wake = asyncio.Event()
+        self.done = False  # nothing more will be posted
+
+    async def run(self) -> None:
+        try:
+            first = await self.socket.receive_json()
+            session = await asyncio.to_thread(self._open, first)
+        except WebSocketDisconnect:
+            return
+        except (RillError, ValueError, TypeError, KeyError, AttributeError) as error:
+            await self._give_up(error)
+            return
+        sender = asyncio.create_task(self._send(session))
+        try:
+            await self._receive(session)
+            await asyncio.to_thread(session.close)
+        except WebSocketDisconnect:
+            await asyncio.to_thread(session.close, flush=False)
+        except Exception as error:
+            self._post({"type": "error", "message": sentence(error)})
+        finally:
+            self.done = True
+            self.wake.set()
+            with suppress(WebSocketDisconnect, RuntimeError):  # the page may be gone by now
+                await sender
+                await self.socket.close()
+
+    def _open(self, first: Mapping[str, Any]) -> LiveSession:
+        return LiveSession(self.recognizer, float(first["rate"]), self._on_event,
+                           latency=first.get("latency"), hotwords=first.get("hotwords"))
+
+    async def _receive(self, session: LiveSession) -> None:
+        """Sound and settings until the page says that it is finished."""
+        changes: set[asyncio.Task[None]] = set()
+        while True:
+            message = await self.socket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message.get("code", 1000))
+            if message.get("bytes") is not None:
+                session.push(np.frombuffer(message["bytes"], dtype="<i2"))
+                continue
+            settings = _parse(message.get("text"))
+            if settings.get("finish"):
+                return
+            task = asyncio.create_task(self._change(session, settings))  # new hot words take a second to build
+            changes.add(task)
+            task.add_done_callback(changes.discard)
+
+    async def _change(self, session: LiveSession, settings: Mapping[str, Any]) -> None:
+        try:
+            if "latency" in settings:
+                session.set_latency(settings["latency"])
+            if "hotwords" in settings:
+                await asyncio.to_thread(session.set_hotwords, settings["hotwords"])
+        except (RillError, ValueError, TypeError) as error:
+            self._post({"type": "error", "message": sentence(error)})
+
+    def _on_event(self, event: Event, lag: float) -> None:
+        """On the session's worker thread."""
+        self.loop.call_soon_threadsafe(self._post, {**event.to_dict(), "lag": round(lag, 3)})
+
+    def _post(self, message: dict[str, Any]) -> None:
+        if self.outbox and message["type"] == self.outbox[-1]["type"] == "partial":
+            self.outbox.pop()  # a page that reads slowly gets the newest one only
+        self.outbox.append(message)
+        self.wake.set()
+
+    async def _send(self, session: LiveSession) -> None:
+        while True:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.wake.wait(), STATS_EVERY)
+            self.wake.clear()
+            done = self.done
+            while self.outbox:
+                await self.socket.send_json(self.outbox.popleft())
+            stats = session.stats
+            worst = stats.latency.seconds(self.recognizer.seconds_per_frame)
+            await self.socket.send_json({
+                "type": "stats", "heard": round(stats.heard, 3), "lag": round(stats.lag, 3),
+                "dropped": round(stats.dropped, 3), "worst": round(worst, 3), "behind": stats.behind})
+            if done:
+                await self.socket.send_json({"type": "end"})
+                return
+
+    async def _give_up(self, error: Exception) -> None:
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await self.socket.send_json({"type": "error", "message": sentence(error)})
+            await self.socket.close()
+
+
+def _parse(text: str | None) -> Mapping[str, Any]:
+    settings = json.loads(text or "")
+    if not isinstance(settings, dict):
+        raise ValueError("A message of the page must be a JSON object.")
+    return settings
+
+
+def sentence(error: Exception) -> str:
+    """What a person is told: our own errors speak for themselves, others are named."""
+    return str(error) if isinstance(error, (RillError, ValueError)) else f"Recognition stopped: {error!r}."
+
+
+async def transcript(request: Request) -> Response:
+    """The page's segments (as in JSON transcripts) as a file; the page keeps them, so that no session needs to."""
+    try:
+        if int(request.headers.get("content-length", 0)) > LONGEST_REQUEST:
+            raise ValueError("too long")
+        text = render(parse_transcript(await request.json()), request.path_params["format"])
+    except (RillError, ValueError, TypeError, KeyError) as error:
+        return PlainTextResponse(f"This is no transcript: {error}", status_code=400)
+    return PlainTextResponse(text)
+
+
+def parse_transcript(data: Mapping[str, Any]) -> Transcript:
+    """The inverse of `Transcript.to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
+    segments = []
+    for segment in data["segments"]:
+        words = tuple(Word(str(w["word"]), float(w["start"]), float(w["end"]), float(w["confidence"]))
+                      for w in segment["words"])
+        segments.append(Final(words, float(segment["start"]), float(segment["end"])))
+    return Transcript(tuple(segments), float(data["duration"]))
