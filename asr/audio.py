@@ -26,10 +26,10 @@ SAMPLE_RATE = 16_000  # Hz, everywhere inside the package
 LOWEST_RATE = 1_000  # Hz; below it a small file grows into hours of silence
 HIGHEST_RATE = 768_000  # Hz
 MOST_CHANNELS = 64
+MOST_PLANES = 8  # with more, PyAV runs past the end of FFmpeg's list of them; only damage brings such frames
 LOUDEST = 1e9  # full scale is 1; beyond this the power spectrum overflows float32
 SHORT_BY = 0.15  # seconds that a header may state beyond what was decoded: codec padding reaches so far
 UNKNOWN_BYTES = 2**31 - 2**16  # WAV writers that cannot seek back (sox, arecord, ffmpeg) claim 0 or at least so much
-
 # Containers whose header states the length; in the others FFmpeg guesses it from the bit rate.
 STATED_LENGTH = {"w64", "aiff", "au", "caf", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 FORMATS = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
@@ -99,11 +99,8 @@ class Resampler:
 
     def flush(self) -> np.ndarray:
         """Ends the stream and returns its tail at 16 kHz, float32; empty when called again."""
-        tail = np.zeros(0, np.float32)
-        if self._soxr is not None and not self._flushed:
-            tail = self._soxr.resample_chunk(tail, last=True)
-        self._flushed = True
-        return tail
+        flushed, self._flushed, nothing = self._flushed, True, np.zeros(0, np.float32)
+        return nothing if flushed or self._soxr is None else self._soxr.resample_chunk(nothing, last=True)
 
 
 def read_blocks(source: Source, sample_rate: float | None = None, block_seconds: float = 1.0) -> Iterator[np.ndarray]:
@@ -169,13 +166,16 @@ def _pieces(source: Source, sample_rate: float | None, seconds: float) -> Iterat
                 packet = next(packets)
                 damaged |= packet.is_corrupt and not endless  # cut off in the middle
                 frames = packet.decode()
-            except StopIteration:
+            except (StopIteration, IndexError):  # PyAV ends in an IndexError where tracks were added on the way
                 break
             except (av.FFmpegError, OSError):  # one bad packet, the next may be whole; or the reading ended early
                 damaged = True
                 continue
             for frame in frames:
                 frame_form = (frame.sample_rate, frame.format.name, frame.layout.nb_channels)
+                if frame.format.is_planar and frame.layout.nb_channels > MOST_PLANES:
+                    damaged = True
+                    continue
                 if pending and (frame_form != form or waiting >= seconds * form[0]):
                     yield form[0], _join(pending, *form[1:])
                     pending, waiting = [], 0
@@ -186,9 +186,8 @@ def _pieces(source: Source, sample_rate: float | None, seconds: float) -> Iterat
         if pending:
             yield form[0], _join(pending, *form[1:])
     if not decoded:
-        if damaged or stated:
-            raise AudioError("is damaged, nothing in it could be decoded; record or download it again.")
-        raise AudioError("holds no sound: its length is zero; pass a recording.")
+        reason = "is damaged, nothing could be decoded" if damaged or stated else "holds no sound, its length is zero"
+        raise AudioError(f"{reason}; record or download it again.")
     if damaged or decoded < stated - SHORT_BY:
         of_stated = f" of {stated:.1f}" if stated > decoded else ""
         message = f"{_name(source)}: damaged or cut short; {decoded:.1f}{of_stated} seconds could be read."
@@ -200,8 +199,9 @@ def _planes(frame: av.AudioFrame) -> list[np.ndarray]:
     dtype = FORMATS.get(frame.format.name.removesuffix("p"))
     if dtype is None:
         raise AudioError(f"its sample format {frame.format.name} is not supported; convert it to 16-bit WAV.")
-    values = frame.samples * (1 if frame.format.is_planar else frame.layout.nb_channels)
-    return [np.frombuffer(memoryview(plane), dtype, values) for plane in frame.planes]
+    channels = frame.layout.nb_channels
+    planes, values = (channels, frame.samples) if frame.format.is_planar else (1, frame.samples * channels)
+    return [np.frombuffer(memoryview(plane), dtype, values) for plane in frame.planes[:planes]]  # PyAV lists too many
 
 
 def _join(frames: list[list[np.ndarray]], sample_format: str, channels: int) -> np.ndarray:

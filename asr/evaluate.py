@@ -163,8 +163,15 @@ def measure(results: Sequence[Result], took: float) -> Figures:
                    *((auroc(sure, right), normalised_cross_entropy(sure, right)) if right else (np.nan, np.nan)))
 
 
+def markdown(table: Table) -> str:
+    """The table as Markdown, so that it can be pasted."""
+    console = Console(width=200, highlight=False, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(map(str.rstrip, capture.get().strip().splitlines()))
+
+
 def table(report: Report) -> Table:
-    """Markdown, so that it can be pasted."""
     found = Table(box=box.MARKDOWN)
     for heading in ("corpus", "utterances", "words", "sub", "del", "ins", "WER % [95 % interval]", "CER %", "RTF", "AUROC",
                     "NCE"):
@@ -194,9 +201,8 @@ def run(recognizer: Recognizer, manifest: Path, split: str, latency: Latency, st
             progress.update(seconds, corpus)
 
         report = evaluate(recognizer, utterances, latency, streamed, limit=limit, heard=heard)
-    console = Console(width=200, highlight=False)
-    console.print(table(report))
-    console.print(f"{report.left_out} utterances with digits left out: what their speakers said is not written.")
+    print(markdown(table(report)))
+    print(f"{report.left_out} utterances with digits left out: what their speakers said is not written.")
     if output:
         settings = {"checkpoint": recognizer.checkpoint.config.name, "manifest": str(manifest), "split": split,
                     "latency": [latency.chunk, latency.look_ahead], "streamed": streamed,

@@ -19,8 +19,9 @@ import numpy as np
 
 from asr import audio
 from asr.decoder import shift
+from asr.engine import Hotwords
 from asr.latency import PRESETS, Latency
-from asr.recognizer import Event, Hotwords, Recognizer, Stream
+from asr.recognizer import Event, Recognizer, Stream
 from asr.results import Final
 
 LONGEST_QUEUE = 60.0  # seconds of sound that may wait for the worker; more is dropped

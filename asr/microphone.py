@@ -57,8 +57,8 @@ def find(wanted: str | int | None = None) -> Device:
     """
     found = devices()
     if not found:
-        raise DeviceError("No microphone was found: plug one in, allow this program to use it (on Linux: group 'audio', or "
-                          "a sound server with the package libasound2-plugins), or use --input FILE.")
+        raise DeviceError("No microphone was found: plug one in, allow this program to use it (on Linux: group "
+                          "'audio', or a sound server with the package libasound2-plugins), or use --input FILE.")
     if wanted is None:
         matching = [device for device in found if device.default] or found[:1]
     elif str(wanted).isdigit():
@@ -71,7 +71,8 @@ def find(wanted: str | int | None = None) -> Device:
         raise DeviceError(f"No recording device matches '{wanted}': {LOOK}.")
     if len(matching) > 1:
         names = ", ".join(f"{'' if d.number is None else d.number} {d.name}".strip() for d in matching)
-        raise DeviceError(f"'{wanted}' matches {len(matching)} recording devices ({names}): write more of the name, or a number.")
+        raise DeviceError(f"'{wanted}' matches {len(matching)} recording devices ({names}): write more of the name, or "
+                          f"a number.")
     return matching[0]
 
 
@@ -104,7 +105,7 @@ class Microphone:
                 self._stream.start()
         except sounddevice.PortAudioError as error:
             raise _refusal(self.name, error) from error
-        self.latency = float(self._stream.latency)  # seconds, as PortAudio estimates it
+        self.latency = BLOCK + float(self._stream.latency)  # seconds until a sample is handed on, as estimated
 
     def _callback(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
         self.overflows += bool(status.input_overflow)
@@ -124,8 +125,8 @@ class Microphone:
             elif self._closed:
                 return
             else:
-                raise DeviceError(f"'{self.name}' stopped sending sound: plug it in again and start anew; what was heard so far "
-                                  f"is kept.")
+                raise DeviceError(f"'{self.name}' stopped sending sound: plug it in again and start anew; what was "
+                                  f"heard so far is kept.")
 
     def close(self) -> None:
         """Ends the iteration after what was recorded; may be called again, and from another thread."""
@@ -143,7 +144,7 @@ class Microphone:
 
 
 def _refusal(name: str, error: Exception) -> DeviceError:
-    """Why a device would not open, as a sentence. `error.args` are PortAudio's text, its code, and the host's reason."""
+    """Why a device would not open. `error.args` are PortAudio's text, its code, and the host's own reason."""
     reason = " ".join(str(part) for part in error.args)
     lowered = reason.casefold()
     if "permission" in lowered or "access" in lowered:
@@ -160,19 +161,20 @@ def _sounddevice() -> Any:
         with _quiet():
             import sounddevice
     except OSError as error:
-        raise DeviceError("PortAudio, which reaches microphones, is not installed: `apt install libportaudio2` (Fedora: "
-                          "`dnf install portaudio`), or use --input FILE.") from error
+        raise DeviceError("PortAudio, which reaches microphones, is not installed: `apt install libportaudio2` "
+                          "(Fedora: `dnf install portaudio`), or use --input FILE.") from error
     return sounddevice
 
 
 def _sources() -> list[Device]:
     """The sources of PulseAudio or PipeWire; none where there is no `pactl` or no server."""
     try:
-        lines = subprocess.run(["pactl", "list", "short", "sources"], capture_output=True, text=True, timeout=3, check=True)
+        listed = subprocess.run(["pactl", "list", "short", "sources"], capture_output=True, text=True, timeout=3,
+                                check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     found = []
-    for line in lines.stdout.splitlines():  # number, name, module, "s16le 2ch 44100Hz", state
+    for line in listed.splitlines():  # number, name, module, "s16le 2ch 44100Hz", state
         _, name, _, form, *_ = line.split("\t")
         _, channels, rate = form.split()
         found.append(Device(None, name, int(channels.removesuffix("ch")), float(rate.removesuffix("Hz"))))

@@ -17,14 +17,15 @@ Shapes: B utterances, T mel frames, F frames (⌈T / subsampling⌉), H hidden u
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 STRIDES = {4: (2, 2), 3: (1, 3)}  # of the two convolutions, for each subsampling
 KERNEL = 3
 
@@ -161,6 +162,10 @@ class AcousticModel(nn.Module):
         self.register_buffer("mel_mean", torch.zeros(bands))
         self.register_buffer("mel_std", torch.ones(bands))
 
+    def encoder(self) -> Iterator[LatencyControlledLayer]:
+        """The layers in order; `nn.ModuleList` forgets their type."""
+        return cast("Iterator[LatencyControlledLayer]", iter(self.layers))
+
     def emissions(self, x: Tensor) -> Emissions:
         """(B, F, H) → log-probabilities of every head."""
         x = self.norm(x)
@@ -187,7 +192,7 @@ class AcousticModel(nn.Module):
         """
         x = self.embed(mel, lengths)
         frames = None if lengths is None else self.frame_lengths(lengths)
-        for layer in self.layers:
+        for layer in self.encoder():
             x = layer(x, frames)
         return self.emissions(x), frames
 
@@ -203,7 +208,7 @@ class AcousticModel(nn.Module):
         valid = (ends[:, None] - starts).clamp(min=0, max=chunk + look_ahead)
         padded = F.pad(x, (0, 0, 0, count * chunk + look_ahead - total))
         windows = padded.unfold(1, chunk + look_ahead, chunk).transpose(2, 3)  # (B, K, chunk + look-ahead, H)
-        for layer in self.layers:
+        for layer in self.encoder():
             windows = layer.windows(windows, valid, chunk)
         return self.emissions(windows[:, :, :chunk].flatten(1, 2)[:, :total]), frames
 
@@ -255,7 +260,7 @@ class AcousticModel(nn.Module):
         and the states after the committed frames.
         """
         after = []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.encoder()):
             window, state = layer.step(window, states[index] if states else None, commit)
             after.append(state)
         return self.emissions(window), after

@@ -31,7 +31,7 @@ class Replay:
     """
 
     overflows = 0  # nothing is lost: the source waits
-    latency = 0.0
+    latency = BLOCK
 
     def __init__(self, source: str, speed: float = 1.0, raw_rate: float | None = None) -> None:
         self.name = "standard input" if source == "-" else source
@@ -75,7 +75,8 @@ class Replay:
                 with open(file, "rb", buffering=0) as opened:
                     yield from _raw_blocks(opened, self.raw_rate)
             except OSError as error:
-                raise AudioError(f"{self.name}: cannot be opened, {str(error.strerror).lower()}; check the path.") from error
+                reason = str(error.strerror).lower()
+                raise AudioError(f"{self.name}: cannot be opened, {reason}; check the path.") from error
 
 
 def _raw_blocks(file: BinaryIO, rate: float) -> Iterator[np.ndarray]:

@@ -1,6 +1,7 @@
 """What recognition gives: words, live events, transcripts. One shape for the API, the command line and the writers."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,11 @@ class Final:
     words: tuple[Word, ...]
     start: float
     end: float
+
+    @classmethod
+    def of(cls, words: Sequence[Word]) -> Final:
+        """The final of these words; without any, it lies at 0."""
+        return cls(tuple(words), words[0].start if words else 0.0, words[-1].end if words else 0.0)
 
     @property
     def text(self) -> str:

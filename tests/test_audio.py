@@ -37,7 +37,7 @@ def encode(
 ):
     """Writes a file with PyAV, with a black film beside the sound where `video` is true."""
     with av.open(target, "w", format=container, options=options or {}) as out:
-        layout = "mono" if channels == 1 else "stereo"
+        layout = {1: "mono", 2: "stereo", 8: "7.1", 12: "7.1.4"}[channels]
         if video:
             film = out.add_stream("mpeg4", rate=5)
             film.width = film.height = 64
@@ -52,8 +52,8 @@ def encode(
                 out.mux(film.encode(frame))
             out.mux(film.encode(None))
         for start in range(0, len(samples), rate):
-            piece = np.tile(samples[None, start : start + rate], (channels, 1))
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="fltp", layout=layout)
+            piece = np.repeat(samples[None, start : start + rate], channels, axis=1)
+            frame = av.AudioFrame.from_ndarray(piece, format="flt", layout=layout)
             frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), start
             out.mux(sound.encode(frame))
         out.mux(sound.encode(None))
@@ -232,6 +232,17 @@ def test_channels_are_averaged(tmp_path):
     one, two = tone(500, 1, 16000), tone(900, 1, 16000)
     soundfile.write(tmp_path / "two.wav", np.stack([one, two], 1), 16000, subtype="FLOAT")
     np.testing.assert_allclose(read(tmp_path / "two.wav"), (one + two) / 2, atol=1e-6)
+
+
+def test_eight_channels_each_in_its_plane(tmp_path):
+    encode(str(tmp_path / "clip.mka"), chirp(1, 48000), 48000, "pcm_s16le_planar", "s16p", 8, container="nut")
+    np.testing.assert_allclose(read(tmp_path / "clip.mka"), resample(chirp(1, 48000), 48000), atol=1e-4)
+
+
+def test_more_planes_than_can_be_read_safely(tmp_path):
+    encode(str(tmp_path / "clip.mka"), chirp(1, 48000), 48000, "pcm_s16le_planar", "s16p", 12, container="nut")
+    with pytest.raises(AudioError, match="nothing could be decoded"):
+        read(tmp_path / "clip.mka")
 
 
 ENCODED = [  # name, codec, sample format, rate, channels, video

@@ -45,13 +45,13 @@ async function start() {
   paintButton();
   try {
     recording.media = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1}});
-    if (recording.stopping) return release(recording);
     recording.context = new AudioContext();
     await recording.context.audioWorklet.addModule(URL.createObjectURL(new Blob([TAP], {type: "text/javascript"})));
   } catch (error) {
     release(recording);
     return notice(MICROPHONE[error.name] || `The microphone cannot be opened: ${error.message}.`);
   }
+  if (recording.stopping) return release(recording);  // pressed again while the browser was asking
   const tap = recording.tap = new AudioWorkletNode(recording.context, "tap", {numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit"});
   tap.port.onmessage = ({data}) => data ? capture(recording, data) : send(recording, JSON.stringify({finish: true}));
   recording.context.createMediaStreamSource(recording.media).connect(tap);

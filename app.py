@@ -1,0 +1,32 @@
+"""The browser demo: `python app.py`, then open the address it prints."""
+from __future__ import annotations
+
+import argparse
+import sys
+
+from asr.errors import RillError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Live speech recognition in the browser.")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other computers in; they need https")
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--checkpoint", help="folder of a checkpoint; the one that is shipped by default")
+    parser.add_argument("--share", action="store_true", help="also at a public https address, through Gradio's servers")
+    parser.add_argument("--ssl-keyfile", metavar="PEM", help="with --ssl-certfile: serve https")
+    parser.add_argument("--ssl-certfile", metavar="PEM")
+    options = parser.parse_args()
+    if bool(options.ssl_keyfile) != bool(options.ssl_certfile):
+        parser.error("--ssl-keyfile and --ssl-certfile go together.")
+    try:
+        from asr import web
+        from asr.recognizer import load
+
+        web.serve(load(options.checkpoint, device="cpu"), options.host, options.port, share=options.share,
+                  ssl_keyfile=options.ssl_keyfile, ssl_certfile=options.ssl_certfile)
+    except RillError as error:
+        sys.exit(f"app.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Beam search with a lexicon, an n-gram language model and hot words.
+
+flashlight's lexicon decoder (Collobert et al. 2016, arXiv 1609.03193; the one torchaudio wraps) runs on the phoneme
+head where there is one, with the label priors divided out. Everything costly (prefix tree, language model, word list)
+is built once and shared; a session is one utterance's own, small state.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from flashlight.lib.text.decoder import LM, CriterionType, KenLM, LexiconDecoder, LexiconDecoderOptions, Trie
+from flashlight.lib.text.dictionary import Dictionary
+
+from asr.checkpoint import Checkpoint
+from asr.confidence import Confidence, Evidence
+from asr.decoder import CHARACTERS, PHONEMES, Clock, Emissions, Session, shift
+from asr.errors import CheckpointError, HotwordError
+from asr.hotwords import Hotword, HotwordLM, PhraseAutomaton
+from asr.lexicon import UNKNOWN, Lexicon, Spelling, build_trie
+from asr.results import Word
+from asr.tokens import TokenSet
+
+RESERVED = 1000  # word indices kept for hot words that the lexicon does not have
+OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
+PREVIEW_BEAM = 25  # of the text right of the last complete word, which the next chunk replaces anyway
+Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last frame, language model scores
+
+
+class LanguageModel:
+    """A checkpoint's lexicon and n-gram model, loaded once, whatever hot words come later."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        tokens = checkpoint.config.tokens
+        lexicon_path, model_path = checkpoint.optional("lexicon.txt"), checkpoint.optional("lm.bin")
+        if lexicon_path is None or model_path is None:
+            raise CheckpointError(f"{checkpoint.path} has no lm.bin with a lexicon.txt: transcribe without (--no-lm).")
+        self.head = PHONEMES if PHONEMES in tokens else CHARACTERS
+        self.tokens = tokens[self.head]
+        lexicon = Lexicon.read(lexicon_path, tokens.get(PHONEMES, self.tokens))
+        self.lexicon = lexicon if self.head == PHONEMES else lexicon.spelled_in_letters(self.tokens)
+        entries = [*self.lexicon.words, *(f"{UNKNOWN}{i}" for i in range(RESERVED))]
+        try:
+            self.ngram = KenLM(str(model_path), Dictionary(entries))
+        except RuntimeError as error:
+            raise CheckpointError(f"{model_path} is not a KenLM binary: copy it again ({error}).") from error
+        empty = self.ngram.start(False)
+        self.unigrams = [self.ngram.score(empty, i)[1] for i in range(len(self.lexicon.words))]
+
+    @cached_property
+    def trie(self) -> Trie:
+        """The prefix tree without hot words, which no setting of the search changes."""
+        return build_trie(self.lexicon, self.unigrams, {})
+
+    def scores(self, words: Sequence[int]) -> list[float]:
+        """log10 probability of each word index after those before it."""
+        state, scores = self.ngram.start(False), []
+        for word in words:
+            state, score = self.ngram.score(state, word)
+            scores.append(score)
+        return scores
+
+
+class BeamDecoder:
+    """Lexicon, n-gram language model and hot words over the prior-divided emissions of one head.
+
+    `spellings` gives the pronunciations of each word of the hot words. Raises HotwordError where there are too many.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, language_model: LanguageModel, hotwords: Sequence[Hotword] = (),
+                 spellings: Mapping[str, list[Spelling]] | None = None) -> None:
+        self.config = config = checkpoint.config.decoding
+        self.language_model, self.head = language_model, language_model.head
+        self.tokens: TokenSet = language_model.tokens
+        self.clock = Clock(checkpoint.seconds_per_frame, config.start_offset, config.end_offset)
+        self.confidence = Confidence(self.tokens, config.lm_confidence)
+        self.divided = config.prior_scale * self.tokens.log_priors
+        lexicon = language_model.lexicon
+        self.words = list(lexicon.words)
+        index: dict[str, int] = {}
+        for hotword in hotwords:
+            for word in hotword.phrase:
+                index[word] = lexicon.index.get(word, len(self.words))
+                if index[word] == len(self.words):
+                    self.words.append(word)
+        if len(self.words) - len(lexicon.words) > RESERVED:
+            raise HotwordError(f"More than {RESERVED} hot words are not in the lexicon: give fewer at a time.")
+        phrases = []
+        first: dict[int, tuple[list[Spelling], float]] = {}
+        for hotword in hotwords:
+            bonus = config.hotword_bonus if hotword.bonus is None else hotword.bonus
+            phrases.append((tuple(index[word] for word in hotword.phrase), bonus / config.lm_weight))
+            for word in hotword.phrase:
+                number, share = index[word], bonus / config.lm_weight / len(hotword.phrase)
+                score = OUT_OF_VOCABULARY if number >= len(lexicon.words) else language_model.unigrams[number]
+                first[number] = ((spellings or {})[word], max(score + share, first.get(number, ([], -99.0))[1]))
+        self.automaton = PhraseAutomaton(phrases) if phrases else None
+        self.trie = build_trie(lexicon, language_model.unigrams, first) if first else language_model.trie
+
+    def search(self, beam: int) -> Search:
+        """A search of its own over the shared tree and models."""
+        model = self.language_model.ngram
+        if self.automaton:
+            model = HotwordLM(model, self.automaton, len(self.language_model.lexicon.words), OUT_OF_VOCABULARY)
+        c = self.config
+        options = LexiconDecoderOptions(beam, c.beam_tokens, c.beam_threshold, c.lm_weight, c.word_score, -np.inf, 0.0,
+                                        False, CriterionType.CTC)
+        return Search(LexiconDecoder(options, self.trie, model, self.tokens.boundary_index, self.tokens.blank_index, -1,
+                                     [], False), model, self.divided)
+
+    def decode(self, emissions: Emissions, beam: int | None = None) -> list[Word]:
+        scores = emissions[self.head]
+        if not len(scores):
+            return []
+        search = self.search(beam or self.config.beam)
+        search.accept(scores)
+        return self.read(*search.finish(), scores, {})[0]
+
+    def read(self, labels: Sequence[int], path: Sequence[int], emissions: np.ndarray,
+             known: Known) -> tuple[list[Word], int]:
+        """A hypothesis as words, and the frame after the last complete one; `known` words are not worked out again.
+
+        flashlight's arrays start one place before the first frame; a word's label stands at its boundary token.
+        """
+        frames = np.asarray(path)[1:len(emissions) + 1]
+        spoken = (frames != self.tokens.blank_index) & (frames != self.tokens.boundary_index)
+        ends = np.flatnonzero(np.asarray(labels) >= 0).tolist()
+        spans = []
+        for start, end in zip([0, *ends], ends, strict=False):
+            inside = start + np.flatnonzero(spoken[start:end])
+            spans.append((labels[end], int(inside[0]), int(inside[-1])))
+        scores = [*self.language_model.scores([label for label, _, _ in spans]), 0.0]
+        words = []
+        for i, (label, first, last) in enumerate(spans):
+            key = label, first, last, scores[i], scores[i + 1]
+            if key not in known:
+                sure = self.confidence(Evidence(emissions, frames, first, last, (scores[i], scores[i + 1])))
+                known[key] = Word(self.words[label], *self.clock.times(first, last), sure)
+            words.append(known[key])
+        return words, ends[-1] if ends else 0
+
+    def session(self) -> Session:
+        return BeamSession(self)
+
+
+class Search:
+    """flashlight's search over one utterance: emissions in, the best path's word labels and tokens out."""
+
+    def __init__(self, decoder: LexiconDecoder, model: LM, divided: np.ndarray) -> None:
+        self.decoder, self.divided = decoder, divided
+        self.model = model  # flashlight keeps the model's C++ half alive, not the Python half of a HotwordLM
+        decoder.decode_begin()
+
+    def accept(self, emissions: np.ndarray) -> None:
+        scores = np.ascontiguousarray(emissions - self.divided, dtype=np.float32)
+        self.decoder.decode_step(scores.ctypes.data, *scores.shape)
+
+    def best(self) -> tuple[Sequence[int], Sequence[int]]:
+        """The best path so far, up to its last complete word."""
+        path = self.decoder.get_best_hypothesis(0)
+        return path.words, path.tokens
+
+    def finish(self) -> tuple[Sequence[int], Sequence[int]]:
+        self.decoder.decode_end()
+        path = max(self.decoder.get_all_final_hypothesis(), key=lambda hypothesis: hypothesis.score)
+        return path.words, path.tokens
+
+
+class BeamSession:
+    """Committed frames go through one search; the text right of its last complete word is searched afresh."""
+
+    def __init__(self, decoder: BeamDecoder) -> None:
+        self.decoder = decoder
+        self.search = decoder.search(decoder.config.beam)
+        self.heard = FrameBuffer(len(decoder.tokens))
+        self.known: Known = {}
+
+    def accept(self, emissions: Emissions) -> None:
+        self.search.accept(emissions[self.decoder.head])
+        self.heard.append(emissions[self.decoder.head])
+
+    def words(self, preview: Emissions | None) -> list[Word]:
+        words: list[Word] = []
+        frame = 0
+        if len(self.heard.frames):
+            words, frame = self.decoder.read(*self.search.best(), self.heard.frames, self.known)
+        rest = [self.heard.frames[frame:]] + ([preview[self.decoder.head]] if preview is not None else [])
+        last = self.decoder.decode({self.decoder.head: np.concatenate(rest)}, PREVIEW_BEAM)
+        return words + shift(last, frame * self.decoder.clock.seconds_per_frame)
+
+
+class FrameBuffer:
+    """Rows that are appended in constant amortised time and read without a copy."""
+
+    def __init__(self, width: int) -> None:
+        self.rows = np.empty((64, width), dtype=np.float32)
+        self.count = 0
+
+    @property
+    def frames(self) -> np.ndarray:
+        return self.rows[:self.count]
+
+    def append(self, rows: np.ndarray) -> None:
+        needed = self.count + len(rows)
+        if needed > len(self.rows):
+            larger = np.empty((2 * needed, self.rows.shape[1]), dtype=np.float32)
+            larger[:self.count] = self.frames
+            self.rows = larger
+        self.rows[self.count:needed] = rows
+        self.count = needed

@@ -1,0 +1,117 @@
+"""What is shared and does not change: the model, the language model, and how mel frames become words."""
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from asr import checkpoint
+from asr.beam import BeamDecoder, LanguageModel
+from asr.decoder import CHARACTERS, Decoder, Emissions
+from asr.endpoint import EndpointRules, active
+from asr.errors import HotwordError
+from asr.greedy import GreedyDecoder
+from asr.hotwords import Hotword
+from asr.latency import Latency
+from asr.lexicon import Spelling
+from asr.pronunciation import LetterToSound
+from asr.results import Word
+
+Hotwords = Sequence[str | Hotword]
+BATCH = 8  # utterances that go through the model together
+
+
+class Engine:
+    """Model, language model and settings: shared by any number of streams, and never changed by them.
+
+    `latency` is that of its streams, `hotwords` are those of all its work; without `lm` text comes from the characters
+    alone. Raises CheckpointError and HotwordError.
+    """
+
+    def __init__(self, name: str | os.PathLike[str] | None = None, *,
+                 latency: str | tuple[int, int] | Latency = "balanced", hotwords: Hotwords = (), lm: bool = True,
+                 device: str = "auto", rules: EndpointRules | None = None) -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.checkpoint = checkpoint.load(name, device)
+        self.device = torch.device(device)
+        self.frontend, self.model = self.checkpoint.frontend, self.checkpoint.model
+        self.latency = Latency.parse(latency)
+        self.rules = rules or EndpointRules()
+        self.language_model = LanguageModel(self.checkpoint) if lm else None
+        self.head = self.language_model.head if self.language_model else CHARACTERS
+        self._decoders = lru_cache(maxsize=8)(self._build_decoder)
+        self.hotwords = self.parse_hotwords(hotwords)
+        self.decoder(self.hotwords)
+
+    @property
+    def seconds_per_frame(self) -> float:
+        return self.checkpoint.seconds_per_frame
+
+    def parse_hotwords(self, hotwords: Hotwords) -> tuple[Hotword, ...]:
+        return tuple(h if isinstance(h, Hotword) else Hotword.parse(h) for h in hotwords)
+
+    def decoder(self, hotwords: tuple[Hotword, ...]) -> Decoder:
+        """The decoder for a set of hot words; the last few sets are kept."""
+        return self._decoders(hotwords)
+
+    def _build_decoder(self, hotwords: tuple[Hotword, ...]) -> Decoder:
+        if self.language_model:
+            spellings = {word: self._spell(word) for hotword in hotwords for word in hotword.phrase}
+            return BeamDecoder(self.checkpoint, self.language_model, hotwords, spellings)
+        if hotwords:
+            raise HotwordError("Hot words need the language model's search: leave out --no-lm.")
+        return GreedyDecoder(self.checkpoint)
+
+    def _spell(self, word: str) -> list[Spelling]:
+        """How a hot word is spelled in tokens: from the lexicon, else its letters, else the letter-to-sound network."""
+        assert self.language_model
+        tokens, lexicon = self.language_model.tokens, self.language_model.lexicon
+        if known := lexicon.of(word):
+            return known
+        if self.head == CHARACTERS:
+            guesses: list[tuple[str, ...]] = [tuple(word)]
+        else:
+            path = self.checkpoint.optional("pronunciation.safetensors")
+            guesses = LetterToSound.load(path).pronounce(word, n=3) if path else []
+        index = {symbol: i for i, symbol in enumerate(tokens.symbols)}
+        spellings = [(*(index[symbol] for symbol in guess), tokens.boundary_index)
+                     for guess in guesses if set(guess) <= set(index)]
+        if not spellings:
+            raise HotwordError(f"Hot word '{word}' has no known pronunciation: write it as it sounds, in letters "
+                               f"that the checkpoint knows.")
+        return spellings
+
+    def recognize(self, utterances: Sequence[Tensor], latency: Latency) -> list[list[Word]]:
+        """Utterances of mel frames (T, bands), batched by length → words of each, times from its beginning."""
+        order = sorted(range(len(utterances)), key=lambda i: len(utterances[i]))
+        results: list[list[Word]] = [[] for _ in utterances]
+        search = self.decoder(self.hotwords)
+        for first in range(0, len(order), BATCH):
+            batch = [i for i in order[first:first + BATCH] if len(utterances[i])]
+            if batch:
+                for i, emissions in zip(batch, self.emissions([utterances[i] for i in batch], latency), strict=True):
+                    results[i] = self.decode(search, emissions)
+        return results
+
+    @torch.inference_mode()
+    def emissions(self, utterances: Sequence[Tensor], latency: Latency) -> list[Emissions]:
+        """One padded batch of utterances (T, bands) through the model → each one's emissions."""
+        lengths = torch.tensor([len(mel) for mel in utterances], device=self.device)
+        same = len(utterances) == 1
+        batch = torch.nn.utils.rnn.pad_sequence(list(utterances), batch_first=True).to(self.device)
+        if latency.live:
+            out, _ = self.model.forward_chunked(batch, None if same else lengths, latency.chunk, latency.look_ahead)
+        else:
+            out, _ = self.model(batch, None if same else lengths)
+        frames = self.model.frame_lengths(lengths).tolist()
+        arrays = {name: values.cpu().numpy() for name, values in out.items()}
+        return [{name: values[i, :n] for name, values in arrays.items()} for i, n in enumerate(frames)]
+
+    def decode(self, search: Decoder, emissions: Emissions) -> list[Word]:
+        """Words of an utterance; none where the model heard nothing, whatever priors and language model prefer."""
+        tokens = self.checkpoint.config.tokens[self.head]
+        return search.decode(emissions) if active(emissions[self.head], tokens).any() else []

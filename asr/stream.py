@@ -1,0 +1,176 @@
+"""One speaker, live: samples in, partial and final text out, as they become known.
+
+An utterance's final text comes from a second pass with full context over its buffered mel frames, so it is as accurate
+as a file's; partials come from the latency-controlled pass and a provisional look at what lies right of it.
+"""
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr import audio
+from asr.decoder import Emissions, shift
+from asr.endpoint import Cut, Endpointer, EndpointRules, active
+from asr.engine import Engine, Hotwords
+from asr.hotwords import Hotword
+from asr.latency import PRESETS, Latency
+from asr.results import Final, Partial, Word
+
+Event = Partial | Final
+STEP = 16  # mel frames (160 ms) after which a stream looks for new chunks and endpoints, however its input is cut
+
+
+class Stream:
+    """One speaker, live. Feed it with `accept`, end it with `finish`; both return events in order of time.
+
+    Events do not depend on how the samples are cut, except that a partial comes at most once a call. Work and memory
+    are bounded by the longest utterance, so a stream can last for days.
+    """
+
+    def __init__(self, engine: Engine, sample_rate: float, latency: Latency, hotwords: tuple[Hotword, ...],
+                 two_pass: bool, rules: EndpointRules) -> None:
+        self.engine, self.two_pass = engine, two_pass
+        self.resampler = audio.Resampler(sample_rate)
+        self.features = engine.frontend.stream()
+        self.endpointer = Endpointer(rules, engine.seconds_per_frame)
+        self.tokens = engine.checkpoint.config.tokens[engine.head]
+        self.latency = latency
+        self.hotwords = hotwords
+        self.preview_every = 1  # steps between provisional passes: raise it when computing falls behind
+        self.pending = torch.zeros(0, engine.frontend.bands)  # mel frames that no utterance has heard yet
+        self.origin = 0  # mel frame of the stream at which the utterance begins
+        self.finished = False
+        self._begin()
+
+    @property
+    def latency(self) -> Latency:
+        """May be changed at any time, and acts at the next chunk. Raises ValueError for full context."""
+        return self._latency
+
+    @latency.setter
+    def latency(self, value: str | tuple[int, int] | Latency) -> None:
+        latency = Latency.parse(value)
+        if not latency.live:
+            raise ValueError("A live stream cannot wait for full context: choose fast, balanced, accurate or C,R.")
+        self._latency = latency
+
+    @property
+    def hotwords(self) -> tuple[Hotword, ...]:
+        """May be changed at any time, and act from the next utterance on. Raises HotwordError."""
+        return self._hotwords
+
+    @hotwords.setter
+    def hotwords(self, value: Hotwords) -> None:
+        chosen = self.engine.parse_hotwords(value)
+        self._decoder = self.engine.decoder(chosen)
+        self._hotwords = chosen
+
+    def accept(self, samples: np.ndarray) -> list[Event]:
+        """Any number of samples, (n,) or (n, channels), of any common dtype. Raises AudioError, and stays usable."""
+        if self.finished:
+            raise RuntimeError("This stream is finished: ask the recognizer for a new one.")
+        return self._hear(self.features.accept(self.resampler.push(audio.to_mono(samples))), last=False)
+
+    def finish(self) -> list[Event]:
+        """The end of the sound: everything that was heard becomes final. A second call returns nothing."""
+        if self.finished:
+            return []
+        self.finished = True
+        return self._hear(self.features.accept(self.resampler.flush()), last=True)
+
+    @property
+    def seconds(self) -> float:
+        """How much sound has been turned to frames so far."""
+        return (self.origin + self.heard + len(self.pending)) * self.engine.frontend.seconds_per_frame
+
+    def _begin(self) -> None:
+        """An utterance starts at `origin`."""
+        self.mel: list[Tensor] = []
+        self.heard = 0  # mel frames of this utterance
+        self.state = self.engine.model.stream_state()
+        self.session = self._decoder.session()
+        self.activity = np.zeros(0, dtype=bool)  # of committed frames
+        self.preview: Emissions | None = None
+        self.second_pass: tuple[int, list[Word]] | None = None  # frames it covers, what it gave
+        self.shown = ""
+        self.steps = 0
+
+    @torch.inference_mode()
+    def _hear(self, mel: Tensor, last: bool) -> list[Event]:
+        self.pending = torch.cat([self.pending, mel])
+        events: list[Event] = []
+        while len(self.pending) >= STEP:
+            step, self.pending = self.pending[:STEP], self.pending[STEP:]
+            cut = self._step(step)
+            if cut:
+                events += self._end(cut)
+        if last:
+            self._step(self.pending, last=True)
+            self.pending = self.pending[:0]
+            events += self._end(Cut(len(self.activity), True))
+        elif not events or self.heard:
+            events += self._partial()
+        return events
+
+    def _step(self, mel: Tensor, last: bool = False) -> Cut | None:
+        """Hear a few more mel frames: commit the chunks that are ready, look at the rest, look for an endpoint."""
+        model = self.engine.model
+        self.mel.append(mel)
+        self.heard += len(mel)
+        self.steps += 1
+        model.push(self.state, mel.to(self.engine.device), last)
+        self.preview = None
+        while (step := model.step(self.state, self._latency.chunk, self._latency.look_ahead)) is not None:
+            emissions, self.preview = _arrays(step[0]), _arrays(step[1])
+            self.session.accept(emissions)
+            self.activity = np.concatenate([self.activity, active(emissions[self.engine.head], self.tokens)])
+        if last:
+            return None
+        waiting = self.state.frames.shape[1]
+        if self.preview is None or len(self.preview[self.engine.head]) < waiting:
+            if self.steps % self.preview_every:
+                return None
+            self.preview = _arrays(model.preview(self.state)) if waiting else None
+        if self.preview is None:
+            return self.endpointer.decide(self.activity)
+        activity = np.concatenate([self.activity, active(self.preview[self.engine.head], self.tokens)])
+        if self.two_pass and (end := self.endpointer.likely_end(activity)):
+            self._second_pass(end)
+        return self.endpointer.decide(activity)
+
+    def _partial(self) -> list[Event]:
+        words = self.session.words(self.preview) if self.activity.any() or self.preview is not None else []
+        start = self.origin * self.engine.frontend.seconds_per_frame
+        partial = Partial(tuple(shift(words, start)), start)
+        if partial.text == self.shown:
+            return []
+        self.shown = partial.text
+        return [partial]
+
+    def _second_pass(self, frames: int) -> list[Word]:
+        """Words of the utterance's first `frames` frames with full context; worked out once for each end."""
+        if self.second_pass is None or self.second_pass[0] != frames:
+            mel = torch.cat(self.mel)[:frames * self.engine.model.config.subsampling]
+            words: list[Word] = []
+            if len(mel):
+                emissions, = self.engine.emissions([mel], PRESETS["offline"])
+                words = self.engine.decode(self._decoder, emissions)
+            self.second_pass = frames, words
+        return self.second_pass[1]
+
+    def _end(self, cut: Cut) -> list[Event]:
+        """Close the utterance at a cut; what was heard right of it opens the next one."""
+        words: list[Word] = []
+        if cut.spoken:
+            words = self._second_pass(cut.frame) if self.two_pass else self.session.words(self.preview)
+        words = shift(words, self.origin * self.engine.frontend.seconds_per_frame)
+        end = min(cut.frame * self.engine.model.config.subsampling, self.heard)
+        self.pending = torch.cat([*self.mel, self.pending])[end:]
+        self.origin += end
+        self._begin()
+        return [Final.of(words)] if words else []
+
+
+def _arrays(emissions: dict[str, Tensor]) -> Emissions:
+    return {name: values.cpu().numpy() for name, values in emissions.items()}

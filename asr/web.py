@@ -1,0 +1,243 @@
+"""The browser demo: a Gradio page with live captions, files, a look inside the network, and what is known of the model.
+
+`build` makes the page around one shared recognizer, `serve` runs it. The live tab's sound has a route of its own
+(`web_live`); its markup, script and style are in `page/`.
+"""
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from html import escape
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr  # noqa: E402 - reads the setting above
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from asr import audio  # noqa: E402
+from asr.errors import AudioError, RillError  # noqa: E402
+from asr.latency import PRESETS, Latency  # noqa: E402
+from asr.recognizer import Recognizer  # noqa: E402
+from asr.results import Transcript  # noqa: E402
+from asr.web_live import routes  # noqa: E402
+from asr.writers import render  # noqa: E402
+
+PAGE = Path(__file__).parent / "page"
+DOWNLOADS = ("txt", "srt", "vtt", "json")
+LONGEST_INSIDE = 12.0  # seconds that are drawn; more is too dense to read
+SHORTEST_INSIDE = 0.1
+KEEP_FILES = 86_400  # seconds after which uploads and downloads are deleted
+SANS = ("Inter", "ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+LIVE_CHOICES = {f"{name} ({latency.chunk}, {latency.look_ahead})": latency
+                for name, latency in PRESETS.items() if latency.live}
+DARK_OR_LIGHT = "(...inputs) => [...inputs.slice(0, -1), document.body.classList.contains('dark')]"
+
+
+def build(recognizer: Recognizer) -> gr.Blocks:
+    """The page. Every visitor has an own live session; all share the recognizer."""
+    with gr.Blocks(title="Rill – live speech recognition", analytics_enabled=False,
+                   delete_cache=(KEEP_FILES // 24, KEEP_FILES)) as page:
+        gr.HTML("<header class='masthead'><h1>Rill</h1><p>Speech to text while it is being spoken, "
+                "on this computer alone.</p></header>")
+        with gr.Tabs():
+            with gr.Tab("Live", id="live-tab"):
+                gr.HTML((PAGE / "live.html").read_text(encoding="utf-8"))
+            with gr.Tab("File", id="file-tab"):
+                _file_tab(recognizer)
+            with gr.Tab("Inside the network", id="inside-tab"):
+                _inside_tab(recognizer)
+            with gr.Tab("About", id="about-tab"):
+                gr.Markdown(about(recognizer), elem_classes="about")
+    return page
+
+
+def _file_tab(recognizer: Recognizer) -> None:
+    upload = gr.File(label="A recording or a video, of any length and format", file_types=["audio", "video"],
+                     elem_id="file-upload", height=150)
+    result = gr.HTML("<p class='empty'>The sound is read on this computer. The text comes with the time of every word, "
+                     "and with the recording to play along.</p>", elem_id="file-result")
+    with gr.Row(visible=False, elem_classes="file-downloads") as row:
+        buttons = [gr.DownloadButton(name.upper(), size="sm", elem_id=f"file-{name}") for name in DOWNLOADS]
+    upload.upload(partial(transcribe_file, recognizer), upload, [result, row, *buttons], show_progress="hidden",
+                  concurrency_limit=1, concurrency_id="heavy")
+    upload.clear(lambda: ("", gr.Row(visible=False)), None, [result, row], show_progress="hidden")
+
+
+def transcribe_file(recognizer: Recognizer, path: str) -> Iterator[tuple[Any, ...]]:
+    """Progress while it runs, then the player with its text, and the downloads; an error is a sentence in the page."""
+    nothing = [gr.skip()] * len(DOWNLOADS)
+    name, began, segments, seconds = Path(path).name, time.monotonic(), [], 0.0
+    yield progress(name, 0, 0), gr.Row(visible=False), *nothing
+    try:
+        size = max(1, os.path.getsize(path))
+        with open(path, "rb") as file:
+            for seconds, new in recognizer.transcribe_parts(file):
+                segments += new
+                yield progress(name, seconds, file.tell() / size), gr.skip(), *nothing
+    except RillError as error:
+        yield f"<p class='notice' role='alert'>{escape(str(error))}</p>", gr.skip(), *nothing
+        return
+    transcript = Transcript(tuple(segments), seconds)
+    folder = Path(tempfile.mkdtemp(prefix="rill-"))
+    files = []
+    for suffix in DOWNLOADS:
+        file_path = folder / f"{Path(name).stem}.{suffix}"
+        file_path.write_text(render(transcript, suffix), encoding="utf-8", newline="\n")
+        files.append(gr.DownloadButton(value=str(file_path)))
+    took = time.monotonic() - began
+    yield file_result(transcript, path, took), gr.Row(visible=True), *files
+    shutil.rmtree(folder, ignore_errors=True)  # Gradio has made its own copies by now
+
+
+def progress(name: str, seconds: float, share: float) -> str:
+    """HTML."""
+    said = f"{_clock(seconds)} recognised" if seconds else "reading"
+    return (f"<div class='progress'><span>{escape(name)}: {said}</span>"
+            f"<progress max='1' value='{min(share, 1):.3f}'></progress></div>")
+
+
+def file_result(transcript: Transcript, path: str, took: float) -> str:
+    """HTML: the player with its subtitles, the text to click in, a table of the words."""
+    track = base64.b64encode(render(transcript, "vtt").encode()).decode()
+    player = (f"<video controls preload='metadata' src='gradio_api/file={escape(path, quote=True)}'>"
+              f"<track default kind='captions' label='Text' src='data:text/vtt;base64,{track}'></video>")
+    paragraphs = "".join(
+        f"<li><time>{_clock(segment.start)}</time><p>" + " ".join(
+            f"<span class='word' style='--doubt:{1 - w.confidence:.2f}' data-start='{w.start:.3f}' data-end='{w.end:.3f}' "
+            f"title='{w.start:.2f}–{w.end:.2f} s · confidence {w.confidence:.2f}'>{escape(w.text)}</span>"
+            for w in segment.words) + "</p></li>" for segment in transcript.segments)
+    rows = "".join(f"<tr><td>{escape(w.text)}</td><td>{w.start:.2f}</td><td>{w.end:.2f}</td><td>{w.confidence:.2f}</td></tr>"
+                   for w in transcript.words)
+    text = f"<ol>{paragraphs}</ol>" if paragraphs else "<p class='empty'>No words were found in this recording.</p>"
+    return (f"<div class='file-result'><div class='player'>{player}<p class='hint'>{_clock(transcript.duration)} of sound, "
+            f"{len(transcript.words)} words, recognised in {took:.1f} s. Click a word to hear it.</p></div>"
+            f"<div class='player-text paper'>{text}</div>"
+            f"<details><summary>Times and confidence of every word</summary><div class='table'><table><thead><tr><th>Word"
+            f"</th><th>Start, s</th><th>End, s</th><th>Confidence</th></tr></thead><tbody>{rows}</tbody></table></div>"
+            f"</details></div>")
+
+
+def _inside_tab(recognizer: Recognizer) -> None:
+    gr.HTML(f"<p class='lead'>Give it a few seconds of speech and see every part of the network at work: once with the "
+            f"whole recording in view, once as it runs live. The first {LONGEST_INSIDE:.0f} s are drawn.</p>")
+    layers = [f"Layer {i + 1}" for i in range(len(recognizer.model.layers))]
+    with gr.Row(elem_classes="inside-controls"):
+        sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording", elem_id="inside-audio",
+                         scale=3, min_width=280)
+        with gr.Column(scale=2, min_width=240):
+            layer = gr.Radio(layers, value=layers[-1], label="Hidden state of", elem_id="inside-layer")
+            live = gr.Radio(list(LIVE_CHOICES), value=next(n for n in LIVE_CHOICES if n.startswith("balanced")),
+                            label="Live, with chunk and look-ahead in frames", elem_id="inside-latency")
+    figure = gr.HTML(elem_id="inside-figure")
+    dark = gr.State(False)
+    gr.on([sound.change, layer.change, live.change], partial(look_inside, recognizer), [sound, layer, live, dark], figure,
+          js=DARK_OR_LIGHT, show_progress="minimal", concurrency_limit=1, concurrency_id="heavy")
+
+
+def look_inside(recognizer: Recognizer, path: str | None, layer: str, live: str, dark: bool) -> str:
+    """HTML: the figure as SVG, or a sentence."""
+    if not path:
+        return ""
+    try:
+        from asr import visualise
+
+        samples = _first_seconds(path)
+        recording, traces = visualise.trace(recognizer, samples, [Latency(0, 0), LIVE_CHOICES[live]])
+        figure = visualise.draw(recognizer, recording, traces, int(layer.split()[1]) - 1, dark)
+    except RillError as error:
+        return f"<p class='notice' role='alert'>{escape(str(error))}</p>"
+    except ModuleNotFoundError as error:
+        return f"<p class='notice' role='alert'>Drawing needs {error.name}: pip install {error.name}.</p>"
+    svg = StringIO()
+    figure.savefig(svg, format="svg", transparent=True)
+    return f"<figure class='inside'>{svg.getvalue()[svg.getvalue().index('<svg'):]}</figure>"
+
+
+def _first_seconds(path: str) -> np.ndarray:
+    blocks, samples = [np.zeros(0, np.float32)], 0
+    for block in audio.read_blocks(path):
+        blocks.append(block)
+        samples += len(block)
+        if samples >= LONGEST_INSIDE * audio.SAMPLE_RATE:
+            break
+    sound = np.concatenate(blocks)[:round(LONGEST_INSIDE * audio.SAMPLE_RATE)]
+    if len(sound) < SHORTEST_INSIDE * audio.SAMPLE_RATE:
+        raise AudioError("This recording is too short to be drawn: give it a word at least.")
+    return sound
+
+
+def about(recognizer: Recognizer) -> str:
+    """Markdown: the checkpoint's facts and, where it has one, its model card, with accuracy and limits."""
+    config, model = recognizer.checkpoint.config, recognizer.model
+    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    shape = config.model
+    latencies = "\n".join(f"| {name} | {latency.chunk} | {latency.look_ahead} | {latency.seconds(recognizer.seconds_per_frame):.2f} s |"
+                          for name, latency in PRESETS.items() if latency.live)
+    card = recognizer.checkpoint.optional("MODEL_CARD.md")
+    return (f"## {config.name}\n\n"
+            f"| | |\n| --- | --- |\n| Language | {config.language} |\n| Network | {shape.layers} bidirectional "
+            f"{shape.cell.upper()} layers of 2 × {shape.hidden} units, {parameters:.1f} million parameters |\n"
+            f"| Step | {1000 * recognizer.seconds_per_frame:.0f} ms |\n| Words come from | "
+            f"{recognizer.head}{', a dictionary and a language model' if recognizer.language_model else ''} |\n"
+            f"| Licence of the weights | {config.licence} |\n\n"
+            "### Latency\n\nOne set of weights runs at every setting. The worst case is the longest that a sound waits for "
+            f"its chunk and its look-ahead, computing not counted.\n\n| Setting | Chunk, frames | Look-ahead, frames | "
+            f"Worst case |\n| --- | --- | --- | --- |\n{latencies}\n\n"
+            + (card.read_text(encoding="utf-8") if card else "This checkpoint came without a model card, so its accuracy "
+               "and its limits are not stated here: measure it with `asr evaluate`.\n"))
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+def theme() -> gr.themes.Base:
+    """Quiet: system fonts (nothing is fetched), warm greys, one accent; details are in `page/style.css`."""
+    return gr.themes.Base(primary_hue="teal", neutral_hue="stone", font=SANS, font_mono=MONO, radius_size="lg").set(
+        body_background_fill="*neutral_50", body_background_fill_dark="#121615",
+        block_background_fill="white", block_background_fill_dark="#1a201e",
+        background_fill_primary_dark="#1a201e", background_fill_secondary_dark="#161b1a",
+        border_color_primary="#e2e4e0", border_color_primary_dark="#2c3431", block_border_width="1px",
+        body_text_color="#1d2322", body_text_color_dark="#e6ebe9", body_text_color_subdued="#6b7472",
+        body_text_color_subdued_dark="#8f9a97", block_shadow="none", block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent", block_label_border_width="0px")
+
+
+def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, ssl_keyfile: str | None = None,
+          ssl_certfile: str | None = None) -> None:
+    """Run the page until it is interrupted. Raises RillError where host, port or certificate cannot be used."""
+    launch(build(recognizer), recognizer, host, port, share=share, ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile)
+
+
+def launch(page: gr.Blocks, recognizer: Recognizer, host: str, port: int, *, block: bool = True, **options: Any) -> None:
+    torch.set_num_threads(1)  # several speakers share the cores better than several threads share one speaker
+    _check_port(host, port)
+    for option in ("ssl_keyfile", "ssl_certfile"):
+        if options.get(option) and not Path(options[option]).is_file():
+            raise RillError(f"There is no file '{options[option]}': give --{option.replace('_', '-')} a PEM file.")
+    page.queue(default_concurrency_limit=8)
+    page.launch(server_name=host, server_port=port, prevent_thread_lock=not block, ssr_mode=False, theme=theme(),
+                css_paths=PAGE / "style.css", head=f"<script>{(PAGE / 'live.js').read_text(encoding='utf-8')}</script>",
+                footer_links=[], app_kwargs={"routes": routes(recognizer)}, ssl_verify=False, **options)
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        raise RillError(f"Port {port} of '{host}' cannot be used ({error.args[-1]}): choose another with --port, "
+                        f"or stop the program that holds it.") from error
