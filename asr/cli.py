@@ -5,7 +5,7 @@ import sys
 import warnings
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,19 +35,19 @@ class Format(str, Enum):
 
 
 # Options that several commands have.
-Checkpoint = Annotated[Optional[str], typer.Option(
+Checkpoint = Annotated[str | None, typer.Option(
     metavar="DIR", help="A checkpoint's folder, instead of the one that is shipped.")]
-LatencyOption = Annotated[Optional[str], typer.Option(
+LatencyOption = Annotated[str | None, typer.Option(
     "--latency", metavar="NAME|C,R", help="fast, balanced, accurate or offline; or the chunk and the look-ahead in "
                                           "frames, such as 16,8. Higher is better and later.")]
 NoLM = Annotated[bool, typer.Option("--no-lm", help="Greedy text from the characters alone: any word, more mistakes.")]
-Hotwords = Annotated[Optional[list[str]], typer.Option(
+Hotwords = Annotated[list[str] | None, typer.Option(
     "--hotword", metavar="WORDS", help="A word or phrase to expect, \"rill\" or \"new york:12\" (more than the usual "
                                        "bonus of 8). May be given several times.")]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs; auto takes a GPU if there is one.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs; auto: on a GPU if there is one.")]
 Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Utterances and their texts, JSON a line.")]
 Split = Annotated[str, typer.Option(help="Which utterances of a manifest that has splits.")]
-Limit = Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Only so many utterances of each corpus.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many utterances of each corpus.")]
 
 
 def latency_of(text: str) -> Latency:
@@ -78,7 +78,7 @@ def transcribe(
             metavar="INPUT", help="Sound or video files, folders, patterns such as 'talks/*.mp3', or - for "
                                      "standard input.")],
         format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.txt,
-        output: Annotated[Optional[Path], typer.Option(
+        output: Annotated[Path | None, typer.Option(
             "--output", "-o", metavar="DIR", help="Folder for the transcripts, instead of standard output.")] = None,
         latency: LatencyOption = "offline",
         no_lm: NoLM = False,
@@ -108,8 +108,8 @@ def evaluate(
         checkpoint: Checkpoint = None,
         device: DeviceOption = Device.auto,
         limit: Limit = None,
-        output: Annotated[Optional[Path], typer.Option("--output", "-o", metavar="FILE", help="The figures as JSON.")] = None,
-) -> None:
+        output: Annotated[Path | None, typer.Option(
+            "--output", "-o", metavar="FILE", help="The figures as JSON.")] = None) -> None:
     """Word error rates, confidence and speed on utterances whose texts are known."""
     from asr.evaluate import run
     from asr.recognizer import load
@@ -126,13 +126,61 @@ def tune(
         checkpoint: Checkpoint = None,
         device: DeviceOption = Device.auto,
         limit: Limit = None,
-        output: Annotated[Optional[Path], typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder for the new config.json, instead of the checkpoint's.")] = None,
+        output: Annotated[Path | None, typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder for the new config.json, not the checkpoint's.")] = None,
 ) -> None:
     """Find a checkpoint's decoding settings and confidence weights on utterances that it was not trained on."""
     from asr.tune import run
 
     run(checkpoint, manifest, split, limit, output, device.value)
+
+
+Microphone = Annotated[str | None, typer.Option(
+    "--device", metavar="DEVICE", help="The microphone: its number, its name or a part of it.")]
+
+
+@app.command()
+def listen(
+        device: Microphone = None,
+        list_devices: Annotated[bool, typer.Option("--list-devices", help="Show what can record, and leave.")] = False,
+        latency: LatencyOption = "balanced",
+        no_lm: NoLM = False,
+        hotword: Hotwords = None,
+        checkpoint: Checkpoint = None,
+        output: Annotated[Path | None, typer.Option(
+            "--output", "-o", metavar="FILE", help="The finals, as .txt, .srt, .vtt, .tsv or .json.")] = None,
+        save_audio: Annotated[Path | None, typer.Option(
+            metavar="FILE", help="What is heard, as 16-bit mono WAV, as it comes.")] = None,
+        json: Annotated[bool, typer.Option(
+            "--json", help="An event a line on standard output, as when that is not a terminal.")] = False,
+        input: Annotated[str | None, typer.Option(
+            "--input", metavar="FILE|-", help="A recording, or - for standard input, as if spoken now.")] = None,
+        speed: Annotated[float, typer.Option(
+            min=0, help="Pace of --input: 1 is real time; 0 is as it comes, for a pipe that is live.")] = 1.0,
+        rate: Annotated[float | None, typer.Option(
+            min=1000, metavar="HZ", help="--input is raw 16-bit mono PCM at this rate.")] = None) -> None:
+    """Show speech as text while it is spoken. Ctrl-C ends: the last words are written, files are complete.
+
+    Captions of what the computer plays: --device monitor (PulseAudio, PipeWire); BlackHole or Stereo Mix elsewhere.
+    """
+    if list_devices:
+        from asr.microphone import devices, table
+
+        print(table(devices()))
+        return
+    from asr.listen import run
+
+    run(device=device, file=input, speed=speed, rate=rate, latency=latency_of(latency or ""), hotwords=hotword or (),
+        lm=not no_lm, checkpoint=checkpoint, save_audio=save_audio, output=output, as_json=json)
+
+
+@app.command()
+def doctor(device: Microphone = None, checkpoint: Checkpoint = None) -> None:
+    """Versions, checkpoint, sound devices, and whether sound arrives: 3 seconds of the microphone's level."""
+    from asr.doctor import run
+
+    if not run(device, checkpoint):
+        raise typer.Exit(1)
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

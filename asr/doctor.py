@@ -14,7 +14,7 @@ from asr import checkpoint
 from asr.audio import to_mono
 from asr.errors import RillError
 from asr.latency import PRESETS
-from asr.microphone import Device, Microphone, devices
+from asr.microphone import Microphone, devices, table
 from asr.terminal import CLIPPED, decibels
 
 PACKAGES = ("torch", "torchaudio", "numpy", "av", "soxr", "flashlight-text", "sounddevice", "gradio")
@@ -22,7 +22,7 @@ TEST = 3.0  # seconds of the level test
 QUIET = -40.0  # dB of full scale; speech whose loudest sample is below this is too quiet
 
 
-def doctor(device: str | None = None, checkpoint_name: str | None = None) -> bool:
+def run(device: str | None = None, checkpoint_name: str | None = None) -> bool:
     """Prints versions, checkpoint, devices and a level test; whether all is well. What is wrong is said, not raised."""
     console = Console(highlight=False)
     console.print(f"[bold]rill[/] {asr.__version__}, Python {platform.python_version()}, {platform.platform()}")
@@ -37,20 +37,6 @@ def doctor(device: str | None = None, checkpoint_name: str | None = None) -> boo
             console.print(f"[red]{escape(str(error))}[/]\n")
             well = False
     return well
-
-
-def table(found: list[Device]) -> str:
-    """Devices as lines: number, name, channels and rate, `*` before the default; then what the sound server has."""
-    lines = [f"{'*' if device.default else ' '} {device.number:>3}  {device.name}  ({_form(device)})"
-             for device in found if device.number is not None]
-    sources = [f"       {device.name}  ({_form(device)})" for device in found if device.number is None]
-    if sources:
-        lines += ["  Sources of the sound server, by name (a monitor is what the computer plays):", *sources]
-    return "\n".join(lines) or "  none"
-
-
-def _form(device: Device) -> str:
-    return f"{device.channels} channel{'s' * (device.channels > 1)}, {device.sample_rate:g} Hz"
 
 
 def _version(package: str) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import torch
@@ -12,11 +13,12 @@ from asr import checkpoint
 from asr.beam import BeamDecoder, LanguageModel
 from asr.decoder import CHARACTERS, Decoder, Emissions
 from asr.endpoint import EndpointRules, active
-from asr.errors import HotwordError
+from asr.errors import HotwordError, RillError
 from asr.greedy import GreedyDecoder
 from asr.hotwords import Hotword
 from asr.latency import Latency
 from asr.lexicon import Spelling
+from asr.model import quantise
 from asr.pronunciation import LetterToSound
 from asr.results import Word
 
@@ -28,21 +30,28 @@ class Engine:
     """Model, language model and settings: shared by any number of streams, and never changed by them.
 
     `latency` is that of its streams, `hotwords` are those of all its work; without `lm` text comes from the characters
-    alone. Raises CheckpointError and HotwordError.
+    alone. `int8` computes with 8-bit weights (`model.quantise`). Raises CheckpointError and HotwordError.
     """
 
     def __init__(self, name: str | os.PathLike[str] | None = None, *,
                  latency: str | tuple[int, int] | Latency = "balanced", hotwords: Hotwords = (), lm: bool = True,
-                 device: str = "auto", rules: EndpointRules | None = None) -> None:
+                 device: str = "auto", int8: bool = False, rules: EndpointRules | None = None) -> None:
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = "cuda" if torch.cuda.is_available() and not int8 else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise RillError("There is no CUDA GPU that PyTorch can use: choose the device 'cpu' or 'auto'.")
         self.checkpoint = checkpoint.load(name, device)
         self.device = torch.device(device)
+        if int8:
+            quantise(self.checkpoint.model)
         self.frontend, self.model = self.checkpoint.frontend, self.checkpoint.model
         self.latency = Latency.parse(latency)
         self.rules = rules or EndpointRules()
         self.language_model = LanguageModel(self.checkpoint) if lm else None
         self.head = self.language_model.head if self.language_model else CHARACTERS
+        # A thread a core, each computing alone: batches need no barrier at every time step, as threads inside one would.
+        cores = 1 if self.device.type == "cuda" else os.cpu_count() or 1
+        self.workers = ThreadPoolExecutor(cores, "recognize", initializer=torch.set_num_threads, initargs=(1,))
         self._decoders = lru_cache(maxsize=8)(self._build_decoder)
         self.hotwords = self.parse_hotwords(hotwords)
         self.decoder(self.hotwords)
@@ -87,14 +96,17 @@ class Engine:
 
     def recognize(self, utterances: Sequence[Tensor], latency: Latency) -> list[list[Word]]:
         """Utterances of mel frames (T, bands), batched by length → words of each, times from its beginning."""
-        order = sorted(range(len(utterances)), key=lambda i: len(utterances[i]))
-        results: list[list[Word]] = [[] for _ in utterances]
+        order = sorted((i for i in range(len(utterances)) if len(utterances[i])), key=lambda i: len(utterances[i]))
+        batches = [order[first:first + BATCH] for first in range(0, len(order), BATCH)]
         search = self.decoder(self.hotwords)
-        for first in range(0, len(order), BATCH):
-            batch = [i for i in order[first:first + BATCH] if len(utterances[i])]
-            if batch:
-                for i, emissions in zip(batch, self.emissions([utterances[i] for i in batch], latency), strict=True):
-                    results[i] = self.decode(search, emissions)
+
+        def work(batch: list[int]) -> list[list[Word]]:
+            return [self.decode(search, e) for e in self.emissions([utterances[i] for i in batch], latency)]
+
+        results: list[list[Word]] = [[] for _ in utterances]
+        for batch, words in zip(batches, self.workers.map(work, batches), strict=True):
+            for i, found in zip(batch, words, strict=True):
+                results[i] = found
         return results
 
     @torch.inference_mode()

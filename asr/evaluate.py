@@ -23,7 +23,7 @@ from asr.audio import SAMPLE_RATE
 from asr.endpoint import EndpointRules
 from asr.errors import ManifestError, RillError
 from asr.latency import Latency
-from asr.manifest import Utterance, load, read
+from asr.manifest import Utterance, by_corpus, load, of_split
 from asr.progress import AudioProgress
 from asr.results import Final, Word
 from asr.scoring import align_words, auroc, bootstrap_interval, normalised_cross_entropy, score, spoken
@@ -83,27 +83,9 @@ class Report:
             for name, figures in self.corpora.items()}}
 
 
-def of_split(manifest: Path, split: str) -> list[Utterance]:
-    """The split's utterances, or all of a manifest that names no splits. Raises ManifestError where there are none."""
-    utterances = read(manifest)
-    if any(utterance.split for utterance in utterances):
-        utterances = [utterance for utterance in utterances if utterance.split == split]
-    if not utterances:
-        raise ManifestError(f"{manifest} has no utterance of the split '{split}': name another with --split.")
-    return utterances
-
-
-def choose(utterances: Sequence[Utterance], limit: int | None = None) -> dict[str, list[Utterance]]:
-    """Utterances of each corpus, at most `limit` of them, spread evenly over it."""
-    corpora: dict[str, list[Utterance]] = {}
-    for utterance in utterances:
-        corpora.setdefault(utterance.corpus or "-", []).append(utterance)
-    return {corpus: members if limit is None or limit >= len(members) else
-            [members[i * len(members) // limit] for i in range(limit)] for corpus, members in corpora.items()}
-
-
-def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance], latency: str | tuple[int, int] | Latency = "offline",
-             streamed: bool = False, *, limit: int | None = None, heard: Heard = lambda corpus, seconds: None) -> Report:
+def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance],
+             latency: str | tuple[int, int] | Latency = "offline", streamed: bool = False, *, limit: int | None = None,
+             heard: Heard = lambda corpus, seconds: None) -> Report:
     """Score the utterances without digits in their text (of the others it is not known what was said).
 
     `streamed` feeds each one to a live `Stream` in blocks of 160 ms, without second pass and endpoints: what live text
@@ -116,7 +98,7 @@ def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance], latency: s
         raise ManifestError("There is no utterance to score: give another manifest or split.")
     results: dict[str, list[Result]] = {}
     took: dict[str, float] = {}
-    for corpus, members in choose(usable, limit).items():
+    for corpus, members in by_corpus(usable, limit).items():
         results[corpus], took[corpus] = [], 0.0
         step = 1 if streamed else AT_A_TIME
         for part in (members[i:i + step] for i in range(0, len(members), step)):
@@ -173,8 +155,8 @@ def markdown(table: Table) -> str:
 
 def table(report: Report) -> Table:
     found = Table(box=box.MARKDOWN)
-    for heading in ("corpus", "utterances", "words", "sub", "del", "ins", "WER % [95 % interval]", "CER %", "RTF", "AUROC",
-                    "NCE"):
+    for heading in ("corpus", "utterances", "words", "sub", "del", "ins", "WER % [95 % interval]", "CER %", "RTF",
+                    "AUROC", "NCE"):
         found.add_column(heading, justify="left" if heading == "corpus" else "right", no_wrap=True)
     for corpus, f in report.corpora.items():
         if corpus != ALL or len(report.corpora) > 2:
@@ -190,7 +172,7 @@ def run(recognizer: Recognizer, manifest: Path, split: str, latency: Latency, st
     if streamed and not latency.live:
         raise RillError("A live stream cannot wait for full context: choose fast, balanced, accurate or C,R.")
     utterances = of_split(manifest, split)
-    chosen = choose([utterance for utterance in utterances if not has_digits(utterance.text)], limit)
+    chosen = by_corpus([utterance for utterance in utterances if not has_digits(utterance.text)], limit)
     known = [utterance.samples for members in chosen.values() for utterance in members]
     total = None if None in known else sum(filter(None, known)) / SAMPLE_RATE
     seconds = 0.0
@@ -207,4 +189,5 @@ def run(recognizer: Recognizer, manifest: Path, split: str, latency: Latency, st
         settings = {"checkpoint": recognizer.checkpoint.config.name, "manifest": str(manifest), "split": split,
                     "latency": [latency.chunk, latency.look_ahead], "streamed": streamed,
                     "lm": recognizer.language_model is not None, "hotwords": [h.phrase for h in recognizer.hotwords]}
-        output.write_text(json.dumps(settings | report.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(settings | report.to_dict(), indent=1, ensure_ascii=False)
+        output.write_text(text + "\n", encoding="utf-8")

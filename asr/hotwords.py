@@ -44,8 +44,8 @@ class Hotword:
 
 @dataclass
 class _Node:
-    lent: float = 0.0  # bonus given so far for a phrase that is not complete yet
-    earned: float = 0.0  # bonus of the phrase that ends here
+    lent: float = 0.0  # bonus given so far for a phrase that goes on
+    earned: float = 0.0  # largest bonus of the phrases that end here
     next: dict[int, _Node] = field(default_factory=dict)
     fallback: _Node | None = None
 
@@ -59,13 +59,15 @@ class PhraseAutomaton:
             node = self.root
             for i, word in enumerate(words, 1):
                 node = node.next.setdefault(word, _Node())
-                node.lent = max(node.lent, bonus * i / len(words))
+                if i < len(words):
+                    node.lent = max(node.lent, bonus * i / len(words))
             node.earned = max(node.earned, bonus)
         layer = [(word, child, self.root) for word, child in self.root.next.items()]
         while layer:  # breadth first: a node's fallback is shallower than the node
             deeper = []
             for word, node, parent in layer:
                 node.fallback = self.root if parent is self.root else self._follow(parent.fallback, word)
+                node.earned = max(node.earned, node.fallback.earned)  # a shorter phrase ends here too
                 deeper += [(w, child, node) for w, child in node.next.items()]
             layer = deeper
 
@@ -79,11 +81,7 @@ class PhraseAutomaton:
     def step(self, node: _Node, word: int) -> tuple[_Node, float]:
         """The node after `word`, and the bonus that this word earns (negative: what is paid back)."""
         after = self._follow(node, word)
-        if after.earned and not after.next:
-            return self.root, after.earned - node.lent
-        if after.earned:  # a shorter phrase is complete, a longer one may follow: nothing of it can be lost again
-            return after, after.earned - node.lent + after.lent
-        return after, after.lent - node.lent
+        return after, after.earned + after.lent - node.lent
 
 
 class HotwordLM(LM):

@@ -11,9 +11,10 @@ from asr.errors import RillError
 
 STDIN = "-"
 # What a folder is searched for; a file that is named itself may have any suffix.
-SUFFIXES = frozenset(f".{suffix}" for suffix in (
-    "3gp aac ac3 aif aiff amr au avi caf flac flv m2ts m4a m4b m4v mka mkv mov mp2 mp3 mp4 mpeg mpg mts oga ogg ogv "
-    "opus wav wave weba webm wma wmv").split())
+SUFFIXES = {
+    ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m2ts", ".m4a", ".m4b",
+    ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".ogv", ".opus",
+    ".wav", ".wave", ".weba", ".webm", ".wma", ".wmv"}
 
 
 def expand(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -24,7 +24,7 @@ class Latency:
             chunk, look_ahead = (int(part) for part in (text.split(",") if isinstance(text, str) else text))
             if chunk > 0 and look_ahead >= 0:
                 return cls(chunk, look_ahead)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             pass
         raise ValueError(f"Latency '{text}' is not one of {', '.join(PRESETS)}, nor two numbers C,R such as 16,8.")
 

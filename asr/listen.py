@@ -21,7 +21,7 @@ import torch
 
 from asr import audio
 from asr.errors import RillError
-from asr.latency import Latency
+from asr.latency import PRESETS, Latency
 from asr.live import LiveSession
 from asr.microphone import Microphone, find
 from asr.recognizer import Event, Recognizer
@@ -40,28 +40,20 @@ Source = Microphone | Replay
 
 
 def run(*, device: str | None = None, file: str | None = None, speed: float = 1.0, rate: float | None = None,
-        latency: str = "balanced", hotwords: Sequence[str] = (), lm: bool = True, checkpoint: str | None = None,
-        save_audio: Path | None = None, output: Path | None = None, as_json: bool = False) -> None:
+        latency: Latency = PRESETS["balanced"], hotwords: Sequence[str] = (), lm: bool = True,
+        checkpoint: str | None = None, save_audio: Path | None = None, output: Path | None = None,
+        as_json: bool = False) -> None:
     """The command. `file` takes the place of the microphone. Raises RillError and its kinds."""
+    if not latency.live:
+        raise RillError("Listening cannot wait for full context: choose fast, balanced, accurate or C,R.")
     if file is None:
         find(device)  # says what is wrong before the checkpoint is loaded, which takes seconds
-    setting = _live_latency(latency)
     torch.set_num_threads(1)  # a chunk is too small to share; a second thread would only wait for the first
-    recognizer = Recognizer(checkpoint, latency=setting, hotwords=hotwords, lm=lm, device="cpu")
+    recognizer = Recognizer(checkpoint, latency=latency, hotwords=hotwords, lm=lm, device="cpu")
     with Microphone(device) if file is None else Replay(file, speed, rate) as source:
         display = JsonLines() if as_json or not sys.stdout.isatty() else Screen()
         with closing(display), suppress(BrokenPipeError):  # whoever read the events has left
             listen(recognizer, source, display, save_audio=save_audio, output=output)
-
-
-def _live_latency(text: str) -> Latency:
-    try:
-        latency = Latency.parse(text)
-    except ValueError as error:
-        raise RillError(str(error)) from error
-    if not latency.live:
-        raise RillError("Listening cannot wait for full context: choose fast, balanced, accurate or C,R.")
-    return latency
 
 
 def listen(recognizer: Recognizer, source: Source, display: Display, *, save_audio: Path | None = None,
@@ -127,13 +119,12 @@ class _Pump(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        wait = isinstance(self.source, Replay)
         try:
             for block in self.source:
                 if self.recording:
                     with _naming(self.path):
                         self.recording.write(block)
-                self.session.push(block, wait=wait)
+                self.session.push(block, wait=self.source.patient)
         except Exception as error:  # raised again on the main thread
             self.error = error
 
@@ -168,7 +159,7 @@ class _Watch:
         now = time.monotonic()
         if now - self.said.get(kind, -WARN_EVERY) >= WARN_EVERY:
             self.said[kind] = now
-            self.display.note(text)
+            self.display.warn(text)
 
 
 class WavFile:

@@ -73,7 +73,7 @@ class LiveSession:
     def push(self, samples: np.ndarray, wait: bool = False) -> None:
         """Hand over sound, as for `audio.to_mono`; returns at once. Raises AudioError; nothing is heard after `close`.
 
-        With `wait`, for sources that can be held up, a full queue blocks instead of dropping.
+        With `wait`, for sources that can be held up, it blocks while the worker is behind, and nothing is dropped.
         """
         mono = audio.to_mono(samples)
         if not len(mono):
@@ -81,7 +81,7 @@ class LiveSession:
         longest = LONGEST_QUEUE * self.sample_rate
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self._waiting < longest or self._closing)
+                self._changed.wait_for(lambda: self._waiting < LAG_ALLOWED * self.sample_rate or self._closing)
             if self._closing:
                 return
             self._level = float(np.abs(mono).max())
@@ -144,7 +144,7 @@ class LiveSession:
                     self._report(self._stream.finish())
                     self._stream, self._offset = self._new_stream(), start / self.sample_rate
                 expected = start + len(samples)
-                self._adapt()
+                self._adapt(self.stats.lag - len(samples) / self.sample_rate)
                 events = self._stream.accept(samples)
                 with self._changed:
                     self._waiting -= len(samples)
@@ -170,9 +170,10 @@ class LiveSession:
                 end += len(blocks[-1])
         return start, np.concatenate(blocks)
 
-    def _adapt(self) -> None:
-        """Settings for what comes next: those that were asked for, or cheaper ones while the lag is high."""
-        stream, lag = self._stream, self.stats.lag
+    def _adapt(self, lag: float) -> None:
+        """Settings for what comes next: those that were asked for, or cheaper ones while the lag is high (seconds that
+        will still wait while the next sound is worked on)."""
+        stream = self._stream
         self._behind = lag > BEHIND or (self._behind and lag > LAG_ALLOWED)
         stream.preview_every = min(FEWEST_PREVIEWS, 1 + int(lag / LAG_ALLOWED))
         chosen = self.latency

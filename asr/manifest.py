@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -59,6 +60,25 @@ def read(manifest: Path, split: str | None = None) -> list[Utterance]:
         except ValueError as error:  # json.JSONDecodeError is one
             raise ManifestError(f"{manifest}, line {number}: {error}.") from error
     return [utterance for utterance in utterances if split in (None, utterance.split)]
+
+
+def of_split(manifest: Path, split: str) -> list[Utterance]:
+    """The split's utterances, or all of a manifest that names no splits. Raises ManifestError where there are none."""
+    utterances = read(manifest)
+    if any(utterance.split for utterance in utterances):
+        utterances = [utterance for utterance in utterances if utterance.split == split]
+    if not utterances:
+        raise ManifestError(f"{manifest} has no utterance of the split '{split}': name another.")
+    return utterances
+
+
+def by_corpus(utterances: Iterable[Utterance], limit: int | None = None) -> dict[str, list[Utterance]]:
+    """Utterances of each corpus ("-" where none is named), at most `limit` of them, spread evenly over it."""
+    corpora: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        corpora.setdefault(utterance.corpus or "-", []).append(utterance)
+    return {corpus: members if limit is None or limit >= len(members) else
+            [members[i * len(members) // limit] for i in range(limit)] for corpus, members in corpora.items()}
 
 
 def load(utterance: Utterance) -> NDArray[np.float32]:

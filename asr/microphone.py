@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -76,6 +76,20 @@ def find(wanted: str | int | None = None) -> Device:
     return matching[0]
 
 
+def table(found: list[Device]) -> str:
+    """Devices as lines: number, name, channels and rate, `*` before the default; then what the sound server has."""
+    lines = [f"{'*' if device.default else ' '} {device.number:>3}  {device.name}  ({_form(device)})"
+             for device in found if device.number is not None]
+    sources = [f"       {device.name}  ({_form(device)})" for device in found if device.number is None]
+    if sources:
+        lines += ["  Sources of the sound server, by name (a monitor is what the computer plays):", *sources]
+    return "\n".join(lines) or "  none"
+
+
+def _form(device: Device) -> str:
+    return f"{device.channels} channel{'s' * (device.channels > 1)}, {device.sample_rate:g} Hz"
+
+
 class Microphone:
     """An open device: iterate over its blocks, until `close`.
 
@@ -89,6 +103,7 @@ class Microphone:
         self.name, self.sample_rate = self.device.name, self.device.sample_rate
         self.channels = self.device.channels if self.device.channels <= MOST_CHANNELS else 1
         self.overflows = 0
+        self.patient = False  # it cannot be held up
         self._queue: SimpleQueue[np.ndarray | None] = SimpleQueue()
         self._most = round(LONGEST_QUEUE / BLOCK)
         self._closed = False
@@ -96,15 +111,18 @@ class Microphone:
         if number is None:
             os.environ["PULSE_SOURCE"] = self.name
             number = next(device.number for device in devices() if device.name == SERVER)
-        try:
-            with _quiet():
+        with ExitStack() as stack:
+            stack.enter_context(_quiet())
+            try:
                 self._stream = sounddevice.InputStream(
                     device=number, samplerate=self.sample_rate, channels=self.channels, dtype="float32",
                     blocksize=round(BLOCK * self.sample_rate), callback=self._callback,
                     finished_callback=lambda: self._queue.put(None))
+                stack.callback(self._stream.close)
                 self._stream.start()
-        except sounddevice.PortAudioError as error:
-            raise _refusal(self.name, error) from error
+            except sounddevice.PortAudioError as error:
+                raise _refusal(self.name, error) from error
+            self._open = stack.pop_all()
         self.latency = BLOCK + float(self._stream.latency)  # seconds until a sample is handed on, as estimated
 
     def _callback(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
@@ -132,8 +150,7 @@ class Microphone:
         """Ends the iteration after what was recorded; may be called again, and from another thread."""
         if not self._closed:
             self._closed = True
-            with _quiet():
-                self._stream.close()
+            self._open.close()
             self._queue.put(None)
 
     def __enter__(self) -> Microphone:
@@ -183,12 +200,12 @@ def _sources() -> list[Device]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """ALSA writes pages about devices that are not there straight to file 2; they would tear up the screen."""
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
+    """ALSA and PortAudio write pages straight to file 2, about devices that are not there or have left; Python's
+    `sys.stderr` goes on working."""
+    with open(os.dup(2), "w", buffering=1) as kept, open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+        try:
+            with redirect_stderr(kept):
+                yield
+        finally:
+            os.dup2(kept.fileno(), 2)

@@ -41,4 +41,5 @@ class AudioProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        self.bar.stop()
+        if self.bar.live.is_started:  # else it would print an empty line
+            self.bar.stop()

@@ -26,7 +26,7 @@ from asr.stream import Event, Stream
 
 __all__ = ["Event", "Recognizer", "Stream", "load"]
 
-SORTED = 24  # segments of a file that are sorted by length before they are batched
+SORTED = 32  # segments of a file that are sorted by length before they are batched
 FILE_BLOCK = 10.0  # seconds of a file that are decoded and turned to features at a time
 PAUSE = 0.8  # seconds without a word that part a file's segments, as they part a stream's utterances
 
@@ -88,6 +88,6 @@ class Recognizer(Engine):
 
 
 def load(name: str | os.PathLike[str] | None = None, *, latency: str | tuple[int, int] | Latency = "balanced",
-         hotwords: Hotwords = (), lm: bool = True, device: str = "auto") -> Recognizer:
+         hotwords: Hotwords = (), lm: bool = True, device: str = "auto", int8: bool = False) -> Recognizer:
     """A recognizer from a checkpoint folder, or from the one that is shipped."""
-    return Recognizer(name, latency=latency, hotwords=hotwords, lm=lm, device=device)
+    return Recognizer(name, latency=latency, hotwords=hotwords, lm=lm, device=device, int8=int8)

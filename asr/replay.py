@@ -30,13 +30,14 @@ class Replay:
     Raises AudioError while iterating.
     """
 
-    overflows = 0  # nothing is lost: the source waits
+    overflows = 0
     latency = BLOCK
 
     def __init__(self, source: str, speed: float = 1.0, raw_rate: float | None = None) -> None:
         self.name = "standard input" if source == "-" else source
         self.source, self.speed, self.raw_rate = source, speed, raw_rate
         self.sample_rate = raw_rate or float(audio.SAMPLE_RATE)
+        self.patient = speed != 1  # nobody needs the text at once: sound is held back rather than dropped
         self._stop = threading.Event()
 
     def __iter__(self) -> Iterator[np.ndarray]:

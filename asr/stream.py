@@ -89,7 +89,8 @@ class Stream:
         self.mel: list[Tensor] = []
         self.heard = 0  # mel frames of this utterance
         self.state = self.engine.model.stream_state()
-        self.session = self._decoder.session()
+        self.decoder = self._decoder  # hot words that change now act from the next utterance on
+        self.session = self.decoder.session()
         self.activity = np.zeros(0, dtype=bool)  # of committed frames
         self.preview: Emissions | None = None
         self.second_pass: tuple[int, list[Word]] | None = None  # frames it covers, what it gave
@@ -155,15 +156,20 @@ class Stream:
             words: list[Word] = []
             if len(mel):
                 emissions, = self.engine.emissions([mel], PRESETS["offline"])
-                words = self.engine.decode(self._decoder, emissions)
+                words = self.engine.decode(self.decoder, emissions)
             self.second_pass = frames, words
         return self.second_pass[1]
+
+    def _heard_until(self, frame: int) -> list[Word]:
+        """Words that begin before a frame; those right of it belong to the next utterance."""
+        end = frame * self.engine.seconds_per_frame
+        return [word for word in self.session.words(self.preview) if word.start < end]
 
     def _end(self, cut: Cut) -> list[Event]:
         """Close the utterance at a cut; what was heard right of it opens the next one."""
         words: list[Word] = []
         if cut.spoken:
-            words = self._second_pass(cut.frame) if self.two_pass else self.session.words(self.preview)
+            words = self._second_pass(cut.frame) if self.two_pass else self._heard_until(cut.frame)
         words = shift(words, self.origin * self.engine.frontend.seconds_per_frame)
         end = min(cut.frame * self.engine.model.config.subsampling, self.heard)
         self.pending = torch.cat([*self.mel, self.pending])[end:]

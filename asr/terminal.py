@@ -1,6 +1,6 @@
 """What a listener sees: a screen that is rewritten in place, or one JSON object a line for programs.
 
-Both take `event` from the recogniser's thread, `refresh` and `note` from the main one.
+Both take `event` from the recogniser's thread, the rest from the main one.
 """
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Display(Protocol):
     def event(self, event: Event, lag: float) -> None: ...
     def refresh(self, stats: Stats, overflows: int) -> None: ...
     def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -49,6 +50,9 @@ class JsonLines:
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        self.note(f"warning: {text}")
 
     def close(self) -> None:
         pass
@@ -78,7 +82,10 @@ class Screen:
         self._live.refresh()
 
     def note(self, text: str) -> None:
-        self.console.print(f"[yellow]{escape(text)}[/]")
+        self.console.print(escape(text), style="dim")
+
+    def warn(self, text: str) -> None:
+        self.console.print(escape(text), style="yellow")
 
     def close(self) -> None:
         self._partial, self._status = None, Text()

@@ -23,6 +23,7 @@ from asr.audio import AudioWarning
 from asr.errors import RillError
 from asr.inputs import STDIN, expand, output_names
 from asr.latency import PRESETS, Latency
+from asr.numerals import numerals
 from asr.progress import AudioProgress
 from asr.results import Final, Transcript
 
@@ -60,7 +61,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
-def transcribe_files(sources: Sequence[str], options: Options = Options(), *, jobs: int = 1,  # noqa: B008 - frozen
+def transcribe_files(sources: Sequence[str], options: Options = Options(), *, jobs: int = 1,
                      heard: Heard = lambda source, seconds, segments: None) -> Iterator[Outcome]:
     """Outcomes in the order in which they are done; `jobs` processes share the processor's cores.
 
@@ -83,7 +84,8 @@ def _transcribe(recognizer: Recognizer, source: str, options: Options, heard: He
     try:
         file = sys.stdin.buffer if source == STDIN else source
         for now, new in recognizer.transcribe_parts(file, latency=options.latency):
-            new = [_in_digits(segment) for segment in new] if options.numerals else new
+            if options.numerals:
+                new = [replace(segment, words=numerals(segment.words)) for segment in new]
             segments += new
             heard(source, now - seconds, new)
             seconds = now
@@ -94,12 +96,6 @@ def _transcribe(recognizer: Recognizer, source: str, options: Options, heard: He
     except Exception as error:  # a fault of ours must not cost the other recordings of a long night
         return Outcome(source, None, f"{source}: {type(error).__name__}: {error}; please report this as a bug.")
     return Outcome(source, Transcript(tuple(segments), seconds))
-
-
-def _in_digits(segment: Final) -> Final:
-    from asr.numerals import numerals
-
-    return replace(segment, words=numerals(segment.words))
 
 
 def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, heard: Heard) -> Iterator[Outcome]:
@@ -117,7 +113,7 @@ def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, hea
                 try:
                     outcome = future.result()
                 except BrokenProcessPool:
-                    outcome = Outcome(sent[future], None, f"{sent[future]}: its process was ended from outside, perhaps "
+                    outcome = Outcome(sent[future], None, f"{sent[future]}: a process was ended from outside, perhaps "
                                                           f"for want of memory; try fewer --jobs.")
                 for message in outcome.warnings:
                     warnings.warn(message, AudioWarning, stacklevel=3)
@@ -146,7 +142,7 @@ def _load(options: Options) -> Recognizer:
 
 
 def _work(source: str, options: Options) -> Outcome:
-    """One source in a worker process. The model loads here and not at the start, so that its errors reach the caller."""
+    """One source in a worker process. The model loads here, not at the start, so that its errors reach the caller."""
     recognizer = _load(options)
 
     def heard(source: str, seconds: float, segments: Sequence[Final]) -> None:

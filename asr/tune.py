@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -19,19 +19,17 @@ from rich.table import Table
 
 from asr import checkpoint as checkpoints
 from asr.beam import BeamDecoder
+from asr.calibrate import Calibration, Sample, calibrate
 from asr.checkpoint import DecodingConfig
-from asr.confidence import Confidence, Evidence
-from asr.beam import BeamDecoder
-from asr.decoder import Decoder, Emissions
-from asr.greedy import GreedyDecoder
-from asr.errors import ManifestError
-from asr.evaluate import choose, of_split, scored_words
-from asr.latency import PRESETS
-from asr.manifest import Utterance, load
+from asr.decoder import Decoder
 from asr.engine import BATCH
+from asr.errors import ManifestError
+from asr.evaluate import markdown, scored_words
+from asr.greedy import GreedyDecoder
+from asr.latency import PRESETS
+from asr.manifest import Utterance, by_corpus, load, of_split
 from asr.recognizer import Recognizer
-from asr.results import Word
-from asr.scoring import align_words, auroc, fit_logistic, normalised_cross_entropy, score, spoken
+from asr.scoring import score, spoken
 from asr.text import has_digits
 
 STEPS = {"lm_weight": 0.4, "word_score": 0.4, "prior_scale": 0.1}  # of the search; natural logarithms, and α
@@ -41,42 +39,26 @@ HALVINGS = 2  # of the steps, once none of them helps
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What the model hears in one utterance, and the words that are said. `voice` is its speaker where one is named."""
+def hear(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | None = None) -> list[Sample]:
+    """Emissions, with full context, of the utterances without digits in their text; at most `limit` of each corpus.
 
-    corpus: str
-    voice: str
-    reference: str
-    emissions: Emissions
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Weights with the bias last; AUROC and normalised cross entropy of the old ones and, cross-validated, the new."""
-
-    weights: tuple[float, ...]
-    old: tuple[float, float]
-    new: tuple[float, float]
-
-
-def listen(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | None, say: Say) -> list[Sample]:
-    """The emissions, with full context, of the utterances without digits in their text. Raises ManifestError, AudioError."""
-    chosen = choose([utterance for utterance in utterances if not has_digits(utterance.text)], limit)
+    Raises ManifestError and AudioError.
+    """
+    chosen = by_corpus([utterance for utterance in utterances if not has_digits(utterance.text)], limit)
     everything = [(corpus, utterance) for corpus, members in chosen.items() for utterance in members]
     if not everything:
         raise ManifestError("There is no utterance to tune on: give another manifest or split.")
     everything.sort(key=lambda each: each[1].samples or 0)  # batches of like lengths
+    language = recognizer.checkpoint.config.language
     samples: list[Sample] = []
     for first in range(0, len(everything), BATCH):
-        batch = everything[first:first + BATCH]
-        mels = [recognizer.frontend(torch.from_numpy(load(utterance))) for _, utterance in batch]
-        kept = [(each, mel) for each, mel in zip(batch, mels, strict=True) if len(mel)]
-        for ((corpus, utterance), _), emissions in zip(
-                kept, recognizer.emissions([mel for _, mel in kept], PRESETS["offline"]) if kept else [], strict=True):
-            voice = utterance.speaker or f"{utterance.path} {utterance.start}"
-            samples.append(Sample(corpus, voice, spoken(utterance.text, recognizer.checkpoint.config.language), emissions))
-    say(f"{len(samples)} utterances heard.")
+        mels = [(corpus, utterance, recognizer.frontend(torch.from_numpy(load(utterance))))
+                for corpus, utterance in everything[first:first + BATCH]]
+        batch = [each for each in mels if len(each[2])]
+        found = recognizer.emissions([mel for _, _, mel in batch], PRESETS["offline"]) if batch else []
+        samples += [Sample(corpus, utterance.speaker or f"{utterance.path} {utterance.start}",
+                           spoken(utterance.text, language), emissions)
+                    for (corpus, utterance, _), emissions in zip(batch, found, strict=True)]
     return samples
 
 
@@ -84,7 +66,8 @@ def beam_decoder(recognizer: Recognizer, settings: DecodingConfig) -> BeamDecode
     """A decoder of these settings over the recogniser's language model and prefix tree."""
     checkpoint = recognizer.checkpoint
     assert recognizer.language_model
-    return BeamDecoder(replace(checkpoint, config=replace(checkpoint.config, decoding=settings)), recognizer.language_model)
+    checkpoint = replace(checkpoint, config=replace(checkpoint.config, decoding=settings))
+    return BeamDecoder(checkpoint, recognizer.language_model)
 
 
 def word_error_rates(recognizer: Recognizer, decoder: Decoder, samples: Sequence[Sample]) -> dict[str, float]:
@@ -113,60 +96,15 @@ def coordinate_search(start: DecodingConfig, loss: Callable[[DecodingConfig], fl
     return best
 
 
-class Recorder(Confidence):
-    """Stands in for a decoder's confidence, and notes each word's features and what the old weights make of them."""
-
-    def __init__(self, old: Confidence) -> None:
-        self.old = old
-        self.rows: list[np.ndarray] = []
-        self.sure: list[float] = []
-
-    def __call__(self, evidence: Evidence) -> float:
-        row = self.old.features(evidence)
-        self.rows.append(row)
-        fits = len(self.old.weights) in (0, len(row) + 1)  # else they are of a version with other features
-        self.sure.append(self.old(evidence) if fits else float("nan"))
-        return self.sure[-1]
-
-
-def calibrate(decoder: GreedyDecoder | BeamDecoder, samples: Sequence[Sample], language: str) -> Calibration:
-    """Fits a decoder's confidence to the words it gets right. The new figures are of two folds, each judged by weights
-    that were fitted on the other; no speaker is in both. Raises ManifestError where no fit is possible."""
-    decoder.confidence = recorder = Recorder(decoder.confidence)
-    voices = {voice: i % 2 for i, voice in enumerate(sorted({sample.voice for sample in samples}))}
-    rows, sure, right, fold = [], [], [], []
-    for sample in samples:
-        done = len(recorder.rows)
-        # A word may be scored as several (or none): the confidence carries its number.
-        words = [Word(word.text, word.start, word.end, done + i)
-                 for i, word in enumerate(decoder.decode(sample.emissions))]
-        scored = scored_words(words, language)
-        rows += [recorder.rows[int(word.confidence)] for word in scored]
-        sure += [recorder.sure[int(word.confidence)] for word in scored]
-        right += align_words(sample.reference.split(), scored)
-        fold += [voices[sample.voice]] * len(scored)
-    x, correct, part = np.array(rows), np.array(right), np.array(fold)
-    crossed = np.zeros(len(x))
-    try:
-        for each in (0, 1):
-            weights, bias = fit_logistic(x[part != each], correct[part != each])
-            crossed[part == each] = 1 / (1 + np.exp(-(x[part == each] @ weights + bias)))
-        weights, bias = fit_logistic(x, correct)
-    except ValueError as error:
-        raise ManifestError(f"{error} Give more utterances, of several speakers.") from error
-    old = (float("nan"),) * 2 if np.isnan(sure).any() else (auroc(sure, right), normalised_cross_entropy(sure, right))
-    return Calibration(tuple(round(float(value), 5) for value in (*weights, bias)), old,
-                       (auroc(crossed, right), normalised_cross_entropy(crossed, right)))
-
-
 def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | None = None,
          say: Say = lambda line: None) -> tuple[DecodingConfig, Table]:
-    """New decoding settings, and a table of old and new ones. Without a language model only greedy confidence is fitted.
+    """New decoding settings, and a table of old and new ones. Without language model only greedy confidence is fitted.
 
     Word error rates in the table are those of the data that the settings were chosen on; so a little too good.
     Raises ManifestError and AudioError.
     """
-    samples = listen(recognizer, utterances, limit, say)
+    samples = hear(recognizer, utterances, limit)
+    say(f"{len(samples)} utterances heard.")
     language = recognizer.checkpoint.config.language
     old = recognizer.checkpoint.config.decoding
     table = Table("", "old", "new", box=box.MARKDOWN)
@@ -179,7 +117,7 @@ def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
                 + f": WER {100 * float(np.mean(list(found.values()))):.2f} %")
             return found
 
-        start = replace(old, lm_confidence=())  # the weights change no word, and may be of a version with other features
+        start = replace(old, lm_confidence=())  # no word depends on them, and they may be for other features
         found = coordinate_search(start, lambda settings: float(np.mean(list(rates(settings).values()))))
         for name in STEPS:
             table.add_row(name, f"{getattr(old, name):g}", f"{getattr(found, name):g}")

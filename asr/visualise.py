@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from io import StringIO
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from asr.audio import SAMPLE_RATE
 from asr.latency import Latency
-from asr.model import AcousticModel, reverse, run_rnn
+from asr.model import AcousticModel, LatencyControlledLayer, RNNState, reverse, run_rnn
 from asr.recognizer import Recognizer
 from asr.results import Word
 from asr.tokens import TokenSet
@@ -70,14 +71,15 @@ def unroll(model: AcousticModel, mel: Tensor, latency: Latency) -> tuple[list[Te
     frames = model.embed(mel[None], None)
     total = frames.shape[1]
     chunk = latency.chunk or total
-    forward: list[list[Tensor]] = [[] for _ in model.layers]
-    backward: list[list[Tensor]] = [[] for _ in model.layers]
+    layers = cast(Sequence[LatencyControlledLayer], model.layers)
+    forward: list[list[Tensor]] = [[] for _ in layers]
+    backward: list[list[Tensor]] = [[] for _ in layers]
     outputs = []
-    states: list[Any] = [None] * len(model.layers)
+    states: list[RNNState | None] = [None] * len(layers)
     for start in range(0, total, chunk):
         commit = min(chunk, total - start)
         x = frames[:, start:start + chunk + latency.look_ahead]
-        for i, layer in enumerate(model.layers):
+        for i, layer in enumerate(layers):
             normed = layer.norm(x)
             ahead = run_rnn(layer.backward_rnn, reverse(normed, None))[0]
             backward[i].append(reverse(ahead, None)[0, :commit])
@@ -112,9 +114,9 @@ def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], 
     palette = DARK if dark else LIGHT
     seconds = len(recording.samples) / SAMPLE_RATE
     frame = recognizer.seconds_per_frame
-    style = {"font.size": 9, "text.color": palette.ink, "axes.labelcolor": palette.faint,
-             "xtick.color": palette.faint, "ytick.color": palette.faint, "axes.edgecolor": palette.line,
-             "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
+    style: Any = {"font.size": 9, "text.color": palette.ink, "axes.labelcolor": palette.faint,
+                  "xtick.color": palette.faint, "ytick.color": palette.faint, "axes.edgecolor": palette.line,
+                  "axes.spines.top": False, "axes.spines.right": False}
     with rc_context(style):
         figure = Figure(figsize=(max(6.2 * len(traces), 7), 9.8), dpi=110, facecolor="none", layout="constrained")
         axes = figure.subplots(len(HEIGHTS), len(traces), sharex=True, squeeze=False, height_ratios=HEIGHTS,
@@ -140,6 +142,16 @@ def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], 
             axis.set_ylabel(label)
         figure.align_ylabels()
     return figure
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element whose text is text, in the font of the page that it stands in."""
+    from matplotlib import rc_context
+
+    text = StringIO()
+    with rc_context({"svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", transparent=True)
+    return text.getvalue()[text.getvalue().index("<svg"):]
 
 
 def _title(latency: Latency, seconds_per_frame: float) -> str:
@@ -222,17 +234,16 @@ def _words(axis: Axes, words: Sequence[Word], palette: Palette) -> None:
 
 
 def _distance(axis: Axes, one: Trace, full: Trace, layer: int, seconds_per_frame: float, palette: Palette) -> None:
-    """How far a live pass is from full context in each frame: mean absolute difference of the backward state, and
-    total variation of the token probabilities (0–1)."""
-    axis.set_ylim(0, 1)
+    """How far a live pass is from full context in each frame: mean absolute difference of the backward state, relative
+    to that state's own mean; and total variation of the token probabilities (0–1)."""
+    axis.set_ylim(0, 1.5)
     axis.set_yticks([0, 1])
     if one is full:
-        axis.text(0.02, 0.5, "Right: how far live is from full context in each frame.\nIt is largest where the "
-                  "look-ahead is shortest, at a chunk's end.", transform=axis.transAxes, va="center", fontsize=8.5,
+        axis.text(0.02, 0.5, "Right: how far the live pass is from this one, frame by frame.", transform=axis.transAxes, va="center", fontsize=8.5,
                   color=palette.faint)
         return
     times = (np.arange(len(one.probabilities)) + 0.5) * seconds_per_frame
-    state = np.abs(one.backward[layer] - full.backward[layer]).mean(axis=1)
+    state = np.abs(one.backward[layer] - full.backward[layer]).mean(axis=1) / np.abs(full.backward[layer]).mean()
     tokens = np.abs(one.probabilities - full.probabilities).sum(axis=1) / 2
     axis.fill_between(times, state, color=palette.accent, alpha=0.35, lw=0, step="mid", label="backward state")
     axis.step(times, tokens, color=palette.warm, lw=1.1, where="mid", label="token probabilities")

@@ -14,23 +14,20 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from html import escape
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+import gradio as gr
+import numpy as np
+import torch
 
-import gradio as gr  # noqa: E402 - reads the setting above
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-from asr import audio  # noqa: E402
-from asr.errors import AudioError, RillError  # noqa: E402
-from asr.latency import PRESETS, Latency  # noqa: E402
-from asr.recognizer import Recognizer  # noqa: E402
-from asr.results import Transcript  # noqa: E402
-from asr.web_live import routes  # noqa: E402
-from asr.writers import render  # noqa: E402
+from asr import audio
+from asr.errors import AudioError, RillError
+from asr.latency import PRESETS, Latency
+from asr.recognizer import Recognizer
+from asr.results import Transcript
+from asr.web_live import routes
+from asr.writers import render
 
 PAGE = Path(__file__).parent / "page"
 DOWNLOADS = ("txt", "srt", "vtt", "json")
@@ -50,7 +47,7 @@ def build(recognizer: Recognizer) -> gr.Blocks:
                    delete_cache=(KEEP_FILES // 24, KEEP_FILES)) as page:
         gr.HTML("<header class='masthead'><h1>Rill</h1><p>Speech to text while it is being spoken, "
                 "on this computer alone.</p></header>")
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Live", id="live-tab"):
                 gr.HTML((PAGE / "live.html").read_text(encoding="utf-8"))
             with gr.Tab("File", id="file-tab"):
@@ -63,10 +60,10 @@ def build(recognizer: Recognizer) -> gr.Blocks:
 
 
 def _file_tab(recognizer: Recognizer) -> None:
-    upload = gr.File(label="A recording or a video, of any length and format", file_types=["audio", "video"],
+    upload = gr.File(label="Audio or video", file_types=["audio", "video"],
                      elem_id="file-upload", height=150)
-    result = gr.HTML("<p class='empty'>The sound is read on this computer. The text comes with the time of every word, "
-                     "and with the recording to play along.</p>", elem_id="file-result")
+    result = gr.HTML("<p class='empty'>Any length and any format. The text comes with the time of every word, "
+                     "and with the recording to play it by.</p>", elem_id="file-result")
     with gr.Row(visible=False, elem_classes="file-downloads") as row:
         buttons = [gr.DownloadButton(name.upper(), size="sm", elem_id=f"file-{name}") for name in DOWNLOADS]
     upload.upload(partial(transcribe_file, recognizer), upload, [result, row, *buttons], show_progress="hidden",
@@ -114,11 +111,11 @@ def file_result(transcript: Transcript, path: str, took: float) -> str:
               f"<track default kind='captions' label='Text' src='data:text/vtt;base64,{track}'></video>")
     paragraphs = "".join(
         f"<li><time>{_clock(segment.start)}</time><p>" + " ".join(
-            f"<span class='word' style='--doubt:{1 - w.confidence:.2f}' data-start='{w.start:.3f}' data-end='{w.end:.3f}' "
-            f"title='{w.start:.2f}–{w.end:.2f} s · confidence {w.confidence:.2f}'>{escape(w.text)}</span>"
+            f"<span class='word' style='--doubt:{1 - w.confidence:.2f}' data-start='{w.start:.3f}' "
+            f"data-end='{w.end:.3f}' title='{w.start:.2f}–{w.end:.2f} s · confidence {w.confidence:.2f}'>{escape(w.text)}</span>"
             for w in segment.words) + "</p></li>" for segment in transcript.segments)
-    rows = "".join(f"<tr><td>{escape(w.text)}</td><td>{w.start:.2f}</td><td>{w.end:.2f}</td><td>{w.confidence:.2f}</td></tr>"
-                   for w in transcript.words)
+    rows = "".join(f"<tr><td>{escape(w.text)}</td><td>{w.start:.2f}</td><td>{w.end:.2f}</td>"
+                   f"<td>{w.confidence:.2f}</td></tr>" for w in transcript.words)
     text = f"<ol>{paragraphs}</ol>" if paragraphs else "<p class='empty'>No words were found in this recording.</p>"
     return (f"<div class='file-result'><div class='player'>{player}<p class='hint'>{_clock(transcript.duration)} of sound, "
             f"{len(transcript.words)} words, recognised in {took:.1f} s. Click a word to hear it.</p></div>"
@@ -134,13 +131,13 @@ def _inside_tab(recognizer: Recognizer) -> None:
     layers = [f"Layer {i + 1}" for i in range(len(recognizer.model.layers))]
     with gr.Row(elem_classes="inside-controls"):
         sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording", elem_id="inside-audio",
-                         scale=3, min_width=280)
-        with gr.Column(scale=2, min_width=240):
+                         scale=2, min_width=280, buttons=[], editable=False)
+        with gr.Column(scale=2, min_width=280):
             layer = gr.Radio(layers, value=layers[-1], label="Hidden state of", elem_id="inside-layer")
             live = gr.Radio(list(LIVE_CHOICES), value=next(n for n in LIVE_CHOICES if n.startswith("balanced")),
                             label="Live, with chunk and look-ahead in frames", elem_id="inside-latency")
-    figure = gr.HTML(elem_id="inside-figure")
-    dark = gr.State(False)
+    figure = gr.HTML(elem_id="inside-figure", min_height=120)
+    dark = gr.Checkbox(visible="hidden")  # filled in by the browser
     gr.on([sound.change, layer.change, live.change], partial(look_inside, recognizer), [sound, layer, live, dark], figure,
           js=DARK_OR_LIGHT, show_progress="minimal", concurrency_limit=1, concurrency_id="heavy")
 
@@ -159,9 +156,7 @@ def look_inside(recognizer: Recognizer, path: str | None, layer: str, live: str,
         return f"<p class='notice' role='alert'>{escape(str(error))}</p>"
     except ModuleNotFoundError as error:
         return f"<p class='notice' role='alert'>Drawing needs {error.name}: pip install {error.name}.</p>"
-    svg = StringIO()
-    figure.savefig(svg, format="svg", transparent=True)
-    return f"<figure class='inside'>{svg.getvalue()[svg.getvalue().index('<svg'):]}</figure>"
+    return f"<figure class='inside'>{visualise.svg(figure)}</figure>"
 
 
 def _first_seconds(path: str) -> np.ndarray:
@@ -182,13 +177,14 @@ def about(recognizer: Recognizer) -> str:
     config, model = recognizer.checkpoint.config, recognizer.model
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     shape = config.model
-    latencies = "\n".join(f"| {name} | {latency.chunk} | {latency.look_ahead} | {latency.seconds(recognizer.seconds_per_frame):.2f} s |"
+    step = recognizer.seconds_per_frame
+    latencies = "\n".join(f"| {name} | {latency.chunk} | {latency.look_ahead} | {latency.seconds(step):.2f} s |"
                           for name, latency in PRESETS.items() if latency.live)
     card = recognizer.checkpoint.optional("MODEL_CARD.md")
     return (f"## {config.name}\n\n"
             f"| | |\n| --- | --- |\n| Language | {config.language} |\n| Network | {shape.layers} bidirectional "
             f"{shape.cell.upper()} layers of 2 × {shape.hidden} units, {parameters:.1f} million parameters |\n"
-            f"| Step | {1000 * recognizer.seconds_per_frame:.0f} ms |\n| Words come from | "
+            f"| Step | {1000 * step:.0f} ms |\n| Words come from | "
             f"{recognizer.head}{', a dictionary and a language model' if recognizer.language_model else ''} |\n"
             f"| Licence of the weights | {config.licence} |\n\n"
             "### Latency\n\nOne set of weights runs at every setting. The worst case is the longest that a sound waits for "
@@ -204,32 +200,41 @@ def _clock(seconds: float) -> str:
 
 def theme() -> gr.themes.Base:
     """Quiet: system fonts (nothing is fetched), warm greys, one accent; details are in `page/style.css`."""
-    return gr.themes.Base(primary_hue="teal", neutral_hue="stone", font=SANS, font_mono=MONO, radius_size="lg").set(
+    return gr.themes.Base(primary_hue="teal", neutral_hue="zinc", font=SANS, font_mono=MONO, radius_size="lg").set(
         body_background_fill="*neutral_50", body_background_fill_dark="#121615",
         block_background_fill="white", block_background_fill_dark="#1a201e",
         background_fill_primary_dark="#1a201e", background_fill_secondary_dark="#161b1a",
         border_color_primary="#e2e4e0", border_color_primary_dark="#2c3431", block_border_width="1px",
         body_text_color="#1d2322", body_text_color_dark="#e6ebe9", body_text_color_subdued="#6b7472",
         body_text_color_subdued_dark="#8f9a97", block_shadow="none", block_label_background_fill="transparent",
-        block_label_background_fill_dark="transparent", block_label_border_width="0px")
+        block_label_background_fill_dark="transparent", block_label_border_width="0px",
+        color_accent="#0f766e", button_secondary_background_fill="transparent",
+        button_secondary_background_fill_dark="transparent", checkbox_label_background_fill="transparent",
+        checkbox_label_background_fill_dark="transparent", checkbox_label_border_width="1px",
+        checkbox_label_border_color="#e2e4e0", checkbox_label_border_color_dark="#2c3431",
+        checkbox_label_background_fill_selected="#0f766e1a", checkbox_label_background_fill_selected_dark="#4fd1c022",
+        checkbox_background_color_selected="#0f766e", checkbox_background_color_selected_dark="#4fd1c0",
+        checkbox_border_color_selected="#0f766e", checkbox_label_padding="0.4rem 0.75rem")
 
 
 def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, ssl_keyfile: str | None = None,
-          ssl_certfile: str | None = None) -> None:
-    """Run the page until it is interrupted. Raises RillError where host, port or certificate cannot be used."""
-    launch(build(recognizer), recognizer, host, port, share=share, ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile)
+          ssl_certfile: str | None = None, block: bool = True) -> gr.Blocks:
+    """Run the page, until it is interrupted where `block`, else until `close()`d.
 
-
-def launch(page: gr.Blocks, recognizer: Recognizer, host: str, port: int, *, block: bool = True, **options: Any) -> None:
+    Raises RillError where host, port or certificate cannot be used.
+    """
     torch.set_num_threads(1)  # several speakers share the cores better than several threads share one speaker
     _check_port(host, port)
-    for option in ("ssl_keyfile", "ssl_certfile"):
-        if options.get(option) and not Path(options[option]).is_file():
-            raise RillError(f"There is no file '{options[option]}': give --{option.replace('_', '-')} a PEM file.")
+    for name in (ssl_keyfile, ssl_certfile):
+        if name and not Path(name).is_file():
+            raise RillError(f"There is no file '{name}': give --ssl-keyfile and --ssl-certfile a PEM file each.")
+    page = build(recognizer)
     page.queue(default_concurrency_limit=8)
     page.launch(server_name=host, server_port=port, prevent_thread_lock=not block, ssr_mode=False, theme=theme(),
                 css_paths=PAGE / "style.css", head=f"<script>{(PAGE / 'live.js').read_text(encoding='utf-8')}</script>",
-                footer_links=[], app_kwargs={"routes": routes(recognizer)}, ssl_verify=False, **options)
+                footer_links=[], app_kwargs={"routes": routes(recognizer)}, share=share,
+                ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile, ssl_verify=False, quiet=not block)
+    return page
 
 
 def _check_port(host: str, port: int) -> None:

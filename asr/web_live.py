@@ -1,7 +1,7 @@
 """The browser's microphone: one WebSocket carries one recording, sound up and events down.
 
-The sound does not travel through `gr.Audio`: its server keeps one block for each page and overwrites it while a
-handler is busy, and its recorder starts seconds after the click. A socket keeps the order and loses nothing.
+The sound does not travel through `gr.Audio`, whose server keeps one block for each page and overwrites it while a
+handler is busy. A socket keeps the order and loses nothing.
 
     page → server   JSON  {"rate": 48000, "latency": "balanced", "hotwords": ["rill"]}   first, once
                     bytes mono int16, little-endian

@@ -21,23 +21,21 @@ from pathlib import Path
 import numpy as np
 
 from asr.audio import SAMPLE_RATE
-from asr.manifest import Utterance, load, read
-from asr.scoring import Score, bootstrap_interval, score
-from asr.text import has_digits, normalise
+from asr.manifest import Utterance, by_corpus, load, of_split
+from asr.scoring import Score, bootstrap_interval, score, spoken
+from asr.text import has_digits
 
 Recognise = Callable[[np.ndarray], str]  # mono float32 at 16 kHz -> text
 recognise: Recognise  # a worker process's own
-# Transcripts and dictionaries disagree on whether these are written out; on both sides they are scored as said.
-SPOKEN = {"mr": "mister", "mrs": "missus", "dr": "doctor"}
 
 
-def ours(checkpoint: str) -> Recognise:
+def ours(checkpoint: str, lm: bool) -> Recognise:
     import torch
 
     import asr
 
     torch.set_num_threads(1)
-    recognizer = asr.load(checkpoint)
+    recognizer = asr.load(checkpoint, lm=lm, device="cpu")
     return lambda samples: recognizer.decode_utterance(samples).text
 
 
@@ -57,10 +55,6 @@ def pocketsphinx() -> Recognise:
     return recognise
 
 
-def spoken(text: str) -> str:
-    return " ".join(SPOKEN.get(word, word) for word in normalise(text).split())
-
-
 def start_worker(make: Callable[[], Recognise]) -> None:
     global recognise
     recognise = make()
@@ -72,15 +66,6 @@ def decode(utterance: Utterance) -> tuple[str, float, float]:
     start = time.process_time()
     text = recognise(samples)
     return text, time.process_time() - start, len(samples) / SAMPLE_RATE
-
-
-def choose(utterances: list[Utterance], limit: int | None) -> dict[str, list[Utterance]]:
-    """Utterances of each corpus, `limit` of them spread evenly over it."""
-    corpora: dict[str, list[Utterance]] = {}
-    for utterance in utterances:
-        corpora.setdefault(utterance.corpus or "-", []).append(utterance)
-    return {corpus: members if limit is None or limit >= len(members) else
-            [members[i * len(members) // limit] for i in range(limit)] for corpus, members in corpora.items()}
 
 
 def row(corpus: str, system: str, result: Score, rtf: float) -> str:
@@ -98,15 +83,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, choices=(1, 2), default=1, help="processes (default: 1)")
     args = parser.parse_args()
 
-    everything = read(args.manifest, args.split)
+    everything = of_split(args.manifest, args.split)
     usable = [utterance for utterance in everything if not has_digits(utterance.text)]
     if not usable:
         parser.error(f"{args.manifest} has no utterance without digits in its split {args.split}")
-    corpora = choose(usable, args.limit)
+    corpora = by_corpus(usable, args.limit)
     chosen = [utterance for members in corpora.values() for utterance in members]
     systems: dict[str, Callable[[], Recognise]] = {"PocketSphinx": pocketsphinx}
     if args.checkpoint:
-        systems[f"rill ({args.checkpoint})"] = partial(ours, args.checkpoint)
+        systems |= {f"{args.checkpoint}, {how}": partial(ours, args.checkpoint, lm)
+                    for how, lm in (("greedy", False), ("language model", True))}
 
     print(f"{len(chosen)} utterances; {len(everything) - len(usable)} with digits left out.\n")
     print("| corpus | utterances | words | system | WER % [95 % interval] | RTF |\n|" + " --- |" * 6)

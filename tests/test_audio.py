@@ -495,11 +495,12 @@ def test_bad_files_name_themselves(tmp_path, capfd, name):
     content, message = bad_contents()[name]
     path = tmp_path / name
     path.write_bytes(content)
-    for source in (path, str(path), path.open("rb")):
-        with pytest.raises(AudioError, match=message) as caught:
-            read(source)
-        assert str(caught.value).startswith(str(path)) and str(caught.value).endswith(".")
-        assert "\n" not in str(caught.value)
+    with path.open("rb") as file:
+        for source in (path, str(path), file):
+            with pytest.raises(AudioError, match=message) as caught:
+                read(source)
+            assert str(caught.value).startswith(str(path)) and str(caught.value).endswith(".")
+            assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 

@@ -4,7 +4,8 @@
 const BLOCK_SECONDS = 0.1;
 const MEDIAN_OF = 50;          // latest words whose delays are summed up
 const CAPTION_WORDS = 22;      // of finished text above the line that is being spoken
-const page = {segments: [], partial: null, offset: 0, recording: null, captured: 0, wordDelays: [], finalDelays: [], seen: 0};
+const page = {segments: [], partial: null, offset: 0, recording: null, captured: 0, wordDelays: [], finalDelays: [],
+  shown: []};
 const $ = id => document.getElementById(id);
 window.rillLive = page;        // for a look from the console, and for the tests
 
@@ -41,12 +42,13 @@ async function start() {
   notice("");
   if (!navigator.mediaDevices) return notice(insecure());
   const recording = page.recording = {waiting: [], captured: 0, heard: 0, lag: 0, offset: page.offset, stopping: false};
-  page.wordDelays = []; page.finalDelays = []; page.seen = recording.offset;
+  page.wordDelays = []; page.finalDelays = []; page.shown = [];
   paintButton();
   try {
-    recording.media = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1}});
-    recording.context = new AudioContext();
+    // No output device: nothing is played, and opening one would hold up the first words.
+    recording.context = new AudioContext({sinkId: {type: "none"}});
     await recording.context.audioWorklet.addModule(URL.createObjectURL(new Blob([TAP], {type: "text/javascript"})));
+    recording.media = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1}});
   } catch (error) {
     release(recording);
     return notice(MICROPHONE[error.name] || `The microphone cannot be opened: ${error.message}.`);
@@ -116,24 +118,31 @@ function receive(recording, message) {
   else {
     const move = item => ({...item, start: item.start + recording.offset, end: item.end + recording.offset});
     const event = {...move(message), words: message.words.map(move)};
-    if (event.type === "final") {
-      page.segments.push(event); page.partial = null;
-      if (!recording.stopping) page.finalDelays.push(page.offset - event.end);
-    } else page.partial = event;
     measure(event);
+    if (event.type === "final") { page.segments.push(event); page.partial = null; }
+    else page.partial = event;
     paintText();
   }
 }
 
+// How long after its end was each final word first shown, in whatever partial? Words that no partial had right count
+// from the final text.
 function measure(event) {
-  const words = event.words.filter(word => word.end > page.seen + 0.02);
-  if (event.type === "partial" && !page.recording.stopping) words.forEach(word => page.wordDelays.push(Math.max(0, page.offset - word.end)));
-  if (words.length) page.seen = Math.max(...words.map(word => word.end));
-  const median = list => { const s = list.slice(-MEDIAN_OF).sort((a, b) => a - b); return s.length ? seconds(s[s.length >> 1]) : "–"; };
+  if (page.recording.stopping) return;
+  if (event.type === "partial") {
+    const fresh = event.words.filter(word => !page.shown.some(old => same(old, word)));
+    page.shown.push(...fresh.map(word => ({...word, at: page.offset})));
+    return;
+  }
+  for (const word of event.words) page.wordDelays.push((page.shown.find(old => same(old, word)) || {at: page.offset}).at - word.end);
+  page.finalDelays.push(page.offset - event.end);
+  page.shown = [];
+  const median = list => seconds(Math.max(0, list.slice(-MEDIAN_OF).sort((a, b) => a - b)[Math.min(list.length, MEDIAN_OF) >> 1]));
   $("live-shown").textContent = median(page.wordDelays);
   $("live-final").textContent = median(page.finalDelays);
 }
 
+const same = (a, b) => a.word === b.word && Math.abs(a.start - b.start) < 0.5;
 const seconds = value => `${value.toFixed(2)} s`;
 const clock = value => `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")}`;
 

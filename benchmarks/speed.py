@@ -1,0 +1,129 @@
+"""Speed and memory on this machine, with real speech joined to long recordings.
+
+    python benchmarks/speed.py ../shared/speech/index.jsonl --split dev
+
+Offline: an hour of MP3 in this process, and three hours in a process of its own, whose memory is watched. Live: blocks of
+160 ms as fast as they go, on one core. Start-up: a 30-second file in a process of its own, files cached.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+import asr
+from asr import manifest
+
+RATE = 16_000
+BLOCK = 2560  # samples: 160 ms
+PAUSE = np.zeros(RATE // 2, dtype=np.float32)
+LIVE_SECONDS = 180
+
+
+def speech(path: str, split: str | None, seconds: float) -> np.ndarray:
+    """So many seconds of a manifest's utterances one after another, from the beginning again where they are too few."""
+    utterances = manifest.read(Path(path), split)
+    parts: list[np.ndarray] = []
+    missing = int(seconds * RATE)
+    while missing > 0:
+        for utterance in utterances:
+            parts += [manifest.load(utterance), PAUSE]
+            missing -= len(parts[-2]) + len(PAUSE)
+            if missing <= 0:
+                break
+    return np.concatenate(parts)[:int(seconds * RATE)]
+
+
+def write_mp3(path: Path, samples: np.ndarray) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libmp3lame", rate=RATE, layout="mono")
+        for first in range(0, len(samples), RATE):
+            frame = av.AudioFrame.from_ndarray(samples[None, first:first + RATE], format="fltp", layout="mono")
+            frame.sample_rate = RATE
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def watch(command: list[str]) -> tuple[float, list[int]]:
+    """Run a command: wall-clock seconds, and resident megabytes every half second."""
+    start, sizes = time.perf_counter(), []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            try:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                sizes.append(int(status.split("VmRSS:")[1].split()[0]) // 1024)
+            except (OSError, IndexError):
+                pass
+            time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with status {process.returncode}.")
+    return time.perf_counter() - start, sizes
+
+
+def offline(mp3: Path, hours: float) -> None:
+    print(f"\n{'offline, ' + str(os.cpu_count()) + ' cores':<30} {'seconds':>8} {'real-time factor':>17}")
+    for name, options in MODELS.items():
+        recognizer = asr.load(**options)
+        start = time.perf_counter()
+        recognizer.transcribe(mp3)
+        spent = time.perf_counter() - start
+        print(f"{name:<30} {spent:8.1f} {spent / hours / 3600:17.4f}", flush=True)
+
+
+def live(samples: np.ndarray) -> None:
+    torch.set_num_threads(1)
+    print(f"\n{'live, 1 thread':<30} {'share of a core':>16} {'p50 ms':>8} {'p95 ms':>8} {'max ms':>8}   (a 160 ms block)")
+    for name, options in MODELS.items():
+        recognizer = asr.load(**options)
+        for latency in ("fast", "balanced", "accurate"):
+            stream = recognizer.stream(latency=latency)
+            spent, busy = [], time.process_time()
+            for first in range(0, len(samples), BLOCK):
+                start = time.perf_counter()
+                stream.accept(samples[first:first + BLOCK])
+                spent.append(1000 * (time.perf_counter() - start))
+            busy = (time.process_time() - busy) / (len(samples) / RATE)
+            p50, p95 = np.percentile(spent, [50, 95])
+            print(f"{name + ', ' + latency:<30} {busy:16.1%} {p50:8.1f} {p95:8.1f} {max(spent):8.1f}", flush=True)
+
+
+MODELS: dict[str, dict] = {"greedy": {"lm": False}, "beam + LM": {}, "greedy, int8": {"lm": False, "int8": True},
+                           "beam + LM, int8": {"int8": True}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest")
+    parser.add_argument("--split", default=None)
+    parser.add_argument("--hours", type=float, default=1.0, help="length of the recording that is transcribed in here")
+    parser.add_argument("--long", type=float, default=3.0, help="hours of the one in a process of its own (0: leave out)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        asr_command = [sys.executable, "-m", "asr.cli", "transcribe"]
+        short = Path(folder) / "short.mp3"
+        write_mp3(short, speech(args.manifest, args.split, 30))
+        watch([*asr_command, str(short)])
+        print(f"30 s file, start to text: {min(watch([*asr_command, str(short)])[0] for _ in range(3)):.1f} s", flush=True)
+        hour = speech(args.manifest, args.split, args.hours * 3600)
+        path = Path(folder) / "hour.mp3"
+        write_mp3(path, hour)
+        offline(path, args.hours)
+        if args.long:
+            write_mp3(path, np.tile(hour, round(args.long / args.hours)))
+            spent, sizes = watch([*asr_command, str(path)])
+            minute = sizes[:120]
+            print(f"\n{args.long:.0f} h of MP3 in a process of its own: {spent:.0f} s; resident memory {max(minute)} MB in "
+                  f"the first minute, {max(sizes)} MB at most, {sizes[-2]} MB at the end", flush=True)
+        live(hour[:LIVE_SECONDS * RATE])
+
+
+if __name__ == "__main__":
+    main()
