@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
-from flashlight.lib.text.decoder import LM, CriterionType, KenLM, LexiconDecoder, LexiconDecoderOptions, Trie
+from flashlight.lib.text.decoder import LM, CriterionType, LexiconDecoder, LexiconDecoderOptions, Trie
+from flashlight.lib.text.decoder.kenlm import KenLM
 from flashlight.lib.text.dictionary import Dictionary
 
 from asr.checkpoint import Checkpoint

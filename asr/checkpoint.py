@@ -94,7 +94,7 @@ def find(name: str | os.PathLike[str] | None = None) -> Path:
             return path
     if candidates[0].exists():
         raise CheckpointError(f"'{name}' is not a checkpoint: it has no config.json; give the folder that holds it.")
-    raise CheckpointError(f"There is no checkpoint '{name}': give a folder, or '{DEFAULT}' for the one that is shipped.")
+    raise CheckpointError(f"There is no checkpoint '{name}': give a folder, or '{DEFAULT}' for the shipped one.")
 
 
 def load(name: str | os.PathLike[str] | None = None, device: str = "cpu") -> Checkpoint:

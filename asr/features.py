@@ -111,7 +111,7 @@ class PCEN(Frontend):
         c = self.config
         frames = c.pcen_time_constant * c.sample_rate / c.hop
         smoothing = (np.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
-        energy = power.double().cpu().numpy() * 2.0**31  # the scale of 32-bit samples, for which the constants are meant
+        energy = power.double().cpu().numpy() * 2.0**31  # the scale of 32-bit samples, which the constants are for
         if state is None:
             state = (1 - smoothing) * energy[:1]
         smooth, state = scipy.signal.lfilter([smoothing], [1, smoothing - 1], energy, axis=0, zi=state)

@@ -2,10 +2,10 @@
 
     normalised mel frames → convolutional stem (time ÷ subsampling) → N latency-controlled bidirectional layers → heads
 
-A latency-controlled layer (Zhang et al. 2016, arXiv 1510.08983) has two unidirectional RNNs. The forward one carries its
-state from chunk to chunk. The backward one starts from zero at the end of the look-ahead and runs back over the chunk, so
-it never needs the future beyond `look_ahead` frames. The loop over layers is *inside* the loop over chunks: every layer
-sees the same window of `chunk + look_ahead` frames, and the look-ahead is paid once.
+A latency-controlled layer (Zhang et al. 2016, arXiv 1510.08983) has two unidirectional RNNs. The forward one carries
+its state from chunk to chunk. The backward one starts from zero at the end of the look-ahead and runs back over the
+chunk, so it never needs the future beyond `look_ahead` frames. The loop over layers is *inside* the loop over chunks:
+every layer sees the same window of `chunk + look_ahead` frames, and the look-ahead is paid once.
 
 The same weights run in three ways, equal where they overlap:
 
@@ -44,7 +44,7 @@ class ModelConfig:
 
 
 def run_rnn(rnn: nn.RNNBase, x: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState]:
-    """One call shape for all cells: (B, F, H) and a state (None: zeros) → outputs and the state after the last frame."""
+    """One call shape for all cells: (B, F, H) and a state (None: zeros) → outputs and the state after the last."""
     if rnn.mode == "LSTM":
         return rnn(x, state)
     out, last = rnn(x, None if state is None else state[0])
@@ -179,7 +179,7 @@ class AcousticModel(nn.Module):
         return (mel - self.mel_mean) / self.mel_std
 
     def embed(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
-        """(B, T, bands) → the stem's (B, F, H); frames behind an utterance's own length are the zeros the stem expects."""
+        """(B, T, bands) → the stem's (B, F, H); frames behind an utterance's length are the zeros the stem expects."""
         x = self.normalise(mel)
         if lengths is not None:
             x = x.masked_fill(torch.arange(mel.shape[1], device=mel.device)[:, None] >= lengths[:, None, None], 0.0)
@@ -270,8 +270,8 @@ class AcousticModel(nn.Module):
 def quantise(model: AcousticModel) -> None:
     """Turn the RNNs' weights to 8-bit integers in place; activations are quantised as they come (CPU only).
 
-    About twice as fast live. The scale of the activations depends on the window they come in, so emissions are no longer
-    the same for every chunk size to 1e-4; texts are as accurate. Raises ValueError for basic RNN cells.
+    About twice as fast live. The scale of the activations depends on the window they come in, so streamed and batched
+    emissions are no longer equal to 1e-4; texts are as accurate. Raises ValueError for basic RNN cells.
     """
     if model.config.cell not in ("lstm", "gru"):
         raise ValueError(f"8-bit weights are available for lstm and gru cells, not for '{model.config.cell}'.")

@@ -26,7 +26,7 @@ from asr.stream import Event, Stream
 
 __all__ = ["Event", "Recognizer", "Stream", "load"]
 
-SORTED = 32  # segments of a file that are sorted by length before they are batched
+GROUPS = (2, 32)  # segments of a file that are sorted by length and batched: in the first group, in the largest
 FILE_BLOCK = 10.0  # seconds of a file that are decoded and turned to features at a time
 PAUSE = 0.8  # seconds without a word that part a file's segments, as they part a stream's utterances
 
@@ -60,10 +60,12 @@ class Recognizer(Engine):
         segmenter = Segmenter(config.hop, config.sample_rate)
         waiting: list[Tensor] = []
         position = samples = 0
+        group, largest = GROUPS  # small at first, so that text appears soon
         for block in audio.read_blocks(source, sample_rate=sample_rate, block_seconds=FILE_BLOCK):
             samples += len(block)
             waiting += segmenter.push(block, features.accept(block))
-            if len(waiting) >= SORTED:
+            if len(waiting) >= group:
+                group = min(2 * group, largest)
                 yield samples / config.sample_rate, self._finals(waiting, position, settings)
                 position += sum(len(mel) for mel in waiting)
                 waiting = []

@@ -92,6 +92,8 @@ class Stream:
         self.decoder = self._decoder  # hot words that change now act from the next utterance on
         self.session = self.decoder.session()
         self.activity = np.zeros(0, dtype=bool)  # of committed frames
+        self.seen = True  # whether the newest step looked at everything that was heard
+        self.spoken = False  # whether anything was heard in it, provisionally heard included
         self.preview: Emissions | None = None
         self.second_pass: tuple[int, list[Word]] | None = None  # frames it covers, what it gave
         self.shown = ""
@@ -110,7 +112,7 @@ class Stream:
             self._step(self.pending, last=True)
             self.pending = self.pending[:0]
             events += self._end(Cut(len(self.activity), True))
-        elif not events or self.heard:
+        elif self.seen:
             events += self._partial()
         return events
 
@@ -129,19 +131,22 @@ class Stream:
         if last:
             return None
         waiting = self.state.frames.shape[1]
-        if self.preview is None or len(self.preview[self.engine.head]) < waiting:
+        self.seen = self.preview is not None and len(self.preview[self.engine.head]) == waiting
+        if not self.seen:
             if self.steps % self.preview_every:
                 return None
+            self.seen = True
             self.preview = _arrays(model.preview(self.state)) if waiting else None
         if self.preview is None:
             return self.endpointer.decide(self.activity)
         activity = np.concatenate([self.activity, active(self.preview[self.engine.head], self.tokens)])
+        self.spoken = bool(activity.any())
         if self.two_pass and (end := self.endpointer.likely_end(activity)):
             self._second_pass(end)
         return self.endpointer.decide(activity)
 
     def _partial(self) -> list[Event]:
-        words = self.session.words(self.preview) if self.activity.any() or self.preview is not None else []
+        words = self.session.words(self.preview) if self.spoken else []
         start = self.origin * self.engine.frontend.seconds_per_frame
         partial = Partial(tuple(shift(words, start)), start)
         if partial.text == self.shown:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -99,20 +99,16 @@ class Screen:
 
 
 def status_line(stats: Stats, overflows: int) -> Text:
-    """One line: the level as a bar and in dB of full scale, the lag, and what was lost, if anything."""
+    """One line: what was lost, if anything, the lag, and the level as a bar and in dB of full scale."""
     level = decibels(stats.level)
     filled = round(METER * (1 - max(level, QUIETEST) / QUIETEST))
     colour = "red" if level >= CLIPPED else "yellow" if level >= LOUD else "green"
-    parts: list[Any] = [("● ", "red"), f"{clock(stats.heard)}  ", ("━" * filled, colour),
-                        ("━" * (METER - filled), "bright_black"), f" {level:4.0f} dB" if stats.level else "  silent",
-                        "  lag ", (f"{stats.lag:.1f} s", "bold red" if stats.behind else "")]
-    if overflows:
-        parts.append((f"  {overflows} overflow{'s' * (overflows > 1)}", "bold red"))
-    if stats.dropped:
-        parts.append((f"  {stats.dropped:.1f} s lost", "bold red"))
-    line = Text.assemble(*parts)
-    line.no_wrap, line.overflow = True, "ellipsis"
-    return line
+    lost = f"  {overflows} overflow{'s' * (overflows > 1)}" if overflows else ""
+    lost += f"  {stats.dropped:.1f} s lost" if stats.dropped else ""
+    return Text.assemble(("● ", "red"), clock(stats.heard), (lost, "bold red"), "  lag ",
+                         (f"{stats.lag:.1f} s", "bold red" if stats.behind else ""), "  ", ("━" * filled, colour),
+                         ("━" * (METER - filled), "bright_black"), f" {level:4.0f} dB" if stats.level else "  silent",
+                         no_wrap=True, overflow="ellipsis")
 
 
 def decibels(peak: float) -> float:

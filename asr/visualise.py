@@ -105,7 +105,8 @@ DARK = Palette("#e6ebe9", "#8b9693", "#333b39", "#4fd1c0", "#f0b35a",
                ("#4fd1c0", "#f0b35a", "#9aa5ff", "#f08bb0", "#b5d36a", "#79c3f2"))
 
 
-def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], layer: int, dark: bool = False) -> Figure:
+def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], layer: int,
+         dark: bool = False) -> Figure:
     """Stacked on one time axis: waveform, mel spectrogram, hidden state of `layer` (from 0) in both directions, token
     probabilities, words; one column for each trace."""
     from matplotlib import rc_context
@@ -124,7 +125,8 @@ def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], 
         tokens = recognizer.checkpoint.config.tokens[recognizer.head]
         shown = [_most_varied(getattr(traces[0], side)[layer]) for side in ("forward", "backward")]
         for column, one in zip(axes.T, traces, strict=True):
-            column[0].set_title(_title(one.latency, frame), loc="left", fontsize=11, fontweight="bold", color=palette.ink)
+            column[0].set_title(_title(one.latency, frame), loc="left", fontsize=11, fontweight="bold",
+                                color=palette.ink)
             _waveform(column[0], recording.samples, palette)
             _mel(column[1], recognizer, recording.mel, dark)
             _hidden(column[2], one.forward[layer][:, shown[0]], frame, dark)
@@ -197,7 +199,8 @@ def _chunks(axes: Sequence[Axes], latency: Latency, frames: int, seconds_per_fra
             axis.axvline(edge * seconds_per_frame, color=palette.ink, lw=0.8, ls=(0, (3, 3)))
 
 
-def _spikes(axis: Axes, probabilities: np.ndarray, tokens: TokenSet, seconds_per_frame: float, palette: Palette) -> None:
+def _spikes(axis: Axes, probabilities: np.ndarray, tokens: TokenSet, seconds_per_frame: float,
+            palette: Palette) -> None:
     """Blank as a shadow, every other token that spikes as a line with its name on top."""
     times = (np.arange(len(probabilities)) + 0.5) * seconds_per_frame
     axis.fill_between(times, probabilities[:, tokens.blank_index], color=palette.line, alpha=0.6, lw=0, step="mid")
@@ -228,7 +231,8 @@ def _words(axis: Axes, words: Sequence[Word], palette: Palette) -> None:
         height = i % 2
         colour = palette.accent if word.confidence >= 0.6 else palette.warm
         axis.hlines(height, word.start, word.end, color=colour, lw=2)
-        axis.text((word.start + word.end) / 2, height + 0.16, word.text, ha="center", fontsize=8.5, color=palette.ink, clip_on=True)
+        axis.text((word.start + word.end) / 2, height + 0.16, word.text, ha="center", fontsize=8.5,
+                  color=palette.ink, clip_on=True)
     axis.set_ylim(-0.4, 2)
     axis.set_yticks([])
 
@@ -239,8 +243,8 @@ def _distance(axis: Axes, one: Trace, full: Trace, layer: int, seconds_per_frame
     axis.set_ylim(0, 1.5)
     axis.set_yticks([0, 1])
     if one is full:
-        axis.text(0.02, 0.5, "Right: how far the live pass is from this one, frame by frame.", transform=axis.transAxes, va="center", fontsize=8.5,
-                  color=palette.faint)
+        axis.text(0.02, 0.5, "Right: how far the live pass is from this one, frame by frame.",
+                  transform=axis.transAxes, va="center", fontsize=8.5, color=palette.faint)
         return
     times = (np.arange(len(one.probabilities)) + 0.5) * seconds_per_frame
     state = np.abs(one.backward[layer] - full.backward[layer]).mean(axis=1) / np.abs(full.backward[layer]).mean()

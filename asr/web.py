@@ -38,6 +38,8 @@ SANS = ("Inter", "ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Rob
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 LIVE_CHOICES = {f"{name} ({latency.chunk}, {latency.look_ahead})": latency
                 for name, latency in PRESETS.items() if latency.live}
+NO_CARD = ("This checkpoint came without a model card, so its accuracy and its limits are not stated here: measure it "
+           "with `asr evaluate`.\n")
 DARK_OR_LIGHT = "(...inputs) => [...inputs.slice(0, -1), document.body.classList.contains('dark')]"
 
 
@@ -112,17 +114,18 @@ def file_result(transcript: Transcript, path: str, took: float) -> str:
     paragraphs = "".join(
         f"<li><time>{_clock(segment.start)}</time><p>" + " ".join(
             f"<span class='word' style='--doubt:{1 - w.confidence:.2f}' data-start='{w.start:.3f}' "
-            f"data-end='{w.end:.3f}' title='{w.start:.2f}–{w.end:.2f} s · confidence {w.confidence:.2f}'>{escape(w.text)}</span>"
+            f"data-end='{w.end:.3f}' title='{w.start:.2f}–{w.end:.2f} s · confidence {w.confidence:.2f}'>"
+            f"{escape(w.text)}</span>"
             for w in segment.words) + "</p></li>" for segment in transcript.segments)
     rows = "".join(f"<tr><td>{escape(w.text)}</td><td>{w.start:.2f}</td><td>{w.end:.2f}</td>"
                    f"<td>{w.confidence:.2f}</td></tr>" for w in transcript.words)
     text = f"<ol>{paragraphs}</ol>" if paragraphs else "<p class='empty'>No words were found in this recording.</p>"
-    return (f"<div class='file-result'><div class='player'>{player}<p class='hint'>{_clock(transcript.duration)} of sound, "
-            f"{len(transcript.words)} words, recognised in {took:.1f} s. Click a word to hear it.</p></div>"
+    return (f"<div class='file-result'><div class='player'>{player}<p class='hint'>{_clock(transcript.duration)} of "
+            f"sound, {len(transcript.words)} words, recognised in {took:.1f} s. Click a word to hear it.</p></div>"
             f"<div class='player-text paper'>{text}</div>"
-            f"<details><summary>Times and confidence of every word</summary><div class='table'><table><thead><tr><th>Word"
-            f"</th><th>Start, s</th><th>End, s</th><th>Confidence</th></tr></thead><tbody>{rows}</tbody></table></div>"
-            f"</details></div>")
+            f"<details><summary>Times and confidence of every word</summary><div class='table'><table><thead><tr>"
+            f"<th>Word</th><th>Start, s</th><th>End, s</th><th>Confidence</th></tr></thead><tbody>{rows}</tbody>"
+            f"</table></div></details></div>")
 
 
 def _inside_tab(recognizer: Recognizer) -> None:
@@ -138,8 +141,8 @@ def _inside_tab(recognizer: Recognizer) -> None:
                             label="Live, with chunk and look-ahead in frames", elem_id="inside-latency")
     figure = gr.HTML(elem_id="inside-figure", min_height=120)
     dark = gr.Checkbox(visible="hidden")  # filled in by the browser
-    gr.on([sound.change, layer.change, live.change], partial(look_inside, recognizer), [sound, layer, live, dark], figure,
-          js=DARK_OR_LIGHT, show_progress="minimal", concurrency_limit=1, concurrency_id="heavy")
+    gr.on([sound.change, layer.change, live.change], partial(look_inside, recognizer), [sound, layer, live, dark],
+          figure, js=DARK_OR_LIGHT, show_progress="minimal", concurrency_limit=1, concurrency_id="heavy")
 
 
 def look_inside(recognizer: Recognizer, path: str | None, layer: str, live: str, dark: bool) -> str:
@@ -181,17 +184,15 @@ def about(recognizer: Recognizer) -> str:
     latencies = "\n".join(f"| {name} | {latency.chunk} | {latency.look_ahead} | {latency.seconds(step):.2f} s |"
                           for name, latency in PRESETS.items() if latency.live)
     card = recognizer.checkpoint.optional("MODEL_CARD.md")
-    return (f"## {config.name}\n\n"
-            f"| | |\n| --- | --- |\n| Language | {config.language} |\n| Network | {shape.layers} bidirectional "
+    return ((card.read_text(encoding="utf-8") if card else f"# {config.name}\n\n{NO_CARD}")
+            + f"\n\n## This network\n\n| | |\n| --- | --- |\n| Language | {config.language} |\n| Network | {shape.layers} bidirectional "
             f"{shape.cell.upper()} layers of 2 × {shape.hidden} units, {parameters:.1f} million parameters |\n"
             f"| Step | {1000 * step:.0f} ms |\n| Words come from | "
             f"{recognizer.head}{', a dictionary and a language model' if recognizer.language_model else ''} |\n"
             f"| Licence of the weights | {config.licence} |\n\n"
-            "### Latency\n\nOne set of weights runs at every setting. The worst case is the longest that a sound waits for "
-            f"its chunk and its look-ahead, computing not counted.\n\n| Setting | Chunk, frames | Look-ahead, frames | "
-            f"Worst case |\n| --- | --- | --- | --- |\n{latencies}\n\n"
-            + (card.read_text(encoding="utf-8") if card else "This checkpoint came without a model card, so its accuracy "
-               "and its limits are not stated here: measure it with `asr evaluate`.\n"))
+            "## Latency\n\nOne set of weights runs at every setting. The worst case is the longest that a sound waits "
+            f"for its chunk and its look-ahead, computing not counted.\n\n"
+            f"| Setting | Chunk, frames | Look-ahead, frames | Worst case |\n| --- | --- | --- | --- |\n{latencies}\n")
 
 
 def _clock(seconds: float) -> str:

@@ -2,9 +2,9 @@
 
     python benchmarks/hotwords.py ../shared/speech/index.jsonl --split dev
 
-For each of `--words` rare words of the references (some outside the lexicon) the utterances that hold it, and a sample of
-others, are decoded without hot words and with the word among ten decoys. Prints recall of the words, and the word error
-rate of everything else.
+For each of `--words` rare words of the references (some outside the lexicon) the utterances that hold it, and a sample
+of others, are decoded without hot words and with the word among ten decoys. Prints recall of the words, and the word
+error rate of everything else.
 """
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def main() -> None:
         lists.append((word, decoys, [i for i in others if not set(references[i].split()) & set(decoys)]))
 
     said = sum(references[i].split().count(word) for word, _, _ in lists for i in holders[word])
-    print(f"{len(chosen)} words, {sum(w not in model.lexicon.index for w in chosen)} outside the lexicon, said {said} times")
+    unknown = sum(word not in model.lexicon.index for word in chosen)
+    print(f"{len(chosen)} words, {unknown} outside the lexicon, said {said} times")
     print(f"{'bonus':>8} {'recall without':>15} {'recall with':>12} {'WER elsewhere without':>22} {'with':>7}")
     for bonus in args.bonus or [recognizer.checkpoint.config.decoding.hotword_bonus]:
         hits = before = 0

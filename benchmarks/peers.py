@@ -1,6 +1,6 @@
 """Word error rates and speed of this package beside PocketSphinx, on the same utterances in one run.
 
-    python benchmarks/peers.py MANIFEST --checkpoint checkpoints/en-small [--limit 50]
+    python benchmarks/peers.py MANIFEST [--limit 50]
 
 Each recogniser decodes whole utterances, one at a time, one thread a process. WER is over normalised text (asr.text),
 with 95 % bootstrap intervals over utterances; the real-time factor (RTF) is processor time of decoding over audio
@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from asr.audio import SAMPLE_RATE
+from asr.checkpoint import DEFAULT
+from asr.latency import PRESETS
 from asr.manifest import Utterance, by_corpus, load, of_split
 from asr.scoring import Score, bootstrap_interval, score, spoken
 from asr.text import has_digits
@@ -29,14 +31,14 @@ Recognise = Callable[[np.ndarray], str]  # mono float32 at 16 kHz -> text
 recognise: Recognise  # a worker process's own
 
 
-def ours(checkpoint: str, lm: bool) -> Recognise:
+def ours(checkpoint: str, lm: bool, latency: str) -> Recognise:
     import torch
 
     import asr
 
     torch.set_num_threads(1)
     recognizer = asr.load(checkpoint, lm=lm, device="cpu")
-    return lambda samples: recognizer.decode_utterance(samples).text
+    return lambda samples: recognizer.decode_utterance(samples, latency).text
 
 
 def pocketsphinx() -> Recognise:
@@ -68,10 +70,9 @@ def decode(utterance: Utterance) -> tuple[str, float, float]:
     return text, time.process_time() - start, len(samples) / SAMPLE_RATE
 
 
-def row(corpus: str, system: str, result: Score, rtf: float) -> str:
+def cell(result: Score) -> str:
     low, high = bootstrap_interval(result.utterance_errors, result.utterance_words)
-    return (f"| {corpus} | {len(result.utterance_words)} | {result.words} | {system} "
-            f"| {100 * result.wer:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {rtf:.3f} |")
+    return f"{100 * result.wer:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def main() -> None:
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--split", default="dev")
     parser.add_argument("--limit", type=int, help="utterances of each corpus (default: all)")
-    parser.add_argument("--checkpoint", help="of this package; without it only PocketSphinx runs")
+    parser.add_argument("--checkpoint", default=DEFAULT, help="of this package (default: the shipped one)")
     parser.add_argument("--jobs", type=int, choices=(1, 2), default=1, help="processes (default: 1)")
     args = parser.parse_args()
 
@@ -89,20 +90,23 @@ def main() -> None:
         parser.error(f"{args.manifest} has no utterance without digits in its split {args.split}")
     corpora = by_corpus(usable, args.limit)
     chosen = [utterance for members in corpora.values() for utterance in members]
-    systems: dict[str, Callable[[], Recognise]] = {"PocketSphinx": pocketsphinx}
-    if args.checkpoint:
-        systems |= {f"{args.checkpoint}, {how}": partial(ours, args.checkpoint, lm)
-                    for how, lm in (("greedy", False), ("language model", True))}
+    systems: dict[str, Callable[[], Recognise]] = {
+        f"{how}, {latency}": partial(ours, args.checkpoint, lm, latency)
+        for how, lm in (("language model", True), ("greedy", False)) for latency in reversed(PRESETS)}
+    systems["PocketSphinx"] = pocketsphinx
 
-    print(f"{len(chosen)} utterances; {len(everything) - len(usable)} with digits left out.\n")
-    print("| corpus | utterances | words | system | WER % [95 % interval] | RTF |\n|" + " --- |" * 6)
+    print(f"{len(chosen)} utterances; {len(everything) - len(usable)} with digits left out. WER % [95 % interval].\n")
+    print(f"| system | {' | '.join(corpora)} | all | RTF |\n|" + " --- |" * (len(corpora) + 3))
     for system, make in systems.items():
         with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), start_worker, (make,)) as pool:
             decoded = dict(zip(chosen, pool.map(decode, chosen), strict=True))
-        for corpus, members in (corpora | {"all": chosen}).items():
-            texts, took, lasted = zip(*(decoded[utterance] for utterance in members), strict=True)
-            result = score([spoken(utterance.text) for utterance in members], [spoken(text) for text in texts])
-            print(row(corpus, system, result, sum(took) / sum(lasted)), flush=True)
+        cells = []
+        for members in (corpora | {"all": chosen}).values():
+            texts = [spoken(decoded[utterance][0]) for utterance in members]
+            cells.append(cell(score([spoken(utterance.text) for utterance in members], texts)))
+        took, lasted = (sum(column) for column in zip(*((took, lasted) for _, took, lasted in decoded.values()),
+                                                      strict=True))
+        print(f"| {system} | {' | '.join(cells)} | {took / lasted:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     args = parser.parse_args()
     noise = np.concatenate([manifest.load(clip) for clip in clips(args.noise)])[:int(args.minutes * 60 * 16_000)]
-    recordings = {"noise": noise, "noise, 20 dB lower": 0.1 * noise, "digital silence": np.zeros_like(noise[:9_600_000])}
+    silence = np.zeros_like(noise[:9_600_000])
+    recordings = {"noise": noise, "noise, 20 dB lower": 0.1 * noise, "digital silence": silence}
     print(f"{'words per 10 minutes':<24} {'minutes':>8} {'live':>7} {'offline':>8} {'greedy offline':>15}")
     recognizer, greedy = asr.load(args.checkpoint), asr.load(args.checkpoint, lm=False)
     for name, samples in recordings.items():

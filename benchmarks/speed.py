@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py ../shared/speech/index.jsonl --split dev
 
-Offline: an hour of MP3 in this process, and three hours in a process of its own, whose memory is watched. Live: blocks of
-160 ms as fast as they go, on one core. Start-up: a 30-second file in a process of its own, files cached.
+Offline: an hour of MP3 in this process, and three hours in a process of its own, whose memory is watched. Live: blocks
+of 160 ms as fast as they go, on one core. Start-up: a 30-second file in a process of its own, files cached.
 """
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def offline(mp3: Path, hours: float) -> None:
 
 def live(samples: np.ndarray) -> None:
     torch.set_num_threads(1)
-    print(f"\n{'live, 1 thread':<30} {'share of a core':>16} {'p50 ms':>8} {'p95 ms':>8} {'max ms':>8}   (a 160 ms block)")
+    print(f"\n{'live, 160 ms blocks':<30} {'share of a core':>16} {'p50 ms':>8} {'p95 ms':>8} {'max ms':>8}")
     for name, options in MODELS.items():
         recognizer = asr.load(**options)
         for latency in ("fast", "balanced", "accurate"):
@@ -104,14 +104,15 @@ def main() -> None:
     parser.add_argument("manifest")
     parser.add_argument("--split", default=None)
     parser.add_argument("--hours", type=float, default=1.0, help="length of the recording that is transcribed in here")
-    parser.add_argument("--long", type=float, default=3.0, help="hours of the one in a process of its own (0: leave out)")
+    parser.add_argument("--long", type=float, default=3.0, help="hours of the one in its own process (0: none)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         asr_command = [sys.executable, "-m", "asr.cli", "transcribe"]
         short = Path(folder) / "short.mp3"
         write_mp3(short, speech(args.manifest, args.split, 30))
         watch([*asr_command, str(short)])
-        print(f"30 s file, start to text: {min(watch([*asr_command, str(short)])[0] for _ in range(3)):.1f} s", flush=True)
+        fastest = min(watch([*asr_command, str(short)])[0] for _ in range(3))
+        print(f"30 s file, start to text: {fastest:.1f} s", flush=True)
         hour = speech(args.manifest, args.split, args.hours * 3600)
         path = Path(folder) / "hour.mp3"
         write_mp3(path, hour)
@@ -120,8 +121,8 @@ def main() -> None:
             write_mp3(path, np.tile(hour, round(args.long / args.hours)))
             spent, sizes = watch([*asr_command, str(path)])
             minute = sizes[:120]
-            print(f"\n{args.long:.0f} h of MP3 in a process of its own: {spent:.0f} s; resident memory {max(minute)} MB in "
-                  f"the first minute, {max(sizes)} MB at most, {sizes[-2]} MB at the end", flush=True)
+            print(f"\n{args.long:.0f} h of MP3 in its own process: {spent:.0f} s; resident memory {max(minute)} MB "
+                  f"in the first minute, {max(sizes)} MB at most, {sizes[-2]} MB at the end", flush=True)
         live(hour[:LIVE_SECONDS * RATE])
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/word_times.py MANIFEST ALIGNMENTS [--fit]
 
-A grid belongs to the clip of its name. Counts words that are right; prints the error of starts and ends in milliseconds.
-`--fit` also prints the offsets that would centre them, for `start_offset` and `end_offset` of the checkpoint's config.
+A grid belongs to the clip of its name. Counts words that are right; prints the error of starts and ends in
+milliseconds. `--fit` also prints the offsets that would centre them, for the checkpoint's config.
 """
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def main() -> None:
     grids = {path.stem: path for path in args.alignments.rglob("*.TextGrid")}
     utterances = [u for u in manifest.read(args.manifest) if u.path.stem in grids]
     print(f"{len(utterances)} utterances with an alignment")
-    print(f"{'':<24} {'words':>6} {'start: bias':>12} {'median |error|':>15} {'end: bias':>10} {'median |error|':>15}   (ms)")
+    print(f"{'ms':<24} {'words':>6} {'start bias':>12} {'median |error|':>15} {'end: bias':>10} {'median |error|':>15}")
     for name, lm in (("beam + LM", True), ("greedy", False)):
         recognizer = asr.load(args.checkpoint, lm=lm)
         mel = [recognizer.frontend(torch.from_numpy(manifest.load(u))) for u in utterances]

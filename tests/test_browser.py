@@ -121,6 +121,7 @@ def test_a_second_recording_and_clear(browse, recognizer):
         page.click("#live-mic")  # the last words are flushed
         page.wait_for_function(IDLE, timeout=20_000)
         assert alike(text(page), " ".join([offline(recognizer, ONE)] * count)) >= 0.8
+    assert page.evaluate("rillLive.offset") == pytest.approx(2 * seconds_of(ONE), abs=2)  # none of the time in between
     starts = page.evaluate("rillLive.segments.map(segment => segment.start)")
     assert starts == sorted(starts) and starts[-1] > seconds_of(ONE)  # one transcript, one timeline
     page.click("#live-clear")

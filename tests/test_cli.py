@@ -248,8 +248,9 @@ def test_jobs(tmp_path: Path, recognizer) -> None:
 
 
 def test_jobs_with_a_bad_checkpoint() -> None:
+    """It ends all the work, as without jobs, and is not said again for every file."""
     with pytest.raises(CheckpointError, match="There is no checkpoint 'no/such'"):
-        list(transcribe_files(["a.wav", "b.wav"], Options(checkpoint="no/such"), jobs=2))
+        transcribing._work("a.wav", Options(checkpoint="no/such"))
 
 
 def test_the_real_thing(recognizer, monkeypatch: pytest.MonkeyPatch) -> None:

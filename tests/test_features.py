@@ -117,5 +117,5 @@ def test_config_is_honoured():
 
 
 def test_an_unknown_frontend_names_the_choices():
-    with pytest.raises(ValueError, match="'fbank'.*log_mel, mfcc, pcen"):
+    with pytest.raises(ValueError, match=r"'fbank'.*log_mel, mfcc, pcen"):
         build(FrontendConfig(kind="fbank"))

@@ -7,7 +7,8 @@ from asr.hotwords import Hotword, PhraseAutomaton
 
 
 @pytest.mark.parametrize("text, phrase, bonus", [
-    ("rill", ("rill",), None), ("rill:8", ("rill",), 8.0), ("rill:0", ("rill",), 0.0), ("New  York", ("new", "york"), None),
+    ("rill", ("rill",), None), ("rill:8", ("rill",), 8.0), ("rill:0", ("rill",), 0.0),
+    ("New  York", ("new", "york"), None),
     ("New York: 2.5", ("new", "york"), 2.5), ("O’Brien", ("o'brien",), None), ("rill:", ("rill",), None),
     ("3 pigs", ("three", "pigs"), None), (" café ", ("café",), None), ("a:b:7", ("a", "b"), 7.0),
 ])
@@ -15,7 +16,8 @@ def test_parse(text, phrase, bonus):
     assert Hotword.parse(text) == Hotword(phrase, bonus)
 
 
-@pytest.mark.parametrize("text", ["", "  ", "!?", ":8", "-:3", "rill:loud", "rill:-1", "rill:101", "rill:nan", "rill:inf"])
+@pytest.mark.parametrize("text", ["", "  ", "!?", ":8", "-:3", "rill:loud", "rill:-1", "rill:101", "rill:nan",
+                                  "rill:inf"])
 def test_what_is_no_hot_word_is_named(text):
     with pytest.raises(HotwordError) as caught:
         Hotword.parse(text)
@@ -78,4 +80,4 @@ def test_every_complete_phrase_earns_its_bonus_and_nothing_else_does(phrases, sp
 def test_what_is_lent_is_part_of_a_bonus(phrases, spoken):
     most = max((bonus for _, bonus in phrases), default=0)
     lent = earned(phrases, spoken, at_end=False) - earned(phrases, spoken)
-    assert 0 <= lent + 1e-9 and (lent < most or lent == 0)
+    assert lent + 1e-9 >= 0 and (lent < most or lent == 0)

@@ -12,8 +12,8 @@ def test_parse(text, expected):
     assert (latency.chunk, latency.look_ahead) == expected
 
 
-@pytest.mark.parametrize("text", ["", "slow", "16", "16,8,4", "16,", "a,b", "0,4", "-1,4", "4,-1", "1.5,2", None, 16, (),
-                                  (1, 2, 3), ("a", "b"), (0, 8), (8, -1), (float("inf"), 1), (float("nan"), 1)])
+@pytest.mark.parametrize("text", ["", "slow", "16", "16,8,4", "16,", "a,b", "0,4", "-1,4", "4,-1", "1.5,2", None, 16,
+                                  (), (1, 2, 3), ("a", "b"), (0, 8), (8, -1), (float("inf"), 1), (float("nan"), 1)])
 def test_what_is_no_latency_names_the_choices(text):
     with pytest.raises(ValueError, match="fast, balanced, accurate, offline"):
         Latency.parse(text)

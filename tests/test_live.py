@@ -126,7 +126,7 @@ def test_settings_change_while_it_runs(recognizer):
         session.push(SECOND)
     assert recognizer.seen[-1][2:] == (Latency(8, 2), ("rill",))
     for wrong in ("offline", "nonsense"):
-        with pytest.raises(ValueError, match="choose|not one of"):
+        with pytest.raises(ValueError, match=r"choose|not one of"):
             session.set_latency(wrong)
     with pytest.raises(HotwordError):
         session.set_hotwords([""])

@@ -349,9 +349,9 @@ def test_gradients_flow_through_forward_chunked(cell, subsampling):
 
 
 def test_unknown_kinds_name_the_choices():
-    with pytest.raises(ValueError, match="'elman'.*rnn, gru, lstm"):
+    with pytest.raises(ValueError, match=r"'elman'.*rnn, gru, lstm"):
         AcousticModel(ModelConfig("elman"), BANDS, HEADS)
-    with pytest.raises(ValueError, match="subsampling 5.*4, 3"):
+    with pytest.raises(ValueError, match=r"subsampling 5.*4, 3"):
         AcousticModel(ModelConfig(subsampling=5), BANDS, HEADS)
 
 

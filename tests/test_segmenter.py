@@ -36,7 +36,7 @@ LONG = noise(55)
 @given(cuts=st.lists(st.integers(0, len(LONG)), max_size=6))
 def test_every_mel_frame_is_in_one_segment_whatever_the_split(cuts):
     whole = segments(LONG, np.arange(RATE, len(LONG), RATE))
-    assert sum(whole, []) == list(range((len(LONG) - WINDOW) // HOP + 1))
+    assert [frame for segment in whole for frame in segment] == list(range((len(LONG) - WINDOW) // HOP + 1))
     cuts = sorted({*cuts, *range(10 * RATE, len(LONG), 10 * RATE)})
     assert segments(LONG, cuts) == whole
 

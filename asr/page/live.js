@@ -55,7 +55,11 @@ async function start() {
   }
   if (recording.stopping) return release(recording);  // pressed again while the browser was asking
   const tap = recording.tap = new AudioWorkletNode(recording.context, "tap", {numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit"});
-  tap.port.onmessage = ({data}) => data ? capture(recording, data) : send(recording, JSON.stringify({finish: true}));
+  tap.port.onmessage = ({data}) => {
+    if (data) return capture(recording, data);
+    tap.port.onmessage = null;  // the context still runs, on silence, until the last words have come
+    send(recording, JSON.stringify({finish: true}));
+  };
   recording.context.createMediaStreamSource(recording.media).connect(tap);
   recording.media.getTracks()[0].onended = () => {
     if (!recording.stopping) { notice("The microphone was disconnected: what was heard so far is kept."); stop(); }
