@@ -103,6 +103,7 @@ class Stream:
     def _hear(self, mel: Tensor, last: bool) -> list[Event]:
         self.pending = torch.cat([self.pending, mel])
         events: list[Event] = []
+        news = len(self.pending) >= STEP
         while len(self.pending) >= STEP:
             step, self.pending = self.pending[:STEP], self.pending[STEP:]
             cut = self._step(step)
@@ -112,7 +113,7 @@ class Stream:
             self._step(self.pending, last=True)
             self.pending = self.pending[:0]
             events += self._end(Cut(len(self.activity), True))
-        elif self.seen:
+        elif news and self.seen:
             events += self._partial()
         return events
 

@@ -38,8 +38,8 @@ SANS = ("Inter", "ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Rob
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 LIVE_CHOICES = {f"{name} ({latency.chunk}, {latency.look_ahead})": latency
                 for name, latency in PRESETS.items() if latency.live}
-NO_CARD = ("This checkpoint came without a model card, so its accuracy and its limits are not stated here: measure it "
-           "with `asr evaluate`.\n")
+NO_CARD = ("\n\nThis checkpoint came without a model card, so its accuracy and its limits are not stated here: measure "
+           "it with `asr evaluate`.\n")
 DARK_OR_LIGHT = "(...inputs) => [...inputs.slice(0, -1), document.body.classList.contains('dark')]"
 
 
@@ -184,15 +184,29 @@ def about(recognizer: Recognizer) -> str:
     latencies = "\n".join(f"| {name} | {latency.chunk} | {latency.look_ahead} | {latency.seconds(step):.2f} s |"
                           for name, latency in PRESETS.items() if latency.live)
     card = recognizer.checkpoint.optional("MODEL_CARD.md")
-    return ((card.read_text(encoding="utf-8") if card else f"# {config.name}\n\n{NO_CARD}")
-            + f"\n\n## This network\n\n| | |\n| --- | --- |\n| Language | {config.language} |\n| Network | {shape.layers} bidirectional "
-            f"{shape.cell.upper()} layers of 2 × {shape.hidden} units, {parameters:.1f} million parameters |\n"
-            f"| Step | {1000 * step:.0f} ms |\n| Words come from | "
-            f"{recognizer.head}{', a dictionary and a language model' if recognizer.language_model else ''} |\n"
-            f"| Licence of the weights | {config.licence} |\n\n"
-            "## Latency\n\nOne set of weights runs at every setting. The worst case is the longest that a sound waits "
-            f"for its chunk and its look-ahead, computing not counted.\n\n"
-            f"| Setting | Chunk, frames | Look-ahead, frames | Worst case |\n| --- | --- | --- | --- |\n{latencies}\n")
+    words_from = recognizer.head + (", a dictionary and a language model" if recognizer.language_model else "")
+    return f"""{card.read_text(encoding="utf-8") if card else f"# {config.name}{NO_CARD}"}
+
+## This network
+
+| | |
+| --- | --- |
+| Language | {config.language} |
+| Network | {shape.layers} bidirectional {shape.cell.upper()} layers of 2 × {shape.hidden} units, \
+{parameters:.1f} million parameters |
+| Step | {1000 * step:.0f} ms |
+| Words come from | {words_from} |
+| Licence of the weights | {config.licence} |
+
+## Latency
+
+One set of weights runs at every setting. The worst case is the longest that a sound waits for its chunk and its
+look-ahead, computing not counted.
+
+| Setting | Chunk, frames | Look-ahead, frames | Worst case |
+| --- | --- | --- | --- |
+{latencies}
+"""
 
 
 def _clock(seconds: float) -> str:

@@ -81,6 +81,11 @@ def test_a_batch_says_what_each_of_its_members_says(recognizer, clips):
     mels = [recognizer.frontend(torch.from_numpy(clip.samples)) for clip in clips[:5]]
     mels.insert(2, mels[0][:0])  # nothing
     for latency in (recognizer.latency, asr.recognizer.Latency.parse("offline")):
+        heard = [mel for mel in mels if len(mel)]
+        for mel, emissions in zip(heard, recognizer.emissions(heard, latency), strict=True):
+            alone, = recognizer.emissions([mel], latency)
+            for head, values in emissions.items():
+                np.testing.assert_allclose(values, alone[head], rtol=0, atol=1e-4)
         together = recognizer.recognize(mels, latency)
         assert together[2] == []
         for mel, words in zip(mels, together, strict=True):
