@@ -16,12 +16,12 @@ from flashlight.lib.text.dictionary import Dictionary
 
 from asr.checkpoint import Checkpoint
 from asr.confidence import Confidence, Evidence
-from asr.decoder import CHARACTERS, PHONEMES, Clock, Emissions, Session, shift
+from asr.decoder import Clock, Emissions, Session, shift
 from asr.errors import CheckpointError, HotwordError
 from asr.hotwords import Hotword, HotwordLM, PhraseAutomaton
 from asr.lexicon import UNKNOWN, Lexicon, Spelling, build_trie
 from asr.results import Word
-from asr.tokens import TokenSet
+from asr.tokens import CHARACTERS, PHONEMES, TokenSet
 
 RESERVED = 1000  # word indices kept for hot words that the lexicon does not have
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word

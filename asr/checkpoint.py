@@ -25,7 +25,7 @@ from asr import features
 from asr.errors import CheckpointError
 from asr.features import Frontend, FrontendConfig
 from asr.model import AcousticModel, ModelConfig
-from asr.tokens import TokenSet
+from asr.tokens import CHARACTERS, TokenSet
 
 FORMAT = 1
 DEFAULT = "en-small"
@@ -50,6 +50,10 @@ class DecodingConfig:
     # Logistic regression from `confidence.features` to the probability that a word is right; the last is the bias.
     lm_confidence: tuple[float, ...] = ()
     greedy_confidence: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.lm_weight <= 0:
+            raise ValueError("lm_weight must be greater than 0")
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,8 @@ def load(name: str | os.PathLike[str] | None = None, device: str = "cpu") -> Che
             raise CheckpointError(f"{weights}: tensor '{key}' holds NaN or infinite values: the training diverged.")
     if unknown := sorted(set(tensors) - set(expected)):
         raise CheckpointError(f"{weights} has a tensor '{unknown[0]}' that config.json does not ask for.")
+    if not (tensors["mel_std"] > 0).all():
+        raise CheckpointError(f"{weights}: 'mel_std' must be positive in every band.")
     model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
     model.eval().requires_grad_(False)
     return Checkpoint(path, config, frontend, model.to(device))
@@ -158,6 +164,8 @@ def read_config(path: Path) -> Config:
     tokens = data.get("tokens")
     if not isinstance(tokens, dict) or not tokens:
         raise CheckpointError(f"{path}: 'tokens' must name at least one token set.")
+    if CHARACTERS not in tokens:
+        raise CheckpointError(f"{path}: 'tokens' lacks '{CHARACTERS}', which every model has.")
     sections: dict[str, Any] = {"frontend": FrontendConfig, "model": ModelConfig, "decoding": DecodingConfig}
     fields = dict(data)
     for name, kind in sections.items():

@@ -13,7 +13,6 @@ import numpy as np
 from asr.results import Word
 
 Emissions = Mapping[str, np.ndarray]
-CHARACTERS, PHONEMES = "characters", "phonemes"
 
 
 class Decoder(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from asr import checkpoint
 from asr.beam import BeamDecoder, LanguageModel
-from asr.decoder import CHARACTERS, Decoder, Emissions
+from asr.decoder import Decoder, Emissions
 from asr.endpoint import EndpointRules, active
 from asr.errors import HotwordError, RillError
 from asr.greedy import GreedyDecoder
@@ -21,6 +21,7 @@ from asr.lexicon import Spelling
 from asr.model import quantise
 from asr.pronunciation import LetterToSound
 from asr.results import Word
+from asr.tokens import CHARACTERS
 
 Hotwords = Sequence[str | Hotword]
 BATCH = 8  # utterances that go through the model together

@@ -43,6 +43,11 @@ class FrontendConfig:
     pcen_time_constant: float = 0.4  # seconds
     pcen_floor: float = 1e-6
 
+    def __post_init__(self) -> None:
+        for name, most in (("mels", 512), ("coefficients", 512), ("n_fft", 16_384), ("hop", 16_384)):
+            if not 0 < getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie between 1 and {most}")
+
 
 class Frontend(nn.Module):
     """Base of the frontends: mel power spectrogram, then `compress`."""

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from asr.checkpoint import Checkpoint
 from asr.confidence import Confidence, Evidence
-from asr.decoder import CHARACTERS, Clock, Emissions, Session, concatenate, shift, tail
+from asr.decoder import Clock, Emissions, Session, concatenate, shift, tail
 from asr.results import Word
+from asr.tokens import CHARACTERS
 
 
 class GreedyDecoder:

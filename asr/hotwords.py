@@ -14,6 +14,8 @@ from flashlight.lib.text.decoder import LM, LMState
 from asr.errors import HotwordError
 from asr.text import normalise
 
+MOST = 30  # natural logarithm; a larger bonus would put the word everywhere
+
 
 @dataclass(frozen=True)
 class Hotword:
@@ -37,8 +39,8 @@ class Hotword:
             bonus = float(number)
         except ValueError:
             bonus = float("nan")
-        if not 0 <= bonus <= 100:
-            raise HotwordError(f"Hot word '{text}': the bonus after the colon must be a number from 0 to 100.")
+        if not 0 <= bonus <= MOST:
+            raise HotwordError(f"Hot word '{text}': the bonus after the colon must be a number from 0 to {MOST}.")
         return cls(words, bonus)
 
 

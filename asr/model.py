@@ -42,6 +42,11 @@ class ModelConfig:
     stem_channels: int = 32
     subsampling: int = 4  # mel frames a frame
 
+    def __post_init__(self) -> None:
+        for name, most in (("hidden", 8192), ("layers", 64), ("stem_channels", 1024)):
+            if not 0 < getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie between 1 and {most}")
+
 
 def run_rnn(rnn: nn.RNNBase, x: Tensor, state: RNNState | None = None) -> tuple[Tensor, RNNState]:
     """One call shape for all cells: (B, F, H) and a state (None: zeros) → outputs and the state after the last."""
@@ -202,6 +207,7 @@ class AcousticModel(nn.Module):
         """Latency-controlled, with shapes as `forward`. A chunk as long as the batch is full context."""
         x = self.embed(mel, lengths)
         total = x.shape[1]
+        chunk = min(chunk, total)
         frames = None if lengths is None else self.frame_lengths(lengths)
         count = -(-total // chunk)
         starts = chunk * torch.arange(count, device=x.device)

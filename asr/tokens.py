@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+CHARACTERS, PHONEMES = "characters", "phonemes"  # the token sets that decoders know by name
+
 
 @dataclass(frozen=True)
 class TokenSet:
@@ -21,6 +23,8 @@ class TokenSet:
         for name in ("blank", "boundary"):
             if getattr(self, name) not in self.symbols:
                 raise ValueError(f"{name} '{getattr(self, name)}' is not among the symbols")
+        if self.blank == self.boundary:
+            raise ValueError("blank and boundary must be two tokens")
         if len(self.priors) != len(self.symbols):
             raise ValueError(f"{len(self.priors)} priors for {len(self.symbols)} symbols")
         if not all(0 < prior <= 1 for prior in self.priors):
