@@ -50,9 +50,9 @@ class Engine:
         self.rules = rules or EndpointRules()
         self.language_model = LanguageModel(self.checkpoint) if lm else None
         self.head = self.language_model.head if self.language_model else CHARACTERS
-        # A thread a core, each on a batch of its own: threads inside one batch would wait for each other at every step.
-        cores = 1 if self.device.type == "cuda" else os.cpu_count() or 1
-        self.workers = ThreadPoolExecutor(cores, "recognize", initializer=torch.set_num_threads, initargs=(1,))
+        # PyTorch's threads, each on a batch of its own: inside one batch they would wait for each other at every step.
+        threads = 1 if self.device.type == "cuda" else torch.get_num_threads()
+        self.workers = ThreadPoolExecutor(threads, "recognize", initializer=torch.set_num_threads, initargs=(1,))
         self._decoders = lru_cache(maxsize=8)(self._build_decoder)
         self.hotwords = self.parse_hotwords(hotwords)
         self.decoder(self.hotwords)

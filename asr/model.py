@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr.errors import CheckpointError
+
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 STRIDES = {4: (2, 2), 3: (1, 3)}  # of the two convolutions, for each subsampling
 KERNEL = 3
@@ -277,10 +279,10 @@ def quantise(model: AcousticModel) -> None:
     """Turn the RNNs' weights to 8-bit integers in place; activations are quantised as they come (CPU only).
 
     About twice as fast live. The scale of the activations depends on the window they come in, so streamed and batched
-    emissions are no longer equal to 1e-4; texts are as accurate. Raises ValueError for basic RNN cells.
+    emissions are no longer equal to 1e-4; texts are as accurate. Raises CheckpointError for basic RNN cells.
     """
     if model.config.cell not in ("lstm", "gru"):
-        raise ValueError(f"8-bit weights are available for lstm and gru cells, not for '{model.config.cell}'.")
+        raise CheckpointError(f"Cells of kind '{model.config.cell}' cannot run with 8-bit weights: leave out --int8.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces a successor package that has no recurrent layers yet
         torch.ao.quantization.quantize_dynamic(model, {nn.LSTM, nn.GRU}, dtype=torch.qint8, inplace=True)

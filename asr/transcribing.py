@@ -44,11 +44,12 @@ class Options:
     lm: bool = True
     device: str = "auto"
     numerals: bool = False
+    int8: bool = False
 
     def load(self) -> Recognizer:
         from asr.recognizer import load
 
-        return load(self.checkpoint, hotwords=self.hotwords, lm=self.lm, device=self.device)
+        return load(self.checkpoint, hotwords=self.hotwords, lm=self.lm, device=self.device, int8=self.int8)
 
 
 @dataclass(frozen=True)

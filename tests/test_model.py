@@ -11,7 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from asr.model import AcousticModel, ModelConfig
+from asr.errors import CheckpointError
+from asr.model import AcousticModel, ModelConfig, quantise
 from tests.conftest import SHARED
 
 BANDS = 10
@@ -379,3 +380,25 @@ def test_golden_emissions(golden, name, latency):
     if latency:
         for head, values in stream(model, mel, list(range(13, len(mel), 13)), *latency).items():
             np.testing.assert_allclose(values, arrays[f"{name}_{head}"], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_8_bit_weights_change_little_and_still_stream(cell):
+    model = AcousticModel(ModelConfig(cell=cell, hidden=64, layers=2, stem_channels=8), 80, {"characters": 29}).eval()
+    mel = torch.randn(1, 200, 80)
+    exact, _ = model(mel)
+    quantise(model)
+    close, _ = model(mel)
+    assert 0 < (close["characters"] - exact["characters"]).abs().max() < 0.2
+    state = model.stream_state()
+    model.push(state, mel[0], last=True)
+    committed = []
+    while (step := model.step(state, 16, 8)) is not None:
+        committed.append(step[0]["characters"])
+    assert torch.cat(committed).shape == exact["characters"][0].shape
+
+
+def test_basic_cells_refuse_8_bit_weights():
+    model = AcousticModel(ModelConfig(cell="rnn", hidden=8, layers=1, stem_channels=2), 80, {"characters": 29})
+    with pytest.raises(CheckpointError, match="rnn"):
+        quantise(model)
