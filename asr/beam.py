@@ -16,7 +16,7 @@ from flashlight.lib.text.dictionary import Dictionary
 
 from asr.checkpoint import Checkpoint
 from asr.confidence import Confidence, Evidence
-from asr.decoder import Clock, Emissions, Session, shift
+from asr.decoder import Clock, Emissions, Session, parted, shift
 from asr.errors import CheckpointError, HotwordError
 from asr.hotwords import Hotword, HotwordLM, PhraseAutomaton
 from asr.lexicon import UNKNOWN, Lexicon, Spelling, build_trie
@@ -116,7 +116,7 @@ class BeamDecoder:
             return []
         search = self.search(beam or self.config.beam)
         search.accept(scores)
-        return self.read(*search.finish(), scores, {})[0]
+        return parted(self.read(*search.finish(), scores, {})[0])
 
     def read(self, labels: Sequence[int], path: Sequence[int], emissions: np.ndarray,
              known: Known) -> tuple[list[Word], int]:
@@ -188,7 +188,10 @@ class BeamSession:
             words, frame = self.decoder.read(*self.search.best(), self.heard.frames, self.known)
         rest = [self.heard.frames[frame:]] + ([preview[self.decoder.head]] if preview is not None else [])
         last = self.decoder.decode({self.decoder.head: np.concatenate(rest)}, PREVIEW_BEAM)
-        return words + shift(last, frame * self.decoder.clock.seconds_per_frame)
+        return parted(words + shift(last, frame * self.decoder.clock.seconds_per_frame))
+
+    def finish(self) -> list[Word]:
+        return parted(self.decoder.read(*self.search.finish(), self.heard.frames, self.known)[0])
 
 
 class FrameBuffer:

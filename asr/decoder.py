@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +33,9 @@ class Session(Protocol):
     def words(self, preview: Emissions | None) -> list[Word]:
         """The words so far, those of frames that may still change included."""
 
+    def finish(self) -> list[Word]:
+        """The words once all frames are committed: those of `decode` on the whole. Nothing may follow."""
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -57,3 +61,10 @@ def tail(emissions: Emissions, first: int) -> dict[str, np.ndarray]:
 def shift(words: Sequence[Word], seconds: float) -> list[Word]:
     """The same words, so many seconds later."""
     return [Word(w.text, w.start + seconds, w.end + seconds, w.confidence) for w in words]
+
+
+def parted(words: Sequence[Word]) -> list[Word]:
+    """The same words; where two overlap by the width of a frame, both meet in the middle."""
+    edges = [(before.end + word.start) / 2 if word.start < before.end else None for before, word in pairwise(words)]
+    return [Word(w.text, w.start if left is None else left, w.end if right is None else right, w.confidence)
+            for w, left, right in zip(words, [None, *edges], [*edges, None], strict=True)] if words else []

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from asr.checkpoint import Checkpoint
 from asr.confidence import Confidence, Evidence
-from asr.decoder import Clock, Emissions, Session, concatenate, shift, tail
+from asr.decoder import Clock, Emissions, Session, concatenate, parted, shift, tail
 from asr.results import Word
 from asr.tokens import CHARACTERS
 
@@ -18,7 +18,7 @@ class GreedyDecoder:
         self.confidence = Confidence(self.tokens, config.greedy_confidence)
 
     def decode(self, emissions: Emissions) -> list[Word]:
-        return self.spell(emissions)[0]
+        return parted(self.spell(emissions)[0])
 
     def spell(self, emissions: Emissions) -> tuple[list[Word], int]:
         """The words, and the frame after the boundary that ends the last complete one."""
@@ -73,4 +73,7 @@ class GreedySession:
             return list(self.done)
         heads = [{CHARACTERS: part[CHARACTERS]} for part in parts]
         rest = self.decoder.decode(concatenate(heads))
-        return self.done + shift(rest, self.start * self.decoder.clock.seconds_per_frame)
+        return parted(self.done + shift(rest, self.start * self.decoder.clock.seconds_per_frame))
+
+    def finish(self) -> list[Word]:
+        return self.words(None)

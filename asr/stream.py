@@ -166,8 +166,10 @@ class Stream:
             self.second_pass = frames, words
         return self.second_pass[1]
 
-    def _heard_until(self, frame: int) -> list[Word]:
-        """Words that begin before a frame; those right of it belong to the next utterance."""
+    def _first_pass(self, frame: int) -> list[Word]:
+        """Words of the committed pass; at a cut those that begin before it, the others belong to the next utterance."""
+        if self.state.ended:
+            return self.session.finish() if self.activity.any() else []
         end = frame * self.engine.seconds_per_frame
         return [word for word in self.session.words(self.preview) if word.start < end]
 
@@ -175,7 +177,7 @@ class Stream:
         """Close the utterance at a cut; what was heard right of it opens the next one."""
         words: list[Word] = []
         if cut.spoken:
-            words = self._second_pass(cut.frame) if self.two_pass else self._heard_until(cut.frame)
+            words = self._second_pass(cut.frame) if self.two_pass else self._first_pass(cut.frame)
         words = shift(words, self.origin * self.engine.frontend.seconds_per_frame)
         end = min(cut.frame * self.engine.model.config.subsampling, self.heard)
         self.pending = torch.cat([*self.mel, self.pending])[end:]

@@ -131,8 +131,10 @@ def test_committed_emissions_are_those_of_forward_chunked(recognizer, clips, lat
         def accept(self, emissions):
             committed.append(emissions)
 
-        def words(self, preview):
+        def words(self, preview=None):
             return []
+
+        finish = words
 
     stream = recognizer.stream(rate, latency=latency, two_pass=False, rules=EndpointRules(99, 99, 99))
     stream.session = Session()
