@@ -16,7 +16,7 @@ from asr.endpoint import EndpointRules, active
 from asr.errors import HotwordError, RillError
 from asr.greedy import GreedyDecoder
 from asr.hotwords import Hotword
-from asr.latency import Latency
+from asr.latency import PRESETS, Latency
 from asr.lexicon import Spelling
 from asr.model import quantise
 from asr.pronunciation import LetterToSound
@@ -109,6 +109,10 @@ class Engine:
             for i, found in zip(batch, words, strict=True):
                 results[i] = found
         return results
+
+    def recognize_whole(self, mel: Tensor, search: Decoder) -> list[Word]:
+        """One utterance (T, bands) with full context, on the calling thread."""
+        return self.decode(search, self.emissions([mel], PRESETS["offline"])[0]) if len(mel) else []
 
     @torch.inference_mode()
     def emissions(self, utterances: Sequence[Tensor], latency: Latency) -> list[Emissions]:

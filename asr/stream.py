@@ -5,6 +5,8 @@ as a file's; partials come from the latency-controlled pass and a provisional lo
 """
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,8 +16,9 @@ from asr.decoder import Emissions, shift
 from asr.endpoint import Cut, Endpointer, EndpointRules, active
 from asr.engine import Engine, Hotwords
 from asr.hotwords import Hotword
-from asr.latency import PRESETS, Latency
+from asr.latency import Latency
 from asr.results import Final, Partial, Word
+from asr.stability import Stability
 
 Event = Partial | Final
 STEP = 16  # mel frames (160 ms) after which a stream looks for new chunks and endpoints, however its input is cut
@@ -95,25 +98,27 @@ class Stream:
         self.seen = True  # whether the newest step looked at everything that was heard
         self.spoken = False  # whether anything was heard in it, provisionally heard included
         self.preview: Emissions | None = None
-        self.second_pass: tuple[int, list[Word]] | None = None  # frames it covers, what it gave
-        self.shown = ""
+        self.second_pass: tuple[int, Future[list[Word]]] | None = None  # frames it covers, what it gives
+        self.stability = Stability()
+        self.visible: tuple[Word, ...] = ()  # what a partial shows
+        self.shown = ""  # what the last one did
         self.steps = 0
 
     @torch.inference_mode()
     def _hear(self, mel: Tensor, last: bool) -> list[Event]:
         self.pending = torch.cat([self.pending, mel])
         events: list[Event] = []
-        news = len(self.pending) >= STEP
         while len(self.pending) >= STEP:
             step, self.pending = self.pending[:STEP], self.pending[STEP:]
-            cut = self._step(step)
-            if cut:
+            if cut := self._step(step):
                 events += self._end(cut)
+            elif self.seen and self.spoken:
+                self.visible = self.stability.shown(self.session.words(self.preview))
         if last:
             self._step(self.pending, last=True)
             self.pending = self.pending[:0]
             events += self._end(Cut(len(self.activity), True))
-        elif news and self.seen:
+        else:
             events += self._partial()
         return events
 
@@ -147,23 +152,21 @@ class Stream:
         return self.endpointer.decide(activity)
 
     def _partial(self) -> list[Event]:
-        words = self.session.words(self.preview) if self.spoken else []
         start = self.origin * self.engine.frontend.seconds_per_frame
-        partial = Partial(tuple(shift(words, start)), start)
+        partial = Partial(tuple(shift(self.visible, start)), start)
         if partial.text == self.shown:
             return []
         self.shown = partial.text
         return [partial]
 
-    def _second_pass(self, frames: int) -> list[Word]:
-        """Words of the utterance's first `frames` frames with full context; worked out once for each end."""
+    def _second_pass(self, frames: int) -> Future[list[Word]]:
+        """Words of the utterance's first `frames` frames with full context, worked out on another thread so that live
+        text goes on meanwhile; an end that the speaker has talked past is given up."""
         if self.second_pass is None or self.second_pass[0] != frames:
+            if self.second_pass:
+                self.second_pass[1].cancel()
             mel = torch.cat(self.mel)[:frames * self.engine.model.config.subsampling]
-            words: list[Word] = []
-            if len(mel):
-                emissions, = self.engine.emissions([mel], PRESETS["offline"])
-                words = self.engine.decode(self.decoder, emissions)
-            self.second_pass = frames, words
+            self.second_pass = frames, self.engine.workers.submit(self.engine.recognize_whole, mel, self.decoder)
         return self.second_pass[1]
 
     def _first_pass(self, frame: int) -> list[Word]:
@@ -177,7 +180,7 @@ class Stream:
         """Close the utterance at a cut; what was heard right of it opens the next one."""
         words: list[Word] = []
         if cut.spoken:
-            words = self._second_pass(cut.frame) if self.two_pass else self._first_pass(cut.frame)
+            words = self._second_pass(cut.frame).result() if self.two_pass else self._first_pass(cut.frame)
         words = shift(words, self.origin * self.engine.frontend.seconds_per_frame)
         end = min(cut.frame * self.engine.model.config.subsampling, self.heard)
         self.pending = torch.cat([*self.mel, self.pending])[end:]
