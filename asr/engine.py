@@ -24,7 +24,7 @@ from asr.results import Word
 from asr.tokens import CHARACTERS
 
 Hotwords = Sequence[str | Hotword]
-BATCH = 8  # utterances that go through the model together
+BATCH = 4  # utterances that go through the model together
 
 
 class Engine:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.signal
 import torch
 import torchaudio
 from torch import Tensor, nn
@@ -113,13 +112,15 @@ class PCEN(Frontend):
     """The smoother starts at the first frame's energy, so that the first word is not over-amplified."""
 
     def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
+        from scipy.signal import lfilter  # takes most of a second to import, which the other frontends need not wait for
+
         c = self.config
         frames = c.pcen_time_constant * c.sample_rate / c.hop
         smoothing = (np.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
         energy = power.double().cpu().numpy() * 2.0**31  # the scale of 32-bit samples, which the constants are for
         if state is None:
             state = (1 - smoothing) * energy[:1]
-        smooth, state = scipy.signal.lfilter([smoothing], [1, smoothing - 1], energy, axis=0, zi=state)
+        smooth, state = lfilter([smoothing], [1, smoothing - 1], energy, axis=0, zi=state)
         gain = np.exp(-c.pcen_gain * (np.log(c.pcen_floor) + np.log1p(smooth / c.pcen_floor)))
         out = c.pcen_bias**c.pcen_power * np.expm1(c.pcen_power * np.log1p(energy * gain / c.pcen_bias))
         return torch.from_numpy(out).to(power), state

@@ -82,8 +82,8 @@ class Stem(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, T + 2 context, bands), zeros or neighbours at the ends → (B, F, H)."""
-        x = F.relu(self.conv1(mel[:, None]))
-        x = F.relu(self.conv2(x))
+        x = F.relu(self.conv1(mel[:, None]), inplace=True)
+        x = F.relu(self.conv2(x), inplace=True)
         return self.linear(x.transpose(1, 2).flatten(2))
 
     def frames(self, padded: int) -> int:

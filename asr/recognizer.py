@@ -26,7 +26,7 @@ from asr.stream import Event, Stream
 
 __all__ = ["Event", "Recognizer", "Stream", "load"]
 
-GROUPS = (2, 32)  # segments of a file that are sorted by length and batched: in the first group, in the largest
+GROUPS = (2, 16)  # segments of a file that are sorted by length and batched: in the first group, in the largest
 FILE_BLOCK = 10.0  # seconds of a file that are decoded and turned to features at a time
 PAUSE = 0.8  # seconds without a word that part a file's segments, as they part a stream's utterances
 

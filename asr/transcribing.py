@@ -5,6 +5,7 @@
 """
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -30,6 +32,7 @@ from asr.results import Final, Transcript
 if TYPE_CHECKING:
     from asr.recognizer import Recognizer
 
+M_MMAP_THRESHOLD, LARGE = -3, 4 << 20  # of malloc.h; bytes
 GLANCE = 0.5  # seconds between looks at how far the other processes are
 Heard = Callable[[str, float, Sequence[Final]], None]
 
@@ -128,8 +131,15 @@ def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, hea
 done_by_all: Any  # seconds of sound that all worker processes have done; each process has its handle
 
 
+def spare_memory() -> None:
+    """Give the memory of large arrays back at once where the C library is glibc; its threads' heaps would keep it."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+
+
 def _start_worker(threads: int, seconds: Any) -> None:
     global done_by_all
+    spare_memory()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
     import torch
 
@@ -159,6 +169,7 @@ def _work(source: str, options: Options) -> Outcome:
 
 def run(names: Sequence[str], options: Options, format: str, output: Path | None, jobs: int) -> int:
     """`asr transcribe`: how many of the inputs could not be transcribed. Raises RillError where nothing can be done."""
+    spare_memory()
     sources, errors = expand(names)
     formats = writers.FORMATS if format == "all" else (format,)
     if output is None and (len(formats) > 1 or (len(sources) > 1 and format != "txt")):
