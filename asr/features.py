@@ -112,7 +112,7 @@ class PCEN(Frontend):
     """The smoother starts at the first frame's energy, so that the first word is not over-amplified."""
 
     def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
-        from scipy.signal import lfilter  # takes most of a second to import, which the other frontends need not wait for
+        from scipy.signal import lfilter  # takes most of a second, which other frontends need not wait for
 
         c = self.config
         frames = c.pcen_time_constant * c.sample_rate / c.hop
