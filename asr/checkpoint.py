@@ -1,7 +1,7 @@
 """A checkpoint is a folder that anyone can read: JSON for what it is, safetensors for the weights. No pickle, ever.
 
     config.json                 frontend, model, token sets with their priors, decoding defaults, facts of the training
-    model.safetensors           weights in fp16, mean and deviation of the mel bands
+    model.safetensors           weights in fp16; mean and deviation of the mel bands
     lexicon.txt                 word TAB phonemes, optional
     lm.bin                      KenLM binary, optional
     pronunciation.safetensors   letter-to-sound network for words that the lexicon lacks, optional
@@ -139,8 +139,10 @@ def load(name: str | os.PathLike[str] | None = None, device: str = "cpu") -> Che
 def save(path: Path, config: Config, model: AcousticModel) -> None:
     """Write `config.json` and `model.safetensors` (fp16); each file appears whole or not at all."""
     path.mkdir(parents=True, exist_ok=True)
-    half = {key: value.detach().cpu().half().contiguous() for key, value in model.state_dict().items()}
-    save_file(half, path / "model.safetensors.part")
+    weights = {name for name, _ in model.named_parameters()}  # the bands' statistics stay in full precision
+    tensors = {name: (value.half() if name in weights else value).detach().cpu().contiguous()
+               for name, value in model.state_dict().items()}
+    save_file(tensors, path / "model.safetensors.part")
     os.replace(path / "model.safetensors.part", path / "model.safetensors")
     write_config(path / "config.json", config)
 

@@ -11,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from asr import checkpoint, manifest
 from asr.errors import CheckpointError
 from asr.model import AcousticModel, ModelConfig, quantise
 from tests.conftest import SHARED
@@ -356,12 +357,15 @@ def test_unknown_kinds_name_the_choices():
         AcousticModel(ModelConfig(subsampling=5), BANDS, HEADS)
 
 
-@pytest.fixture(scope="module")
-def golden():
-    """A real utterance and its emissions by an independent implementation, with that implementation's weights."""
+@pytest.fixture(scope="module", params=["reference", "shipped"])
+def golden(request):
+    """A real utterance and its emissions by an independent implementation; that implementation's weights, and the
+    shipped checkpoint, which was converted from them."""
     folder = SHARED / "reference"
     if not (folder / "golden.npz").is_file():
         pytest.skip("the reference model is not beside the repository (shared/reference)")
+    if request.param == "shipped":
+        return checkpoint.load("en-small").model, np.load(folder / "golden.npz")
     tokens = json.loads((folder / "config.json").read_text(encoding="utf-8"))["tokens"]
     model = AcousticModel(ModelConfig(), 80, {head: len(symbols) for head, symbols in tokens.items()})
     weights = load_file(folder / "model.safetensors")
@@ -380,6 +384,16 @@ def test_golden_emissions(golden, name, latency):
     if latency:
         for head, values in stream(model, mel, list(range(13, len(mel), 13)), *latency).items():
             np.testing.assert_allclose(values, arrays[f"{name}_{head}"], rtol=0, atol=1e-3)
+
+
+def test_golden_features(golden):
+    """The shipped frontend hears in the reference's recording what the reference's did."""
+    if not (SHARED / "speech" / "index.jsonl").is_file():
+        pytest.skip("the recording is not beside the repository (shared/speech)")
+    arrays = golden[1]
+    utterance = manifest.read(SHARED / "speech" / "index.jsonl")[int(arrays["line"])]
+    got = checkpoint.load("en-small").frontend(torch.from_numpy(manifest.load(utterance)))
+    np.testing.assert_allclose(got, arrays["log_mel"], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
