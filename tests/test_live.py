@@ -181,5 +181,5 @@ def test_same_finals_as_a_stream_alone(tmp_path):
             session.push(sound[start:start + 800], wait=True)
     stream = real.stream(rate)
     alone = stream.accept(sound) + stream.finish()
-    assert events[-1] == alone[-1]
+    assert events[-1].to_dict() == alone[-1].to_dict()  # confidences to rounding
     assert len(events) > len(alone)  # partials on the way
