@@ -11,6 +11,7 @@ import numpy as np
 from asr.tokens import TokenSet
 
 RECENT = 5.0  # seconds in which the cut of an over-long utterance is looked for
+LIKELY = 0.7  # share of the pause after which speech seldom resumes, and the second pass is worth its work
 OPENING = 0.5  # seconds of silence that stay in front of the next utterance, so that its first sound is whole
 
 
@@ -46,9 +47,9 @@ class Endpointer:
         self.opening = round(OPENING / seconds_per_frame)
 
     def likely_end(self, activity: np.ndarray) -> int | None:
-        """The frame before which the utterance will be cut if the silence goes on, once half of it has passed."""
+        """The frame before which the utterance will be cut if the silence goes on, once most of it has passed."""
         spoken = np.flatnonzero(activity)
-        if len(spoken) and len(activity) - 1 - spoken[-1] >= self.pause // 2:
+        if len(spoken) and len(activity) - 1 - spoken[-1] >= LIKELY * self.pause:
             return int(spoken[-1]) + 1 + self.pause // 2
         return None
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -25,7 +26,7 @@ from asr import manifest
 RATE = 16_000
 BLOCK = 2560  # samples: 160 ms
 PAUSE = np.zeros(RATE // 2, dtype=np.float32)
-LIVE_SECONDS = 180
+LIVE_SECONDS = 90
 
 
 def speech(path: str, split: str | None, seconds: float) -> np.ndarray:
@@ -57,12 +58,11 @@ def watch(command: list[str]) -> tuple[float, list[int]]:
     start, sizes = time.perf_counter(), []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            try:
+            with suppress(OSError, IndexError):  # it may end at any moment
                 status = Path(f"/proc/{process.pid}/status").read_text()
                 sizes.append(int(status.split("VmRSS:")[1].split()[0]) // 1024)
-            except (OSError, IndexError):
-                pass
-            time.sleep(0.5)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with status {process.returncode}.")
     return time.perf_counter() - start, sizes
