@@ -79,7 +79,7 @@ def test_a_signal_makes_the_last_words_final(tmp_path):
     while line := process.stdout.readline():
         last = json.loads(line)
     assert process.wait(10) == 0
-    assert last["type"] == "final" and len(last["words"]) >= 2
+    assert last["type"] == "final" and len(last["words"]) >= 3
     assert (tmp_path / "a.txt").read_text().strip() == last["text"]
 
 
