@@ -4,6 +4,7 @@
     model.safetensors           weights in fp16; mean and deviation of the mel bands
     lexicon.txt                 word TAB phonemes, optional
     lm.bin                      KenLM binary, optional
+    neural_lm.safetensors       LSTM language model that judges final text once more, optional
     pronunciation.safetensors   letter-to-sound network for words that the lexicon lacks, optional
     MODEL_CARD.md               data, licences, accuracy, limits
 """
@@ -29,6 +30,7 @@ from asr.tokens import CHARACTERS, TokenSet
 
 FORMAT = 1
 DEFAULT = "en-small"
+OPTIONAL = ("lexicon.txt", "lm.bin", "neural_lm.safetensors", "pronunciation.safetensors")
 LARGEST = 1e9  # of any number in a config; NaN and infinity are not below it
 T = TypeVar("T")
 
@@ -43,6 +45,8 @@ class DecodingConfig:
     beam: int = 100
     beam_tokens: int = 12
     beam_threshold: float = 40.0
+    nbest: int = 50  # sentences of an utterance that the neural language model judges, where there is one,
+    neural_weight: float = 0.5  # and its share of lm_weight; the rest is the n-gram's
     hotword_bonus: float = 8.0
     # What a CTC spike's time says of a word's: seconds to add to its first token's start and its last token's end.
     start_offset: float = 0.0
@@ -54,6 +58,8 @@ class DecodingConfig:
     def __post_init__(self) -> None:
         if self.lm_weight <= 0:
             raise ValueError("lm_weight must be greater than 0")
+        if not 0 <= self.neural_weight <= 1:
+            raise ValueError("neural_weight must lie in [0, 1]")
 
 
 @dataclass(frozen=True)

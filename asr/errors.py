@@ -23,3 +23,15 @@ class HotwordError(RillError):
 
 class DeviceError(RillError):
     """A microphone or another sound device that cannot be opened or was lost."""
+
+
+class RecipeError(RillError):
+    """A training recipe with a key or a value that cannot be used."""
+
+
+class TrainingError(RillError):
+    """A training run that cannot start or go on."""
+
+
+class LanguageModelError(RillError):
+    """Text, settings or programs from which no language model can be made."""

@@ -75,6 +75,10 @@ class Frontend(nn.Module):
         """(samples,) → (mel frames, bands); the whole signal at once."""
         return self.extract(samples, None)[0]
 
+    def batch(self, samples: Tensor) -> Tensor:
+        """(B, samples) → (B, mel frames, bands), for utterances padded to one length."""
+        return torch.stack([self(each) for each in samples])
+
     def extract(self, samples: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
         """Frames of these samples, and the compression's state after them."""
         if samples.numel() < self.config.n_fft:
@@ -90,6 +94,9 @@ class Frontend(nn.Module):
 
 
 class LogMel(Frontend):
+    def batch(self, samples: Tensor) -> Tensor:
+        return torch.log(self.mel(samples).transpose(1, 2) + self.config.log_floor)
+
     def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
         return torch.log(power + self.config.log_floor), state
 

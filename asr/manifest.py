@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from asr.audio import SAMPLE_RATE, read_blocks, to_mono
 from asr.errors import AudioError, ManifestError
 
+NAMES = ("index.jsonl", "manifest.jsonl")  # of a folder's manifest
+
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
@@ -39,12 +41,18 @@ class Utterance:
     split: str | None = None
 
 
-def read(manifest: Path, split: str | None = None) -> list[Utterance]:
-    """The manifest's utterances in order; with `split`, only those that carry its name.
+def read(manifest: Path, split: str | None = None, texts: bool = True) -> list[Utterance]:
+    """The utterances, in order, of a manifest, or of a folder with an index.jsonl or manifest.jsonl; with `split`, only
+    those that carry its name. `texts`: each line must have one.
 
     Raises ManifestError, naming the file, the line and what is wrong with it, audio files that are not there included.
     """
     manifest = Path(manifest)
+    if manifest.is_dir():
+        found = [manifest / name for name in NAMES if (manifest / name).is_file()]
+        if not found:
+            raise ManifestError(f"{manifest} holds neither {' nor '.join(NAMES)}: give the manifest itself.")
+        manifest = found[0]
     try:
         lines = manifest.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -54,7 +62,7 @@ def read(manifest: Path, split: str | None = None) -> list[Utterance]:
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                utterances.append(_utterance(json.loads(line), manifest.parent))
+                utterances.append(_utterance(json.loads(line), manifest.parent, texts))
                 if not exists(utterances[-1].path):
                     raise ValueError(f"there is no audio file {utterances[-1].path}")
         except ValueError as error:  # json.JSONDecodeError is one
@@ -119,20 +127,20 @@ def _decode(path: Path) -> NDArray[np.float32]:
     return np.concatenate(list(read_blocks(path)))
 
 
-def _utterance(entry: Any, folder: Path) -> Utterance:
+def _utterance(entry: Any, folder: Path, texts: bool) -> Utterance:
     """One line's entry; raises ValueError that says what is missing or wrong."""
     if not isinstance(entry, dict):
         raise ValueError("it is not a JSON object")
     name = entry.get("file") or entry.get("audio") or entry.get("audio_filepath")
     if not isinstance(name, str):
         raise ValueError('the path is missing: "file", "audio" or "audio_filepath"')
-    if not isinstance(entry.get("text"), str):
+    if texts and not isinstance(entry.get("text"), str):
         raise ValueError('"text" is missing')
     start, samples = _position(entry, "start", "offset"), _position(entry, "samples", "duration")
     if samples == 0:
         raise ValueError("the utterance has no length")
     labels = (None if entry.get(key) is None else str(entry[key]) for key in ("speaker", "corpus", "split"))
-    return Utterance(folder / name, start or 0, samples, entry["text"], *labels)
+    return Utterance(folder / name, start or 0, samples, entry.get("text", ""), *labels)
 
 
 def _position(entry: dict[str, Any], in_samples: str, in_seconds: str) -> int | None:

@@ -18,9 +18,10 @@ Shapes: B utterances, T mel frames, F frames (⌈T / subsampling⌉), H hidden u
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,7 @@ KERNEL = 3
 
 Emissions = dict[str, Tensor]  # head → log-probabilities (…, F, V), natural logarithm
 RNNState = tuple[Tensor, ...]  # (h,) or, for the LSTM, (h, c); each (1, B, H)
+Tap = Callable[[int, Tensor], None]  # is shown each layer's number and its output (B, F, H)
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,6 @@ class Stem(nn.Module):
         x = F.relu(self.conv2(x), inplace=True)
         return self.linear(x.transpose(1, 2).flatten(2))
 
-    def frames(self, padded: int) -> int:
-        """How many frames `padded` mel frames, context included, make."""
-        return max(0, (padded - 2 * self.context - 1) // self.subsampling + 1)
-
 
 class LatencyControlledLayer(nn.Module):
     """`x + proj([forward RNN, backward RNN](LayerNorm(x)))`."""
@@ -100,24 +98,26 @@ class LatencyControlledLayer(nn.Module):
         self.forward_rnn = CELLS[cell](hidden, hidden, batch_first=True)
         self.backward_rnn = CELLS[cell](hidden, hidden, batch_first=True)
         self.proj = nn.Linear(2 * hidden, hidden)
+        self.dropout = nn.Dropout(0.0)  # training sets its rate
 
     def merge(self, x: Tensor, forward: Tensor, normed: Tensor, lengths: Tensor | None) -> Tensor:
         backward = reverse(run_rnn(self.backward_rnn, reverse(normed, lengths))[0], lengths)
-        return x + self.proj(torch.cat([forward, backward], dim=-1))
+        return x + self.dropout(self.proj(torch.cat([forward, backward], dim=-1)))
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """Full context: (B, F, H) → (B, F, H)."""
         normed = self.norm(x)
         return self.merge(x, run_rnn(self.forward_rnn, normed)[0], normed, lengths)
 
-    def step(self, x: Tensor, state: RNNState | None, commit: int) -> tuple[Tensor, RNNState]:
-        """One window: (B, commit + look-ahead, H), all of it real frames; the state after the committed frames."""
+    def step(self, x: Tensor, state: RNNState | None, commit: int, lengths: Tensor | None = None
+             ) -> tuple[Tensor, RNNState]:
+        """One window: (B, commit + look-ahead, H), of it `lengths` real frames; the state after `commit` frames."""
         normed = self.norm(x)
         forward, state = run_rnn(self.forward_rnn, normed[:, :commit], state)
         if x.shape[1] > commit:
             ahead, _ = run_rnn(self.forward_rnn, normed[:, commit:], state)
             forward = torch.cat([forward, ahead], dim=1)
-        return self.merge(x, forward, normed, None), state
+        return self.merge(x, forward, normed, lengths), state
 
     def windows(self, x: Tensor, valid: Tensor, chunk: int) -> Tensor:
         """All windows at once: (B, K, chunk + look-ahead, H), `valid` (B, K) real frames in each."""
@@ -145,16 +145,142 @@ class StreamState:
 
     mel: Tensor  # (waiting mel frames, bands), normalised, context included
     frames: Tensor  # (1, waiting frames, H)
-    rnn: list[RNNState] | None = None
+    rnn: list[RNNState]  # of each layer
     committed: int = 0  # frames given out so far
     ended: bool = False
 
+    def ready(self, chunk: int, look_ahead: int) -> bool:
+        """Whether the next chunk can be committed."""
+        waiting = self.frames.shape[1]
+        return waiting >= chunk + look_ahead or (self.ended and waiting > 0)
 
-class AcousticModel(nn.Module):
-    """`heads` maps each token set's name to its number of tokens."""
 
+class StemPass(Protocol):
+    """Normalised mel frames (B, T + 2 context, bands) → (B, F, H), however it is computed."""
+
+    context: int
+
+    def __call__(self, mel: Tensor) -> Tensor: ...
+
+
+class StreamingModel(ABC):
+    """What is the same whatever computes the stem and the layers; see the top of this module for the three ways."""
+
+    config: ModelConfig
+    stem: StemPass
     mel_mean: Tensor
     mel_std: Tensor
+
+    @abstractmethod
+    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> tuple[Emissions, Tensor | None]:
+        """Full context. `mel` (B, T, bands), T ≥ 1; `lengths` (B,) in mel frames, None where all are T long.
+
+        Returns emissions (B, F, V) of every head, and their lengths in frames.
+        """
+
+    @abstractmethod
+    def forward_chunked(self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int
+                        ) -> tuple[Emissions, Tensor | None]:
+        """Latency-controlled, with shapes as `forward`. A chunk as long as the batch is full context."""
+
+    @abstractmethod
+    def advance(self, window: Tensor, states: Sequence[RNNState] | None, commit: int, lengths: Tensor | None = None
+                ) -> tuple[Emissions, list[RNNState]]:
+        """Run a window (B, commit + look-ahead, H) of stem frames through all layers from the given states.
+
+        `lengths` (B,) are the real frames of each window, None where all are. Returns emissions (B, commit +
+        look-ahead, V), exact for the committed frames and provisional for the others, and the states after the
+        committed frames.
+        """
+
+    def frame_lengths(self, lengths: Tensor) -> Tensor:
+        return (lengths + self.config.subsampling - 1) // self.config.subsampling
+
+    def normalise(self, mel: Tensor) -> Tensor:
+        return (mel - self.mel_mean) / self.mel_std
+
+    def embed(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
+        """(B, T, bands) → the stem's (B, F, H); frames behind an utterance's length are the zeros the stem expects."""
+        x = self.normalise(mel)
+        if lengths is not None:
+            x = x.masked_fill(torch.arange(mel.shape[1], device=mel.device)[:, None] >= lengths[:, None, None], 0.0)
+        context = self.stem.context
+        return self.stem(F.pad(x, (0, 0, context, context)))
+
+    def stream_state(self) -> StreamState:
+        """The state before an utterance's first mel frame."""
+        like, config = self.mel_mean, self.config
+        parts = 2 if config.cell == "lstm" else 1
+        zeros = [tuple(like.new_zeros(1, 1, config.hidden) for _ in range(parts)) for _ in range(config.layers)]
+        return StreamState(like.new_zeros(self.stem.context, len(like)), like.new_zeros(1, 0, config.hidden), zeros)
+
+    def push(self, state: StreamState, mel: Tensor, last: bool = False) -> None:
+        """Hand over new mel frames (n, bands); `last` says that the utterance ends with them."""
+        self.push_all([state], [mel], [last])
+
+    def push_all(self, states: Sequence[StreamState], mels: Sequence[Tensor], lasts: Sequence[bool]) -> None:
+        """`push` for several streams; those with equally many new frames go through the stem together."""
+        subsampling, context = self.config.subsampling, self.stem.context
+        groups: dict[int, list[StreamState]] = {}
+        for state, mel, last in zip(states, mels, lasts, strict=True):
+            after = mel.new_zeros(context if last else 0, mel.shape[1])
+            state.mel = torch.cat([state.mel, self.normalise(mel), after])
+            state.ended |= last
+            count = max(0, (len(state.mel) - 2 * context - 1) // subsampling + 1)
+            if count:
+                groups.setdefault(count, []).append(state)
+        for count, group in groups.items():
+            used = (count - 1) * subsampling + 2 * context + 1
+            new = self.stem(torch.stack([state.mel[:used] for state in group]))
+            for state, frames in zip(group, new.split(1), strict=True):
+                state.frames = torch.cat([state.frames, frames], dim=1)
+                state.mel = state.mel[count * subsampling:].clone()
+
+    def step(self, state: StreamState, chunk: int, look_ahead: int) -> tuple[Emissions, Emissions] | None:
+        """Commit the next chunk, or return None where its look-ahead has not been heard yet.
+
+        Returns emissions (chunk, V), and the provisional ones (look-ahead, V) that came with them.
+        After the last mel frame chunk and look-ahead are cut at the utterance's end; call until None.
+        """
+        if not state.ready(chunk, look_ahead):
+            return None
+        waiting = state.frames.shape[1]
+        commit = min(chunk, waiting)
+        emissions, = self.run_all([state], [commit], [min(chunk + look_ahead, waiting)])
+        return ({name: values[:commit] for name, values in emissions.items()},
+                {name: values[commit:] for name, values in emissions.items()})
+
+    def preview(self, state: StreamState) -> Emissions:
+        """Provisional emissions (waiting frames, V) of at least one waiting frame, as if the utterance ended here; the
+        state stays as it is."""
+        return self.run_all([state], [0], [state.frames.shape[1]])[0]
+
+    def run_all(self, states: Sequence[StreamState], commits: Sequence[int], widths: Sequence[int]) -> list[Emissions]:
+        """The first `width` waiting frames of several streams as one batch, `commit` of them for good (0: a preview).
+
+        All streams that commit do so for equally many frames, but where an utterance ends. Returns emissions
+        (width, V) of each.
+        """
+        width = max(widths)
+        boundary = max(commits) or width
+        lengths = None if min(widths) == width else torch.tensor(widths, device=self.mel_mean.device)
+        windows = nn.utils.rnn.pad_sequence([state.frames[0, :n] for state, n in zip(states, widths, strict=True)],
+                                            batch_first=True)
+        layers = zip(*(state.rnn for state in states), strict=True)
+        before = [tuple(torch.cat(parts, dim=1) for parts in zip(*layer, strict=True)) for layer in layers]
+        emissions, after = self.advance(windows, before, boundary, lengths)
+        for i, (state, commit) in enumerate(zip(states, commits, strict=True)):
+            if commit:
+                state.rnn = [tuple(part[:, i:i + 1].clone() for part in layer) for layer in after]
+                state.frames = state.frames[:, commit:].clone()
+                state.committed += commit
+        return [{name: values[i, :n] for name, values in emissions.items()} for i, n in enumerate(widths)]
+
+
+class AcousticModel(nn.Module, StreamingModel):
+    """`heads` maps each token set's name to its number of tokens."""
+
+    stem: Stem
 
     def __init__(self, config: ModelConfig, bands: int, heads: Mapping[str, int]) -> None:
         super().__init__()
@@ -179,34 +305,19 @@ class AcousticModel(nn.Module):
         x = self.norm(x)
         return {name: head(x).log_softmax(dim=-1) for name, head in self.heads.items()}
 
-    def frame_lengths(self, lengths: Tensor) -> Tensor:
-        return (lengths + self.config.subsampling - 1) // self.config.subsampling
-
-    def normalise(self, mel: Tensor) -> Tensor:
-        return (mel - self.mel_mean) / self.mel_std
-
-    def embed(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
-        """(B, T, bands) → the stem's (B, F, H); frames behind an utterance's length are the zeros the stem expects."""
-        x = self.normalise(mel)
-        if lengths is not None:
-            x = x.masked_fill(torch.arange(mel.shape[1], device=mel.device)[:, None] >= lengths[:, None, None], 0.0)
-        context = self.stem.context
-        return self.stem(F.pad(x, (0, 0, context, context)))
-
-    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> tuple[Emissions, Tensor | None]:
-        """Full context. `mel` (B, T, bands), T ≥ 1; `lengths` (B,) in mel frames, None where all are T long.
-
-        Returns emissions (B, F, V) of every head, and their lengths in frames.
-        """
+    def forward(self, mel: Tensor, lengths: Tensor | None = None, tap: Tap | None = None
+                ) -> tuple[Emissions, Tensor | None]:
+        """As the base says; `tap` is shown every layer's output, here and in `forward_chunked`."""
         x = self.embed(mel, lengths)
         frames = None if lengths is None else self.frame_lengths(lengths)
-        for layer in self.encoder():
+        for index, layer in enumerate(self.encoder()):
             x = layer(x, frames)
+            if tap:
+                tap(index, x)
         return self.emissions(x), frames
 
-    def forward_chunked(self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int
+    def forward_chunked(self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int, tap: Tap | None = None
                         ) -> tuple[Emissions, Tensor | None]:
-        """Latency-controlled, with shapes as `forward`. A chunk as long as the batch is full context."""
         x = self.embed(mel, lengths)
         total = x.shape[1]
         chunk = min(chunk, total)
@@ -217,60 +328,19 @@ class AcousticModel(nn.Module):
         valid = (ends[:, None] - starts).clamp(min=0, max=chunk + look_ahead)
         padded = F.pad(x, (0, 0, 0, count * chunk + look_ahead - total))
         windows = padded.unfold(1, chunk + look_ahead, chunk).transpose(2, 3)  # (B, K, chunk + look-ahead, H)
-        for layer in self.encoder():
+        x = windows
+        for index, layer in enumerate(self.encoder()):
             windows = layer.windows(windows, valid, chunk)
-        return self.emissions(windows[:, :, :chunk].flatten(1, 2)[:, :total]), frames
+            x = windows[:, :, :chunk].flatten(1, 2)[:, :total]
+            if tap:
+                tap(index, x)
+        return self.emissions(x), frames
 
-    def stream_state(self) -> StreamState:
-        """The state before an utterance's first mel frame."""
-        like = self.mel_mean
-        return StreamState(like.new_zeros(self.stem.context, len(like)), like.new_zeros(1, 0, self.config.hidden))
-
-    def push(self, state: StreamState, mel: Tensor, last: bool = False) -> None:
-        """Hand over new mel frames (n, bands); `last` says that the utterance ends with them."""
-        parts = [state.mel, self.normalise(mel)]
-        if last:
-            parts.append(mel.new_zeros(self.stem.context, mel.shape[1]))
-            state.ended = True
-        state.mel = torch.cat(parts)
-        count = self.stem.frames(len(state.mel))
-        if count:
-            used = (count - 1) * self.stem.subsampling + 2 * self.stem.context + 1
-            state.frames = torch.cat([state.frames, self.stem(state.mel[None, :used])], dim=1)
-            state.mel = state.mel[count * self.stem.subsampling:].clone()
-
-    def step(self, state: StreamState, chunk: int, look_ahead: int) -> tuple[Emissions, Emissions] | None:
-        """Commit the next chunk, or return None where its look-ahead has not been heard yet.
-
-        Returns emissions (chunk, V), and the provisional ones (look-ahead, V) that came with them.
-        After the last mel frame chunk and look-ahead are cut at the utterance's end; call until None.
-        """
-        waiting = state.frames.shape[1]
-        if not waiting or (waiting < chunk + look_ahead and not state.ended):
-            return None
-        commit = min(chunk, waiting)
-        emissions, state.rnn = self.advance(state.frames[:, :chunk + look_ahead], state.rnn, commit)
-        state.frames = state.frames[:, commit:].clone()
-        state.committed += commit
-        return ({name: values[0, :commit] for name, values in emissions.items()},
-                {name: values[0, commit:] for name, values in emissions.items()})
-
-    def preview(self, state: StreamState) -> Emissions:
-        """Provisional emissions (waiting frames, V) of at least one waiting frame, as if the utterance ended here; the
-        state stays as it is."""
-        emissions, _ = self.advance(state.frames, state.rnn, state.frames.shape[1])
-        return {name: values[0] for name, values in emissions.items()}
-
-    def advance(self, window: Tensor, states: Sequence[RNNState] | None, commit: int
+    def advance(self, window: Tensor, states: Sequence[RNNState] | None, commit: int, lengths: Tensor | None = None
                 ) -> tuple[Emissions, list[RNNState]]:
-        """Run a window (B, commit + look-ahead, H) of stem frames through all layers from the given states.
-
-        Returns emissions (B, commit + look-ahead, V), exact for the committed frames and provisional for the others,
-        and the states after the committed frames.
-        """
         after = []
         for index, layer in enumerate(self.encoder()):
-            window, state = layer.step(window, states[index] if states else None, commit)
+            window, state = layer.step(window, states[index] if states else None, commit, lengths)
             after.append(state)
         return self.emissions(window), after
 

@@ -119,3 +119,10 @@ def test_config_is_honoured():
 def test_an_unknown_frontend_names_the_choices():
     with pytest.raises(ValueError, match=r"'fbank'.*log_mel, mfcc, pcen"):
         build(FrontendConfig(kind="fbank"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_its_utterances(kind: str) -> None:
+    samples = torch.from_numpy(np.stack([SOUND, 0.5 * SOUND[::-1]]))
+    expected = torch.stack([FRONTENDS[kind](each) for each in samples])
+    torch.testing.assert_close(FRONTENDS[kind].batch(samples), expected, rtol=1e-5, atol=1e-5)
