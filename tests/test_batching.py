@@ -1,0 +1,185 @@
+"""Streams that share batches say what they say alone; the threads that run batches lose nothing and stay alive."""
+import asyncio
+import copy
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from asr import batching
+from asr.batching import Batcher, Pool, drive, similar
+from asr.results import Final
+
+RATE = 16_000
+
+
+def everything(waiting: list) -> list[int]:
+    return list(range(len(waiting)))
+
+
+@pytest.fixture
+def gated():
+    """A pool whose batches wait for a gate, and the batches so far."""
+    gate, batches = threading.Event(), []
+
+    def work(batch):
+        gate.wait(10)
+        batches.append(batch)
+        if "bad" in batch:
+            raise ValueError("bad")
+        return [question.upper() for question in batch]
+
+    pool = Pool("test", 1, work, everything)
+    yield pool, gate, batches
+    gate.set()
+    pool.close()
+
+
+def begun(pool):
+    """When the first question is being worked on, so that the next ones must wait."""
+    until = time.monotonic() + 10
+    while pool.waiting and time.monotonic() < until:
+        time.sleep(0.001)
+
+
+def test_what_waits_is_answered_together(gated):
+    pool, gate, batches = gated
+    first = pool.ask("a")
+    begun(pool)
+    others = [pool.ask(letter) for letter in "bcd"]
+    assert pool.waiting == 3
+    gate.set()
+    assert [first.result(10), *(other.result(10) for other in others)] == list("ABCD")
+    assert batches == [["a"], ["b", "c", "d"]]
+
+
+def test_a_failing_batch_fails_alone(gated):
+    pool, gate, _ = gated
+    first = pool.ask("a")
+    begun(pool)
+    failing = [pool.ask("bad"), pool.ask("b")]
+    gate.set()
+    assert first.result(10) == "A"
+    for one in failing:
+        with pytest.raises(ValueError, match="bad"):
+            one.result(10)
+    assert pool.ask("c").result(10) == "C"
+
+
+def test_what_was_given_up_is_not_worked_on(gated):
+    pool, gate, batches = gated
+    first = pool.ask("a")
+    begun(pool)
+    given_up, kept = pool.ask("b"), pool.ask("c")
+    assert given_up.cancel() and not first.cancel()
+    gate.set()
+    assert kept.result(10) == "C"
+    assert batches == [["a"], ["c"]]
+    with pytest.raises(CancelledError):
+        given_up.result(0)
+
+
+def test_closing_answers_everything_first(gated):
+    pool, gate, _ = gated
+    asked = [pool.ask(letter) for letter in "abcdef"]
+    gate.set()
+    pool.close()
+    assert [one.result(0) for one in asked] == list("ABCDEF")
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.ask("g")
+
+
+def test_the_first_question_waits_a_moment_for_others():
+    batches = []
+    pool = Pool("test", 1, lambda batch: batches.append(batch) or batch, everything, gather=1.0)
+    asked = [pool.ask(letter) for letter in "abc"]
+    assert [one.result(10) for one in asked] == list("abc")
+    assert batches == [["a", "b", "c"]]
+    assert pool.delay > 0
+    pool.close()
+
+
+def test_second_passes_are_batched_with_others_of_about_their_length():
+    waiting = [(torch.zeros(n, 2), None) for n in (100, 300, 90, 160, 170, 60, 61, 62, 63)]
+    assert similar(waiting) == [0, 2, 3, 5]
+    assert len(similar(waiting)) == batching.MOST_PASSES
+    assert similar(waiting[1:]) == [0]
+
+
+@pytest.fixture(scope="module")
+def shared(recognizer):
+    """A recognizer whose streams share batches; the spied sizes of its batches of turns."""
+    served = copy.copy(recognizer)
+    served.work = batcher = Batcher(served, threads=1)
+    sizes = []
+    batcher.turns.on_batch = lambda size, seconds, delay: sizes.append(size)
+    yield served, sizes
+    batcher.close()
+
+
+def events(stream, samples):
+    found = [event for block in np.split(samples, range(1600, len(samples), 1600)) for event in stream.accept(block)]
+    return found + stream.finish()
+
+
+def finals(found) -> list[tuple[str, float, float]]:
+    return [(word.text, word.start, word.end) for event in found if isinstance(event, Final) for word in event.words]
+
+
+@pytest.fixture(scope="module")
+def spoken(clips):
+    """Four sentences of different lengths, each followed by a pause that ends it."""
+    names = ("commonvoice-2", "commonvoice-4", "kathleen-0", "kathleen-1")
+    chosen = [clip for clip in clips if clip.path.stem in names]
+    return [np.concatenate([clip.samples, np.zeros(RATE, np.float32)]) for clip in chosen]
+
+
+@pytest.fixture(scope="module")
+def alone(recognizer, spoken):
+    return [finals(events(recognizer.stream(), samples)) for samples in spoken]
+
+
+def test_threads_that_share_batches_say_what_they_say_alone(shared, spoken, alone):
+    served, sizes = shared
+    sizes.clear()
+    with ThreadPoolExecutor(len(spoken)) as threads:
+        got = list(threads.map(lambda samples: finals(events(served.stream(), samples)), spoken))
+    assert got == alone and all(got)
+    assert max(sizes) == len(spoken)
+
+
+def test_coroutines_that_share_batches_say_what_they_say_alone(shared, spoken, alone):
+    served, sizes = shared
+    sizes.clear()
+
+    async def speak(samples):
+        stream, found = served.stream(), []
+        for block in np.split(samples, range(4000, len(samples), 4000)):
+            found += await drive(stream.accepting(block))
+        return finals(found + await drive(stream.finishing()))
+
+    async def all_of_them():
+        return await asyncio.gather(*(speak(samples) for samples in spoken))
+
+    assert asyncio.run(all_of_them()) == alone
+    assert max(sizes) == len(spoken)
+
+
+def test_under_load_looks_thin_out_and_finals_stay(shared, spoken, alone, monkeypatch):
+    """Utterances end at the same frame, whatever is left out, and what is left out is most."""
+    served, _ = shared
+    looks = []
+    turn = served.work.turn
+    monkeypatch.setattr(served.work, "turn", lambda asked: looks.append(asked.look) or turn(asked))
+    counts = []
+    for lag in (0.0, 10.0):
+        monkeypatch.setattr(Batcher, "delay", lag)
+        looks.clear()
+        assert finals(events(served.stream(), spoken[1])) == alone[1]
+        counts.append((sum(looks), len(looks)))
+    assert served.work.preview_every == batching.FEWEST_PREVIEWS
+    (all_looks, steps), (few, same) = counts
+    assert all_looks == steps == same and few < 0.5 * steps
