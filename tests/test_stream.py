@@ -61,7 +61,7 @@ def two_events(recognizer, two):
 
 def test_an_utterance_grows_and_becomes_final(two_events):
     partials = [event.text for event in two_events if isinstance(event, Partial)]
-    assert all(partials) and all(a != b for a, b in pairwise(partials))
+    assert partials[0] and all(a != b for a, b in pairwise(partials))  # one may take back all that was shown
     assert isinstance(two_events[0], Partial) and isinstance(two_events[-1], Final)
     assert len(partials) > 10
     kinds = [type(event) for event in two_events]
@@ -233,13 +233,20 @@ def sizes(stream) -> dict[str, int]:
             "mel": stream.state.mel.numel(), "storage": stream.pending.untyped_storage().nbytes() // 4}
 
 
-def test_work_and_memory_per_second_are_constant(recognizer, clips):
+def test_work_and_memory_per_second_are_constant(recognizer, clips, monkeypatch):
     """One clip and a pause, over and over: each round runs as many frames through the model as the one before."""
     samples = np.concatenate([clips[5].samples, silence(2 + (-len(clips[5].samples) % 2560 + 2560 * 4) / RATE)])
     samples = samples[:len(samples) // 2560 * 2560]
     run, rounds, largest = [], [], []
-    rnn = recognizer.model.layers[0].forward_rnn
-    hook = rnn.register_forward_hook(lambda _, args, out: run.append(args[0].shape[1]))
+
+    def counted(way):
+        def call(frames, *rest):
+            run.append(frames.shape[1])
+            return way(frames, *rest)
+        return call
+
+    for name in ("advance", "forward"):
+        monkeypatch.setattr(recognizer.model, name, counted(getattr(recognizer.model, name)))
     stream = recognizer.stream()
     for _ in range(5):
         found, most = [], {}
@@ -249,7 +256,6 @@ def test_work_and_memory_per_second_are_constant(recognizer, clips):
         rounds.append((sum(run), len(finals(found))))
         largest.append(most)
         run.clear()
-    hook.remove()
     assert all(count == 1 for _, count in rounds)
     assert max(work for work, _ in rounds[1:]) <= 1.05 * min(work for work, _ in rounds[1:])
     for name in largest[0]:
@@ -285,7 +291,7 @@ def test_a_lower_latency_commits_earlier(recognizer, sentence):
 def test_hot_words_act_from_the_next_utterance_on(recognizer, two):
     samples, (first, second) = two
     plain = [recognizer.decode_utterance(clip.samples).text for clip in (first, second)]
-    hot = ["knight:8", "they're:16"]  # they sound like night and there
+    hot = ["knight:8", "they're:12"]  # they sound like night and there
     assert plain == ["no one seemed to have thought about it that night", "there was nothing on the rock"]
     stream = sparse(recognizer.stream())
     events = stream.accept(samples[:2 * RATE])
