@@ -3,10 +3,14 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
+from asr import remote
 from asr.errors import RillError
 
 STDIN = "-"
@@ -19,22 +23,35 @@ SUFFIXES = {
 
 def expand(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Files, folders (with all below them), patterns (`*`, `?`, `[…]`, `**`) and `-` → paths, each once, and a sentence
-    for every name that gave none. A file that does not exist is a path: opening it says what is wrong.
+    for every name that gave none. A file that does not exist is a path: opening it says what is wrong. All of it may
+    also be in an object store: see `remote`.
 
-    Raises RillError where standard input is not the only source.
+    Raises RillError where standard input is not the only source, or a store does not answer.
     """
     if STDIN in names and len(names) > 1:
         raise RillError("'-' (standard input) stands alone: transcribe the other files by themselves.")
     paths: dict[str, str] = {}  # absolute path → as named
     errors = []
     for name in names:
-        found = list(_recordings(name))
+        found = remote.find(name, SUFFIXES) if remote.is_remote(name) else list(_recordings(name))
         if not found:
             what = "holds no sound or video files" if os.path.isdir(name) else "matches no file"
             errors.append(f"{name}: {what}; check the path.")
         for path in found:
-            paths.setdefault(os.path.abspath(path), path)
+            paths.setdefault(absolute(path), path)
     return list(paths.values()), errors
+
+
+def absolute(path: str) -> str:
+    """The same from any working directory, and for each file one name."""
+    return path if path == STDIN or remote.is_remote(path) else os.path.abspath(path)
+
+
+def opened(path: str) -> AbstractContextManager[Any]:
+    """What `audio.read_blocks` reads of it. Raises AudioError where a store does not give it."""
+    if remote.is_remote(path):
+        return remote.opened(path)
+    return nullcontext(sys.stdin.buffer if path == STDIN else path)
 
 
 def _recordings(name: str) -> Iterator[str]:

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 from asr import audio, writers
 from asr.audio import AudioWarning
 from asr.errors import RillError
-from asr.inputs import STDIN, expand, output_names
+from asr.inputs import STDIN, expand, opened, output_names
 from asr.latency import PRESETS, Latency
 from asr.numerals import numerals
 from asr.progress import AudioProgress
+from asr.remote import is_remote
 from asr.results import Final, Transcript
 
 if TYPE_CHECKING:
@@ -47,12 +48,14 @@ class Options:
     lm: bool = True
     device: str = "auto"
     numerals: bool = False
+    engine: str = "auto"
     int8: bool = False
 
     def load(self) -> Recognizer:
         from asr.recognizer import load
 
-        return load(self.checkpoint, hotwords=self.hotwords, lm=self.lm, device=self.device, int8=self.int8)
+        return load(self.checkpoint, hotwords=self.hotwords, lm=self.lm, device=self.device, engine=self.engine,
+                    int8=self.int8)
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,13 @@ def _transcribe(recognizer: Recognizer, source: str, options: Options, heard: He
     segments: list[Final] = []
     seconds = 0.0
     try:
-        file = sys.stdin.buffer if source == STDIN else source
-        for now, new in recognizer.transcribe_parts(file, latency=options.latency):
-            if options.numerals:
-                new = [replace(segment, words=numerals(segment.words)) for segment in new]
-            segments += new
-            heard(source, now - seconds, new)
-            seconds = now
+        with opened(source) as file:
+            for now, new in recognizer.transcribe_parts(file, latency=options.latency):
+                if options.numerals:
+                    new = [replace(segment, words=numerals(segment.words)) for segment in new]
+                segments += new
+                heard(source, now - seconds, new)
+                seconds = now
     except OSError:  # from what `heard` writes to, a closed pipe or a full disk: this ends all the work
         raise
     except RillError as error:
@@ -153,13 +156,17 @@ def _load(options: Options) -> Recognizer:
 
 
 def _work(source: str, options: Options) -> Outcome:
-    """One source in a worker process. The model loads here, not at the start, so that its errors reach the caller."""
-    recognizer = _load(options)
-
     def heard(source: str, seconds: float, segments: Sequence[Final]) -> None:
         with done_by_all.get_lock():
             done_by_all.value += seconds
 
+    return transcribe_file(source, options, heard)
+
+
+def transcribe_file(source: str, options: Options, heard: Heard = lambda source, seconds, segments: None) -> Outcome:
+    """One source in a worker process, warnings included. The model stays; it loads at the first source, not at the
+    worker's start, so that its errors reach the caller."""
+    recognizer = _load(options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", AudioWarning)
@@ -175,7 +182,7 @@ def run(names: Sequence[str], options: Options, format: str, output: Path | None
     if output is None and (len(formats) > 1 or (len(sources) > 1 and format != "txt")):
         raise RillError("Standard output takes one transcript, or several as txt: name a folder with --output.")
     for error in errors:
-        _complain(error)
+        complain(error)
     failed, finished, seconds = len(errors), 0, 0.0
     at_once = output is None and format == "txt" and len(sources) == 1
     places = output_names(sources)
@@ -193,7 +200,7 @@ def run(names: Sequence[str], options: Options, format: str, output: Path | None
             finished += 1
             if outcome.transcript is None:
                 failed += 1
-                _complain(outcome.error)
+                complain(outcome.error)
             elif output:
                 place = output / places[outcome.source]
                 for suffix in formats:
@@ -214,7 +221,7 @@ def _in_turn(outcomes: Iterator[Outcome], sources: Sequence[str]) -> Iterator[Ou
         yield early.pop(source)
 
 
-def _complain(sentence: str) -> None:
+def complain(sentence: str) -> None:
     print(f"asr: {sentence}", file=sys.stderr, flush=True)
 
 
@@ -223,7 +230,7 @@ def _total(sources: Sequence[str]) -> float | None:
     total = 0.0
     for source in sources:
         try:
-            seconds = None if source == STDIN else audio.duration(source)
+            seconds = None if source == STDIN or is_remote(source) else audio.duration(source)
         except RillError:
             seconds = 0.0  # it will be complained about in its turn
         if seconds is None:

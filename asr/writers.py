@@ -153,13 +153,17 @@ def render(transcript: Transcript, format: str) -> str:
 
 
 def write(transcript: Transcript, path: str | Path) -> None:
-    """Write the transcript in the format of the path's suffix; makes the folder if it is missing.
+    """`put` the transcript in the format of the path's suffix; raises RillError for a suffix not in `FORMATS`."""
+    put(render(transcript, Path(path).suffix[1:].lower()), path)
+
+
+def put(text: str, path: str | Path) -> None:
+    """Write a file; makes its folder if it is missing.
 
     A file of that name is replaced at once: a reader, or a crash, finds the old text or the new one, never half.
-    Raises RillError for a suffix not in `FORMATS`, OSError where the file cannot be written.
+    Raises OSError where the file cannot be written.
     """
     path = Path(path)
-    text = render(transcript, path.suffix[1:].lower())
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
