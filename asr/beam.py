@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
-from flashlight.lib.text.decoder import LM, CriterionType, LexiconDecoder, LexiconDecoderOptions, Trie
+from flashlight.lib.text.decoder import LM, CriterionType, DecodeResult, LexiconDecoder, LexiconDecoderOptions, Trie
 from flashlight.lib.text.decoder.kenlm import KenLM
 from flashlight.lib.text.dictionary import Dictionary
 
@@ -20,6 +20,9 @@ from asr.decoder import Clock, Emissions, Session, parted, shift
 from asr.errors import CheckpointError, HotwordError
 from asr.hotwords import Hotword, HotwordLM, PhraseAutomaton
 from asr.lexicon import UNKNOWN, Lexicon, Spelling, build_trie
+from asr.neural_lm import FILE as NEURAL
+from asr.neural_lm import NeuralLM
+from asr.rescoring import Neural, Rescorer
 from asr.results import Word
 from asr.tokens import CHARACTERS, PHONEMES, TokenSet
 
@@ -30,7 +33,10 @@ Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last 
 
 
 class LanguageModel:
-    """A checkpoint's lexicon and n-gram model, loaded once, whatever hot words come later."""
+    """A checkpoint's lexicon and n-gram model, loaded once, whatever hot words come later; and its neural model, if it
+    has one."""
+
+    neural: Neural | None = None
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         tokens = checkpoint.config.tokens
@@ -48,6 +54,8 @@ class LanguageModel:
             raise CheckpointError(f"{model_path} is not a KenLM binary: copy it again ({error}).") from error
         empty = self.ngram.start(False)
         self.unigrams = [self.ngram.score(empty, i)[1] for i in range(len(self.lexicon.words))]
+        if path := checkpoint.optional(NEURAL):
+            self.neural = NeuralLM.load(path)
 
     @cached_property
     def trie(self) -> Trie:
@@ -55,12 +63,12 @@ class LanguageModel:
         return build_trie(self.lexicon, self.unigrams, {})
 
     def scores(self, words: Sequence[int]) -> list[float]:
-        """log10 probability of each word index after those before it."""
+        """log10 probability of each word index after those before it, and of the sentence's end."""
         state, scores = self.ngram.start(False), []
         for word in words:
             state, score = self.ngram.score(state, word)
             scores.append(score)
-        return scores
+        return [*scores, self.ngram.finish(state)[1]]
 
 
 class BeamDecoder:
@@ -98,6 +106,10 @@ class BeamDecoder:
                 first[number] = ((spellings or {})[word], max(score + share, first.get(number, ([], -99.0))[1]))
         self.automaton = PhraseAutomaton(phrases) if phrases else None
         self.trie = build_trie(lexicon, language_model.unigrams, first) if first else language_model.trie
+        self.rescorer = None
+        if language_model.neural and config.neural_weight:
+            self.rescorer = Rescorer(language_model, language_model.neural, self.words, config.lm_weight,
+                                     config.neural_weight)
 
     def search(self, beam: int) -> Search:
         """A search of its own over the shared tree and models."""
@@ -110,13 +122,31 @@ class BeamDecoder:
         return Search(LexiconDecoder(options, self.trie, model, self.tokens.boundary_index, self.tokens.blank_index, -1,
                                      [], False), model, self.divided)
 
-    def decode(self, emissions: Emissions, beam: int | None = None) -> list[Word]:
+    def decode(self, emissions: Emissions) -> list[Word]:
         scores = emissions[self.head]
         if not len(scores):
             return []
-        search = self.search(beam or self.config.beam)
+        search = self.search(self.config.beam)
         search.accept(scores)
-        return parted(self.read(*search.finish(), scores, {})[0])
+        return self.final(search, scores, {})
+
+    def preview(self, emissions: np.ndarray) -> list[Word]:
+        """Words of emissions (F, V) that are soon replaced."""
+        if not len(emissions):
+            return []
+        search = self.search(PREVIEW_BEAM)
+        search.accept(emissions)
+        path, = search.finish()
+        return self.read(path.words, path.tokens, emissions, {})[0]
+
+    def final(self, search: Search, emissions: np.ndarray, known: Known) -> list[Word]:
+        """Words of a search that has heard all its emissions, after the neural model's judgement if there is one."""
+        best = search.finish(self.config.nbest if self.rescorer else 1)
+        if self.rescorer and len(best) > 1:
+            sentences = [[label for label in path.words if label >= 0] for path in best]
+            scores = self.rescorer.scores(sentences, [path.score for path in best])
+            best = [best[int(np.argmax(scores))]]
+        return parted(self.read(best[0].words, best[0].tokens, emissions, known)[0])
 
     def read(self, labels: Sequence[int], path: Sequence[int], emissions: np.ndarray,
              known: Known) -> tuple[list[Word], int]:
@@ -131,7 +161,7 @@ class BeamDecoder:
         for start, end in zip([0, *ends], ends, strict=False):
             inside = start + np.flatnonzero(spoken[start:end])
             spans.append((labels[end], int(inside[0]), int(inside[-1])))
-        scores = [*self.language_model.scores([label for label, _, _ in spans]), 0.0]
+        scores = [*self.language_model.scores([label for label, _, _ in spans])[:-1], 0.0]
         words = []
         for i, (label, first, last) in enumerate(spans):
             key = label, first, last, scores[i], scores[i + 1]
@@ -162,10 +192,10 @@ class Search:
         path = self.decoder.get_best_hypothesis(0)
         return path.words, path.tokens
 
-    def finish(self) -> tuple[Sequence[int], Sequence[int]]:
+    def finish(self, n: int = 1) -> list[DecodeResult]:
+        """The best complete paths, best first, at most `n`; no two have the same words: the search merges them."""
         self.decoder.decode_end()
-        path = max(self.decoder.get_all_final_hypothesis(), key=lambda hypothesis: hypothesis.score)
-        return path.words, path.tokens
+        return sorted(self.decoder.get_all_final_hypothesis(), key=lambda path: -path.score)[:n]
 
 
 class BeamSession:
@@ -187,11 +217,11 @@ class BeamSession:
         if len(self.heard.frames):
             words, frame = self.decoder.read(*self.search.best(), self.heard.frames, self.known)
         rest = [self.heard.frames[frame:]] + ([preview[self.decoder.head]] if preview is not None else [])
-        last = self.decoder.decode({self.decoder.head: np.concatenate(rest)}, PREVIEW_BEAM)
+        last = self.decoder.preview(np.concatenate(rest))
         return parted(words + shift(last, frame * self.decoder.clock.seconds_per_frame))
 
     def finish(self) -> list[Word]:
-        return parted(self.decoder.read(*self.search.finish(), self.heard.frames, self.known)[0])
+        return self.decoder.final(self.search, self.heard.frames, self.known)
 
 
 class FrameBuffer:

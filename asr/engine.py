@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,34 +19,70 @@ from asr.greedy import GreedyDecoder
 from asr.hotwords import Hotword
 from asr.latency import PRESETS, Latency
 from asr.lexicon import Spelling
-from asr.model import quantise
+from asr.model import AcousticModel, StreamingModel, quantise
 from asr.pronunciation import LetterToSound
 from asr.results import Word
 from asr.tokens import CHARACTERS
+from asr.turns import Heard, Turn, take
 
 Hotwords = Sequence[str | Hotword]
 BATCH = 4  # utterances that go through the model together
+CPU_ENGINE = "torch"  # what "auto" chooses on the CPU
+
+
+class Work(Protocol):
+    """Who runs the model for live streams; `batching` is the other one."""
+
+    @property
+    def preview_every(self) -> int:
+        """Steps from one provisional pass of a stream to the next, at least."""
+
+    def turn(self, turn: Turn) -> Future[Heard]: ...
+
+    def second_pass(self, mel: Tensor, search: Decoder) -> Future[list[Word]]:
+        """Words of an utterance of mel frames (T, bands) with full context."""
+
+
+class Alone:
+    """Turns at once, on the thread of whoever asks; second passes beside them."""
+
+    preview_every = 1
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def turn(self, turn: Turn) -> Future[Heard]:
+        done: Future[Heard] = Future()
+        done.set_result(take(self.engine.model, [turn])[0])
+        return done
+
+    def second_pass(self, mel: Tensor, search: Decoder) -> Future[list[Word]]:
+        return self.engine.workers.submit(lambda: self.engine.recognize_whole([mel], [search])[0])
 
 
 class Engine:
     """Model, language model and settings: shared by any number of streams, and never changed by them.
 
     `latency` is that of its streams, `hotwords` are those of all its work; without `lm` text comes from the characters
-    alone. `int8` computes with 8-bit weights (`model.quantise`). Raises CheckpointError and HotwordError.
+    alone. `engine` computes the model: "torch", or "onnx" for ONNX Runtime (CPU only; `onnx_model`); "auto" chooses.
+    `int8` computes with 8-bit weights (`model.quantise`, `OnnxModel`). `work` runs the model for live streams. Raises
+    CheckpointError and HotwordError.
     """
 
     def __init__(self, name: str | os.PathLike[str] | None = None, *,
                  latency: str | tuple[int, int] | Latency = "balanced", hotwords: Hotwords = (), lm: bool = True,
-                 device: str = "auto", int8: bool = False, rules: EndpointRules | None = None) -> None:
+                 device: str = "auto", engine: str = "auto", int8: bool = False,
+                 rules: EndpointRules | None = None) -> None:
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() and not int8 else "cpu"
+            device = "cuda" if torch.cuda.is_available() and engine != "onnx" and not int8 else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise RillError("There is no CUDA GPU that PyTorch can use: choose the device 'cpu' or 'auto'.")
+        if engine == "auto":
+            engine = CPU_ENGINE if device == "cpu" else "torch"
         self.checkpoint = checkpoint.load(name, device)
         self.device = torch.device(device)
-        if int8:
-            quantise(self.checkpoint.model)
-        self.frontend, self.model = self.checkpoint.frontend, self.checkpoint.model
+        self.frontend = self.checkpoint.frontend
+        self.model = _model(self.checkpoint.model, engine, device, int8)
         self.latency = Latency.parse(latency)
         self.rules = rules or EndpointRules()
         self.language_model = LanguageModel(self.checkpoint) if lm else None
@@ -53,6 +90,7 @@ class Engine:
         # PyTorch's threads, each on a batch of its own: inside one batch they would wait for each other at every step.
         threads = 1 if self.device.type == "cuda" else torch.get_num_threads()
         self.workers = ThreadPoolExecutor(threads, "recognize", initializer=torch.set_num_threads, initargs=(1,))
+        self.work: Work = Alone(self)
         self._decoders = lru_cache(maxsize=8)(self._build_decoder)
         self.hotwords = self.parse_hotwords(hotwords)
         self.decoder(self.hotwords)
@@ -110,9 +148,10 @@ class Engine:
                 results[i] = found
         return results
 
-    def recognize_whole(self, mel: Tensor, search: Decoder) -> list[Word]:
-        """One utterance (T, bands) with full context, on the calling thread."""
-        return self.decode(search, self.emissions([mel], PRESETS["offline"])[0]) if len(mel) else []
+    def recognize_whole(self, utterances: Sequence[Tensor], searches: Sequence[Decoder]) -> list[list[Word]]:
+        """Utterances (T, bands), T ≥ 1, as one batch with full context, on the calling thread."""
+        emissions = self.emissions(utterances, PRESETS["offline"])
+        return [self.decode(search, each) for search, each in zip(searches, emissions, strict=True)]
 
     @torch.inference_mode()
     def emissions(self, utterances: Sequence[Tensor], latency: Latency) -> list[Emissions]:
@@ -123,7 +162,7 @@ class Engine:
         if latency.live:
             out, _ = self.model.forward_chunked(batch, None if same else lengths, latency.chunk, latency.look_ahead)
         else:
-            out, _ = self.model(batch, None if same else lengths)
+            out, _ = self.model.forward(batch, None if same else lengths)
         frames = self.model.frame_lengths(lengths).tolist()
         arrays = {name: values.cpu().numpy() for name, values in out.items()}
         return [{name: values[i, :n] for name, values in arrays.items()} for i, n in enumerate(frames)]
@@ -132,3 +171,21 @@ class Engine:
         """Words of an utterance; none where the model heard nothing, whatever priors and language model prefer."""
         tokens = self.checkpoint.config.tokens[self.head]
         return search.decode(emissions) if active(emissions[self.head], tokens).any() else []
+
+
+def _model(model: AcousticModel, engine: str, device: str, int8: bool) -> StreamingModel:
+    """What computes the checkpoint's model."""
+    if engine == "onnx":
+        if device != "cpu":
+            raise RillError("ONNX Runtime computes on the CPU here: choose the device 'cpu', or the engine 'torch'.")
+        try:
+            from asr.onnx_model import OnnxModel
+        except ModuleNotFoundError as error:
+            raise RillError("The engine 'onnx' needs packages that are not there: pip install 'rill-asr[onnx]', or "
+                            "choose the engine 'torch'.") from error
+        return OnnxModel(model, int8)
+    if engine != "torch":
+        raise RillError(f"There is no engine '{engine}': choose auto, torch or onnx.")
+    if int8:
+        quantise(model)
+    return model

@@ -5,7 +5,9 @@ as a file's; partials come from the latency-controlled pass and a provisional lo
 """
 from __future__ import annotations
 
+from collections.abc import Generator
 from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,16 +21,31 @@ from asr.hotwords import Hotword
 from asr.latency import Latency
 from asr.results import Final, Partial, Word
 from asr.stability import Stability
+from asr.turns import Turn
 
+T = TypeVar("T")
 Event = Partial | Final
+Steps = Generator[Future[Any], Any, T]  # work that waits for one future after another, and is sent its result
 STEP = 16  # mel frames (160 ms) after which a stream looks for new chunks and endpoints, however its input is cut
+
+
+def run(steps: Steps[T]) -> T:
+    """Wait for each future, on the calling thread."""
+    result = None
+    while True:
+        try:
+            future = steps.send(result)
+        except StopIteration as end:
+            return end.value
+        result = future.result()
 
 
 class Stream:
     """One speaker, live. Feed it with `accept`, end it with `finish`; both return events in order of time.
 
     Events do not depend on how the samples are cut, except that a partial comes at most once a call. Work and memory
-    are bounded by the longest utterance, so a stream can last for days.
+    are bounded by the longest utterance, so a stream can last for days. `accepting` and `finishing` are the same as
+    steps for whoever waits otherwise; those of one call must end before the next call.
     """
 
     def __init__(self, engine: Engine, sample_rate: float, latency: Latency, hotwords: tuple[Hotword, ...],
@@ -71,16 +88,24 @@ class Stream:
 
     def accept(self, samples: np.ndarray) -> list[Event]:
         """Any number of samples, (n,) or (n, channels), of any common dtype. Raises AudioError, and stays usable."""
-        if self.finished:
-            raise RuntimeError("This stream is finished: ask the recognizer for a new one.")
-        return self._hear(self.features.accept(self.resampler.push(audio.to_mono(samples))), last=False)
+        return run(self.accepting(samples))
 
     def finish(self) -> list[Event]:
         """The end of the sound: everything that was heard becomes final. A second call returns nothing."""
+        return run(self.finishing())
+
+    def accepting(self, samples: np.ndarray) -> Steps[list[Event]]:
+        """`accept` in steps."""
+        if self.finished:
+            raise RuntimeError("This stream is finished: ask the recognizer for a new one.")
+        return (yield from self._hear(self.features.accept(self.resampler.push(audio.to_mono(samples))), last=False))
+
+    def finishing(self) -> Steps[list[Event]]:
+        """`finish` in steps."""
         if self.finished:
             return []
         self.finished = True
-        return self._hear(self.features.accept(self.resampler.flush()), last=True)
+        return (yield from self._hear(self.features.accept(self.resampler.flush()), last=True))
 
     @property
     def seconds(self) -> float:
@@ -94,7 +119,7 @@ class Stream:
         self.state = self.engine.model.stream_state()
         self.decoder = self._decoder  # hot words that change now act from the next utterance on
         self.session = self.decoder.session()
-        self.activity = np.zeros(0, dtype=bool)  # of committed frames
+        self.activity = self.known = np.zeros(0, dtype=bool)  # of committed frames; of all that were seen last
         self.seen = True  # whether the newest step looked at everything that was heard
         self.spoken = False  # whether anything was heard in it, provisionally heard included
         self.preview: Emissions | None = None
@@ -104,52 +129,46 @@ class Stream:
         self.shown = ""  # what the last one did
         self.steps = 0
 
-    @torch.inference_mode()
-    def _hear(self, mel: Tensor, last: bool) -> list[Event]:
+    def _hear(self, mel: Tensor, last: bool) -> Steps[list[Event]]:
         self.pending = torch.cat([self.pending, mel])
         events: list[Event] = []
         while len(self.pending) >= STEP:
             step, self.pending = self.pending[:STEP], self.pending[STEP:]
-            if cut := self._step(step):
-                events += self._end(cut)
+            if cut := (yield from self._step(step)):
+                events += yield from self._end(cut)
             elif self.seen and self.spoken:
                 self.visible = self.stability.shown(self.session.words(self.preview))
         if last:
-            self._step(self.pending, last=True)
+            yield from self._step(self.pending, last=True)
             self.pending = self.pending[:0]
-            events += self._end(Cut(len(self.activity), True))
+            events += yield from self._end(Cut(len(self.activity), True))
         else:
             events += self._partial()
         return events
 
-    def _step(self, mel: Tensor, last: bool = False) -> Cut | None:
+    def _step(self, mel: Tensor, last: bool = False) -> Steps[Cut | None]:
         """Hear a few more mel frames: commit the chunks that are ready, look at the rest, look for an endpoint."""
-        model = self.engine.model
         self.mel.append(mel)
         self.heard += len(mel)
         self.steps += 1
-        model.push(self.state, mel.to(self.engine.device), last)
-        self.preview = None
-        while (step := model.step(self.state, self._latency.chunk, self._latency.look_ahead)) is not None:
-            emissions, self.preview = _arrays(step[0]), _arrays(step[1])
+        regular = self.steps % max(self.preview_every, self.engine.work.preview_every) == 0
+        frames = self.heard // self.engine.model.config.subsampling
+        look = regular or self.endpointer.could_end(self.known, frames)
+        heard = yield self.engine.work.turn(Turn(self.state, mel, self._latency, last, look))
+        for emissions in heard.committed:
             self.session.accept(emissions)
             self.activity = np.concatenate([self.activity, active(emissions[self.engine.head], self.tokens)])
-        if last:
+        self.preview = heard.provisional
+        self.seen = heard.complete and (regular or bool(heard.committed))
+        if last or not heard.complete:
             return None
-        waiting = self.state.frames.shape[1]
-        self.seen = self.preview is not None and len(self.preview[self.engine.head]) == waiting
-        if not self.seen:
-            if self.steps % self.preview_every:
-                return None
-            self.seen = True
-            self.preview = _arrays(model.preview(self.state)) if waiting else None
-        if self.preview is None:
-            return self.endpointer.decide(self.activity)
-        activity = np.concatenate([self.activity, active(self.preview[self.engine.head], self.tokens)])
-        self.spoken = bool(activity.any())
-        if self.two_pass and (end := self.endpointer.likely_end(activity)):
+        self.known = self.activity
+        if self.preview is not None:
+            self.known = np.concatenate([self.activity, active(self.preview[self.engine.head], self.tokens)])
+        self.spoken = bool(self.known.any())
+        if self.two_pass and (end := self.endpointer.likely_end(self.known)):
             self._second_pass(end)
-        return self.endpointer.decide(activity)
+        return self.endpointer.decide(self.known)
 
     def _partial(self) -> list[Event]:
         start = self.origin * self.engine.frontend.seconds_per_frame
@@ -166,7 +185,7 @@ class Stream:
             if self.second_pass:
                 self.second_pass[1].cancel()
             mel = torch.cat(self.mel)[:frames * self.engine.model.config.subsampling]
-            self.second_pass = frames, self.engine.workers.submit(self.engine.recognize_whole, mel, self.decoder)
+            self.second_pass = frames, self.engine.work.second_pass(mel, self.decoder)
         return self.second_pass[1]
 
     def _first_pass(self, frame: int) -> list[Word]:
@@ -176,18 +195,14 @@ class Stream:
         end = frame * self.engine.seconds_per_frame
         return [word for word in self.session.words(self.preview) if word.start < end]
 
-    def _end(self, cut: Cut) -> list[Event]:
+    def _end(self, cut: Cut) -> Steps[list[Event]]:
         """Close the utterance at a cut; what was heard right of it opens the next one."""
         words: list[Word] = []
-        if cut.spoken:
-            words = self._second_pass(cut.frame).result() if self.two_pass else self._first_pass(cut.frame)
+        if cut.spoken and cut.frame:
+            words = (yield self._second_pass(cut.frame)) if self.two_pass else self._first_pass(cut.frame)
         words = shift(words, self.origin * self.engine.frontend.seconds_per_frame)
         end = min(cut.frame * self.engine.model.config.subsampling, self.heard)
         self.pending = torch.cat([*self.mel, self.pending])[end:]
         self.origin += end
         self._begin()
         return [Final.of(words)] if words else []
-
-
-def _arrays(emissions: dict[str, Tensor]) -> Emissions:
-    return {name: values.cpu().numpy() for name, values in emissions.items()}

@@ -1,13 +1,15 @@
 """Decoding settings and confidence weights of a checkpoint, found on transcribed utterances that it was not trained on.
 
-First the language model's weight, the score of a word and the scale of the label priors, by coordinate search for the
-least word error rate, averaged over corpora. Then the weights of both confidences, of beam search and greedy text, by
-logistic regression over right and wrong words. The model runs once; its emissions are kept and decoded many times.
+First the language model's weight, the score of a word, the scale of the label priors and, where there is one, the share
+of the neural language model, by coordinate search for the least word error rate, averaged over corpora. Then the
+weights of both confidences, of beam search and greedy text, by logistic regression over right and wrong words. The
+model runs once; its emissions are kept and decoded many times.
 """
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +20,7 @@ from rich import box
 from rich.table import Table
 
 from asr import checkpoint as checkpoints
-from asr.beam import BeamDecoder
+from asr.beam import BeamDecoder, LanguageModel
 from asr.calibrate import Calibration, Sample, calibrate
 from asr.checkpoint import DecodingConfig
 from asr.decoder import Decoder
@@ -29,11 +31,14 @@ from asr.greedy import GreedyDecoder
 from asr.latency import PRESETS
 from asr.manifest import Utterance, by_corpus, load, of_split
 from asr.recognizer import Recognizer
+from asr.rescoring import Neural
 from asr.scoring import score, spoken
 from asr.text import has_digits
 
 STEPS = {"lm_weight": 0.4, "word_score": 0.4, "prior_scale": 0.1}  # of the search; natural logarithms, and α
-LEAST = {"lm_weight": 0.1, "word_score": -np.inf, "prior_scale": 0.0}
+NEURAL_STEPS = {"neural_weight": 0.2}  # where there is a neural language model
+LEAST = {"lm_weight": 0.1, "word_score": -np.inf, "prior_scale": 0.0, "neural_weight": 0.0}
+MOST = {"neural_weight": 1.0}
 HALVINGS = 2  # of the steps, once none of them helps
 
 Say = Callable[[str], None]
@@ -62,12 +67,13 @@ def hear(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
     return samples
 
 
-def beam_decoder(recognizer: Recognizer, settings: DecodingConfig) -> BeamDecoder:
-    """A decoder of these settings over the recogniser's language model and prefix tree."""
+def beam_decoder(recognizer: Recognizer, settings: DecodingConfig,
+                 language_model: LanguageModel | None = None) -> BeamDecoder:
+    """A decoder of these settings over the recogniser's language model and prefix tree, or another like it."""
     checkpoint = recognizer.checkpoint
-    assert recognizer.language_model
-    checkpoint = replace(checkpoint, config=replace(checkpoint.config, decoding=settings))
-    return BeamDecoder(checkpoint, recognizer.language_model)
+    chosen = language_model or recognizer.language_model
+    assert chosen
+    return BeamDecoder(replace(checkpoint, config=replace(checkpoint.config, decoding=settings)), chosen)
 
 
 def word_error_rates(recognizer: Recognizer, decoder: Decoder, samples: Sequence[Sample]) -> dict[str, float]:
@@ -79,16 +85,31 @@ def word_error_rates(recognizer: Recognizer, decoder: Decoder, samples: Sequence
     return {corpus: score(*zip(*members, strict=True)).wer for corpus, members in pairs.items()}
 
 
-def coordinate_search(start: DecodingConfig, loss: Callable[[DecodingConfig], float]) -> DecodingConfig:
-    """The settings of `STEPS` moved one at a time as long as the loss falls, then by half steps."""
+class Remembered:
+    """A neural language model that is asked about most sentences many times."""
+
+    def __init__(self, model: Neural) -> None:
+        self.model = model
+        self.known: dict[tuple[str, ...], list[float]] = {}
+
+    def score(self, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
+        asked = [tuple(sentence) for sentence in sentences]
+        new = [sentence for sentence in dict.fromkeys(asked) if sentence not in self.known]
+        self.known.update(zip(new, self.model.score(new) if new else [], strict=True))
+        return [self.known[sentence] for sentence in asked]
+
+
+def coordinate_search(start: DecodingConfig, loss: Callable[[DecodingConfig], float],
+                      steps: Mapping[str, float] = STEPS) -> DecodingConfig:
+    """The settings of `steps` moved one at a time as long as the loss falls, then by half steps."""
     best = start
     for halving in range(HALVINGS + 1):
         before = None
         while before != best:
             before = best
-            for name, step in STEPS.items():
+            for name, step in steps.items():
                 for move in (step / 2**halving, -step / 2**halving):
-                    while (value := round(getattr(best, name) + move, 3)) >= LEAST[name]:
+                    while LEAST[name] <= (value := round(getattr(best, name) + move, 3)) <= MOST.get(name, np.inf):
                         candidate = replace(best, **{name: value})
                         if loss(candidate) >= loss(best):
                             break
@@ -110,16 +131,20 @@ def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
     table = Table("", "old", "new", box=box.MARKDOWN)
     new = old
     if recognizer.language_model:
+        language_model, steps = copy(recognizer.language_model), STEPS
+        if language_model.neural:
+            language_model.neural, steps = Remembered(language_model.neural), STEPS | NEURAL_STEPS
+
         @cache
         def rates(settings: DecodingConfig) -> dict[str, float]:
-            found = word_error_rates(recognizer, beam_decoder(recognizer, settings), samples)
-            say(", ".join(f"{name} {getattr(settings, name):g}" for name in STEPS)
+            found = word_error_rates(recognizer, beam_decoder(recognizer, settings, language_model), samples)
+            say(", ".join(f"{name} {getattr(settings, name):g}" for name in steps)
                 + f": WER {100 * float(np.mean(list(found.values()))):.2f} %")
             return found
 
         start = replace(old, lm_confidence=())  # no word depends on them, and they may be for other features
-        found = coordinate_search(start, lambda settings: float(np.mean(list(rates(settings).values()))))
-        for name in STEPS:
+        found = coordinate_search(start, lambda settings: float(np.mean(list(rates(settings).values()))), steps)
+        for name in steps:
             table.add_row(name, f"{getattr(old, name):g}", f"{getattr(found, name):g}")
         for corpus, rate in rates(start).items():
             table.add_row(f"WER % {corpus}", f"{100 * rate:.2f}", f"{100 * rates(found)[corpus]:.2f}")

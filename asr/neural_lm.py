@@ -1,0 +1,105 @@
+"""An LSTM language model over words, which judges whole sentences (Mikolov et al. 2010; Sundermeyer et al. 2012).
+
+The frequent words share one softmax and the rare ones sit behind it in clusters (adaptive softmax, Grave et al. 2017,
+arXiv 1609.04309). The same tables turn words to vectors at the input (Press & Wolf 2017; Baevski & Auli 2019), so that
+a vocabulary of 100 000 words takes a few million weights. Training is in `asr.neural_training`.
+"""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asr.errors import CheckpointError
+
+FILE = "neural_lm.safetensors"
+END, UNKNOWN = 0, 1  # word numbers: the end of a sentence, which is also before its first word; any other word
+CLUSTERS = (24, 5)  # the softmax of the frequent words holds 1/24 of all words, the first cluster those up to 1/5
+
+
+class NeuralLM(nn.Module):
+    """A sentence's words → their probabilities. `words`, most frequent first, are stored in the file with the sizes."""
+
+    def __init__(self, words: Sequence[str], embedding: int = 256, hidden: int = 640, layers: int = 1) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"words": list(words), "embedding": embedding, "hidden": hidden, "layers": layers}
+        self.index = {word: number for number, word in enumerate(words, UNKNOWN + 1)}
+        size = len(words) + UNKNOWN + 1
+        self.rnn = nn.LSTM(embedding, hidden, layers, batch_first=True)
+        self.project = nn.Linear(hidden, embedding)
+        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(embedding, size, [max(i, size // n) for i, n in
+                                                                       enumerate(CLUSTERS, 1)])
+
+    def numbers(self, sentence: Sequence[str]) -> list[int]:
+        """Of a sentence's words, and of its end."""
+        return [*(self.index.get(word, UNKNOWN) for word in sentence), END]
+
+    def embed(self, words: Tensor) -> Tensor:
+        """Word numbers (…) → vectors (…, E): the rows by which the softmax tells the words apart."""
+        bounds = self.softmax.cutoffs
+        clusters: Any = self.softmax.tail
+        vectors = F.embedding(words.clamp(max=bounds[0] - 1), self.softmax.head.weight)
+        for (first, last), (narrow, wide) in zip(pairwise(bounds), clusters, strict=True):
+            inside = (words >= first) & (words < last)
+            vectors[inside] = (F.embedding(words[inside] - first, wide.weight) @ narrow.weight).to(vectors.dtype)
+        return vectors * vectors.shape[-1] ** 0.5
+
+    def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
+        """Sentences (B, T) of word numbers, each `lengths` long with its END → natural-log probabilities of all their
+        words, one sentence after the other, (sum of lengths,)."""
+        before = torch.cat([torch.full_like(words[:, :1], END), words[:, :-1]], dim=1)
+        hidden, _ = self.rnn(self.embed(before))
+        real = torch.arange(words.shape[1], device=words.device) < lengths[:, None]
+        return self.softmax(self.project(hidden[real]), words[real]).output.float()
+
+    @torch.inference_mode()
+    def score(self, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Natural-log probability of each word of each sentence, and of its end; nan for unknown words."""
+        numbers = [self.numbers(sentence) for sentence in sentences]
+        row = [0] * len(numbers)  # of each sentence's words so far: n-best sentences share most of their beginnings
+        newest, state = [END], None
+        hidden: list[Tensor] = []
+        targets: list[int] = []
+        places: list[list[int]] = [[] for _ in numbers]  # of each sentence's words among the targets
+        for t in range(max(map(len, numbers))):
+            out, state = self.rnn(self.embed(torch.tensor(newest))[:, None], state)
+            rows: dict[tuple[int, int], int] = {}  # row before, word → row
+            for i, sentence in enumerate(numbers):
+                if t < len(sentence):
+                    row[i] = rows.setdefault((row[i], sentence[t]), len(rows))
+                    places[i].append(len(targets) + row[i])
+            before, newest = [parent for parent, _ in rows], [word for _, word in rows]
+            hidden.append(out[before, 0])
+            targets += newest
+            state = state[0][:, before], state[1][:, before]
+        said = torch.tensor(targets)
+        scores = self.softmax(self.project(torch.cat(hidden)), said).output.masked_fill(said == UNKNOWN, float("nan"))
+        return [scores[each].tolist() for each in places]
+
+    def save(self, path: Path) -> None:
+        """Half-precision weights, with words and sizes as metadata; the file appears whole or not at all."""
+        tensors = {name: tensor.detach().half().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, path.with_suffix(".part"), {"config": json.dumps(self.config)})
+        os.replace(path.with_suffix(".part"), path)
+
+    @classmethod
+    def load(cls, path: Path) -> NeuralLM:
+        """Read what `save` wrote. Raises CheckpointError if the file is missing, broken or of another shape."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                model = cls(**json.loads((file.metadata() or {})["config"]))
+                model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path} is not a usable neural language model ({reason:.200}): "
+                                  "copy the checkpoint again or train it anew.") from error
+        return model.eval().requires_grad_(False)

@@ -1,0 +1,44 @@
+"""The second judgement of final text: of the sentences that the search liked best, the best by an LSTM language model.
+
+The search can ask an n-gram only, which sees two words back; an LSTM sees the whole sentence, but costs too much to be
+asked about every path. So it is asked about the n best sentences (n-best rescoring, Mikolov et al. 2010, "Recurrent
+neural network based language model"), and its logarithms are mixed with the n-gram's.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class NGram(Protocol):
+    def scores(self, words: Sequence[int]) -> list[float]:
+        """log10 probability of each word index after those before it, and of the sentence's end."""
+
+
+class Neural(Protocol):
+    def score(self, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Natural-log probability of each word of each sentence, and of its end; nan for unknown words."""
+
+
+class Rescorer:
+    """Gives the neural model `share` of the say that the n-gram model has, at the same weight in the whole.
+
+    `words[i]` is the word of index i. Words that the neural model does not know, as some hot words are, keep the
+    n-gram's score; the bonuses of hot words stay as they are.
+    """
+
+    def __init__(self, ngram: NGram, neural: Neural, words: Sequence[str], lm_weight: float,
+                 share: float) -> None:
+        self.ngram, self.neural, self.words = ngram, neural, words
+        self.weight = lm_weight * share
+
+    def scores(self, sentences: Sequence[Sequence[int]], searched: Sequence[float]) -> list[float]:
+        """New scores (natural log) of sentences of word indices, from those of the search."""
+        judged = self.neural.score([[self.words[word] for word in sentence] for sentence in sentences])
+        return [score + self.weight * self._gain(self.ngram.scores(sentence), neural)
+                for sentence, score, neural in zip(sentences, searched, judged, strict=True)]
+
+    def _gain(self, ngram: Sequence[float], neural: Sequence[float]) -> float:
+        """How much likelier a sentence is to the neural model, log10."""
+        return sum(new / math.log(10) - old for new, old in zip(neural, ngram, strict=True) if not math.isnan(new))
