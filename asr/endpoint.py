@@ -65,6 +65,17 @@ class Endpointer:
             return Cut(self._longest_silence(activity), True)
         return None
 
+    def could_end(self, activity: np.ndarray, heard: int) -> bool:
+        """Whether something could follow from `heard` frames, of which `activity` (F,) of the first ones is known.
+
+        A stream that saves provisional passes must look then, so that its utterances end where they always do. At the
+        worst the others are silent, or all but the first of them are.
+        """
+        silent = np.concatenate([activity, np.zeros(max(0, heard - len(activity)), dtype=bool)])
+        spoken = silent.copy()
+        spoken[len(activity):len(activity) + 1] = True
+        return any(self.likely_end(case) is not None or self.decide(case) is not None for case in (silent, spoken))
+
     def _longest_silence(self, activity: np.ndarray) -> int:
         """The middle of the longest silent run of the last seconds; everything, where there is none."""
         first = max(1, len(activity) - self.recent)

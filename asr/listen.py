@@ -42,14 +42,15 @@ Source = Microphone | Replay
 def run(*, device: str | None = None, file: str | None = None, speed: float = 1.0, rate: float | None = None,
         latency: Latency = PRESETS["balanced"], hotwords: Sequence[str] = (), lm: bool = True,
         checkpoint: str | None = None, save_audio: Path | None = None, output: Path | None = None,
-        as_json: bool = False, int8: bool = False) -> None:
+        as_json: bool = False, engine: str = "auto", int8: bool = False) -> None:
     """The command. `file` takes the place of the microphone. Raises RillError and its kinds."""
     if not latency.live:
         raise RillError("Listening cannot wait for full context: choose fast, balanced, accurate or C,R.")
     if file is None:
         find(device)  # says what is wrong before the checkpoint is loaded, which takes seconds
     torch.set_num_threads(1)  # a chunk is too small to share; a second thread would only wait for the first
-    recognizer = Recognizer(checkpoint, latency=latency, hotwords=hotwords, lm=lm, device="cpu", int8=int8)
+    recognizer = Recognizer(checkpoint, latency=latency, hotwords=hotwords, lm=lm, device="cpu", engine=engine,
+                            int8=int8)
     with Microphone(device) if file is None else Replay(file, speed, rate) as source:
         display = JsonLines() if as_json or not sys.stdout.isatty() else Screen()
         with closing(display), suppress(BrokenPipeError):  # whoever read the events has left

@@ -53,11 +53,12 @@ class Recording:
 def trace(recognizer: Recognizer, samples: np.ndarray, latencies: Sequence[Latency]) -> tuple[Recording, list[Trace]]:
     """Mono float32 at 16 kHz, at least 512 samples → the recording, and what the model did with it at each latency."""
     recording = Recording(samples, recognizer.frontend(torch.from_numpy(np.ascontiguousarray(samples))))
+    model = recognizer.checkpoint.model  # PyTorch's, which can be looked into, whatever the engine
     search = recognizer.decoder(recognizer.hotwords)
     traces = []
     for latency in latencies:
-        forward, backward, out = unroll(recognizer.model, recording.mel.to(recognizer.device), latency)
-        emissions = {name: values.cpu().numpy() for name, values in recognizer.model.emissions(out).items()}
+        forward, backward, out = unroll(model, recording.mel.to(recognizer.device), latency)
+        emissions = {name: values.cpu().numpy() for name, values in model.emissions(out).items()}
         traces.append(Trace(latency, [x.cpu().numpy() for x in forward], [x.cpu().numpy() for x in backward],
                             np.exp(emissions[recognizer.head]), recognizer.decode(search, emissions)))
     return recording, traces

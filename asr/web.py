@@ -20,13 +20,14 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import torch
+from fastapi import FastAPI
 
 from asr import audio
 from asr.errors import AudioError, RillError
 from asr.latency import PRESETS, Latency
 from asr.recognizer import Recognizer
 from asr.results import Transcript
-from asr.web_live import routes
+from asr.web_live import Admit, Ended, routes
 from asr.writers import render
 
 PAGE = Path(__file__).parent / "page"
@@ -58,6 +59,7 @@ def build(recognizer: Recognizer) -> gr.Blocks:
                 _inside_tab(recognizer)
             with gr.Tab("About", id="about-tab"):
                 gr.Markdown(about(recognizer), elem_classes="about")
+    page.queue(default_concurrency_limit=8)
     return page
 
 
@@ -131,7 +133,7 @@ def file_result(transcript: Transcript, path: str, took: float) -> str:
 def _inside_tab(recognizer: Recognizer) -> None:
     gr.HTML(f"<p class='lead'>Give it a few seconds of speech and see every part of the network at work: once with the "
             f"whole recording in view, once as it runs live. The first {LONGEST_INSIDE:.0f} s are drawn.</p>")
-    layers = [f"Layer {i + 1}" for i in range(len(recognizer.model.layers))]
+    layers = [f"Layer {i + 1}" for i in range(recognizer.model.config.layers)]
     with gr.Row(elem_classes="inside-controls"):
         sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording", elem_id="inside-audio",
                          scale=2, min_width=280, buttons=[], editable=False)
@@ -177,7 +179,7 @@ def _first_seconds(path: str) -> np.ndarray:
 
 def about(recognizer: Recognizer) -> str:
     """Markdown: the checkpoint's facts and, where it has one, its model card, with accuracy and limits."""
-    config, model = recognizer.checkpoint.config, recognizer.model
+    config, model = recognizer.checkpoint.config, recognizer.checkpoint.model
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     shape = config.model
     step = recognizer.seconds_per_frame
@@ -244,12 +246,21 @@ def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, 
         if name and not Path(name).is_file():
             raise RillError(f"There is no file '{name}': give --ssl-keyfile and --ssl-certfile a PEM file each.")
     page = build(recognizer)
-    page.queue(default_concurrency_limit=8)
-    page.launch(server_name=host, server_port=port, prevent_thread_lock=not block, ssr_mode=False, theme=theme(),
-                css_paths=PAGE / "style.css", head=f"<script>{(PAGE / 'live.js').read_text(encoding='utf-8')}</script>",
-                footer_links=[], app_kwargs={"routes": routes(recognizer)}, share=share,
-                ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile, ssl_verify=False, quiet=not block)
+    page.launch(server_name=host, server_port=port, prevent_thread_lock=not block, share=share,
+                ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile, ssl_verify=False, quiet=not block,
+                app_kwargs={"routes": routes(recognizer)}, **_looks())
     return page
+
+
+def mount(app: FastAPI, recognizer: Recognizer, path: str, admit: Admit, ended: Ended) -> None:
+    """The page as a part of another server; `admit` and `ended` as in `web_live.routes`."""
+    gr.mount_gradio_app(app, build(recognizer), path, show_error=False, run_history=False,
+                        app_kwargs={"routes": routes(recognizer, admit, ended)}, **_looks())
+
+
+def _looks() -> dict[str, Any]:
+    return {"theme": theme(), "css_paths": PAGE / "style.css", "ssr_mode": False, "footer_links": [],
+            "head": f"<script>{(PAGE / 'live.js').read_text(encoding='utf-8')}</script>"}
 
 
 def _check_port(host: str, port: int) -> None:

@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asr.errors import RillError
-from asr.live import LiveSession
+from asr.live import LiveSession, Stats
 from asr.recognizer import Event, Recognizer
 from asr.results import Final, Transcript, Word
 from asr.writers import render
@@ -37,12 +37,26 @@ STATS_EVERY = 0.25  # seconds
 LONGEST_REQUEST = 64_000_000  # bytes of a transcript that is to be laid out as a file
 
 
-def routes(recognizer: Recognizer) -> list[BaseRoute]:
-    """What the live page needs beside Gradio: `/live` for sound, `/transcript/srt` (txt, vtt, json) for downloads."""
+Admit = Callable[[], AbstractContextManager[object]]
+Ended = Callable[[Stats], None]
+
+
+def routes(recognizer: Recognizer, admit: Admit = nullcontext, ended: Ended | None = None) -> list[BaseRoute]:
+    """What the live page needs beside Gradio: `/live` for sound, `/transcript/srt` (txt, vtt, json) for downloads.
+
+    A recording lasts as long as the context that `admit` gives, which may raise RillError; `ended` is told of its end.
+    """
 
     async def live(socket: WebSocket) -> None:
         await socket.accept()
-        await Connection(socket, recognizer).run()
+        connection = Connection(socket, recognizer)
+        try:
+            with admit():
+                await connection.run()
+        except RillError as error:
+            await connection.give_up(error)
+        if ended and connection.stats:
+            ended(connection.stats)
 
     return [WebSocketRoute("/live", live), Route("/transcript/{format}", transcript, methods=["POST"])]
 
@@ -56,6 +70,7 @@ class Connection:
         self.outbox: deque[dict[str, Any]] = deque()
         self.wake = asyncio.Event()
         self.done = False  # nothing more will be posted
+        self.stats: Stats | None = None  # of the whole recording
 
     async def run(self) -> None:
         try:
@@ -64,7 +79,7 @@ class Connection:
         except WebSocketDisconnect:
             return
         except (RillError, ValueError, TypeError, KeyError, AttributeError) as error:
-            await self._give_up(error)
+            await self.give_up(error)
             return
         sender = asyncio.create_task(self._send(session))
         try:
@@ -72,9 +87,12 @@ class Connection:
             await asyncio.to_thread(session.close)
         except WebSocketDisconnect:
             await asyncio.to_thread(session.close, flush=False)
+        except asyncio.CancelledError:  # the server wants the place back: the last words become final
+            await asyncio.to_thread(session.close)
         except Exception as error:
             self._post({"type": "error", "message": sentence(error)})
         finally:
+            self.stats = session.stats
             self.done = True
             self.wake.set()
             with suppress(WebSocketDisconnect, RuntimeError):  # the page may be gone by now
@@ -138,7 +156,7 @@ class Connection:
                 await self.socket.send_json({"type": "end"})
                 return
 
-    async def _give_up(self, error: Exception) -> None:
+    async def give_up(self, error: Exception) -> None:
         with suppress(WebSocketDisconnect, RuntimeError):
             await self.socket.send_json({"type": "error", "message": sentence(error)})
             await self.socket.close()

@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--clips", type=int, default=8, help="spread over the manifest")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="live sessions at the same time")
+    parser.add_argument("--engine", choices=["auto", "torch", "onnx"], default="auto")
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="instead: one long session")
     args = parser.parse_args()
@@ -144,7 +145,7 @@ def main() -> None:
     grids = {path.stem: path for path in args.alignments.rglob("*.TextGrid")}
     utterances = [u for u in manifest.read(args.manifest) if u.path.stem in grids]
     chosen = utterances[::max(1, len(utterances) // args.clips)][:args.clips]
-    recognizer = asr.load(args.checkpoint, int8=args.int8)
+    recognizer = asr.load(args.checkpoint, engine=args.engine, int8=args.int8)
     if args.soak:
         soak(recognizer, chosen, args.soak)
     else:

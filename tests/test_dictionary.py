@@ -41,9 +41,9 @@ def test_each_word_comes_from_the_first_source_that_has_it() -> None:
 
 
 def test_accents_do_not_count() -> None:
-    made = spell(["café", "çát"], TOKENS, LISTED, Network())
+    made = spell(["café", "çát", "šca"], TOKENS, LISTED, Network())
     assert made.entries == [("café", ("K", "AE", "F", "EY")), ("çát", ("K", "AE", "T")), ("çát", ("K", "EY", "T")),
-                            ("çát", ("S", "AE", "T"))]
+                            ("çát", ("S", "AE", "T")), ("šca", ("S", "K", "AE"))]
 
 
 def test_a_word_without_usable_pronunciation_is_told_of() -> None:

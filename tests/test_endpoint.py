@@ -118,3 +118,19 @@ def test_rules_are_in_seconds_whatever_the_frame():
         assert endpointer.decide(frames((1, 5), (0, round(0.6 / frame)))) is not None
         assert endpointer.decide(frames((1, round(10 / frame)))) is not None
         assert endpointer.decide(frames((1, round(10 / frame) - 1))) is None
+
+
+@given(activities(700), st.integers(1, 30))
+def test_whoever_looks_only_when_something_could_follow_misses_nothing(activity, often):
+    seen, steps, looks = 0, 0, 0
+    for heard in range(4, len(activity) + 1, 4):
+        now = activity[:heard]
+        steps += 1
+        if ENDPOINTER.could_end(activity[:seen], heard) or steps % often == 0:
+            seen, looks = heard, looks + 1
+        else:
+            assert ENDPOINTER.likely_end(now) is None and ENDPOINTER.decide(now) is None
+        if ENDPOINTER.decide(now):
+            break
+    if often > 4 and activity[:heard].all():
+        assert looks <= steps // 4 + 1  # while somebody speaks, one look in 0.6 s is enough

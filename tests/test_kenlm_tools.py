@@ -60,7 +60,7 @@ DOWNLOAD = 'while [ "$1" != --dest ]; do shift; done; touch "$2/kenlm-9.9.tar.gz
 CMAKE = """
 case "$1" in
     -E) mkdir kenlm-9.9 ;;
-    -S) [ "$2" = "${4%/build}/kenlm-9.9" ] || exit 1; mkdir -p "$4/bin" ;;
+    -S) [ -d "$2" ] && [ -d "${4%/build}/kenlm-9.9" ] || exit 1; mkdir -p "$4/bin" ;;
     --build) touch "$2/bin/lmplz" "$2/bin/build_binary" ;;
 esac"""
 

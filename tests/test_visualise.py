@@ -25,10 +25,11 @@ def test_traces_are_the_models_own_outputs(recognizer, latency):
     recording, (trace,) = visualise.trace(recognizer, samples, [latency])
     emissions, = recognizer.emissions([recording.mel], latency)
     assert np.allclose(trace.probabilities, np.exp(emissions[recognizer.head]), atol=1e-4)
-    frames, hidden = len(trace.probabilities), recognizer.model.config.hidden
-    assert [x.shape for x in trace.forward + trace.backward] == [(frames, hidden)] * 2 * len(recognizer.model.layers)
+    frames, shape = len(trace.probabilities), recognizer.model.config
+    assert [x.shape for x in trace.forward + trace.backward] == [(frames, shape.hidden)] * 2 * shape.layers
     if not latency.live:
-        assert tuple(trace.words) == recognizer.decode_utterance(samples).words
+        expected = recognizer.decode_utterance(samples).words
+        assert [(word.text, word.start) for word in trace.words] == [(word.text, word.start) for word in expected]
 
 
 def test_live_differs_from_full_context_in_the_backward_direction(recognizer):
