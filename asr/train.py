@@ -54,7 +54,6 @@ def train(recipe: Recipe, folder: Path, *, init: Path | None = None, resume: boo
     `minutes`: choose the number of updates so that they take about so long, by the median of the first ones.
     Raises RecipeError, ManifestError, CheckpointError, and TrainingError where the loss stays not finite.
     """
-    torch.set_flush_denormal(True)  # the tiny probabilities of the CTC-CRF would take twice as long
     cuts, dev = load_cuts(recipe.data.train, "train"), load_cuts(recipe.data.dev, "dev")
     run = begin(recipe, folder, torch.device(device), cuts, init)
     if resume:
@@ -296,6 +295,7 @@ def run(recipe: Recipe, folder: Path | None, *, init: Path | None, resume: bool,
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_flush_denormal(True)  # the tiny probabilities of the CTC-CRF would take twice as long
     if threads:
         torch.set_num_threads(threads)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
