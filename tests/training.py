@@ -7,9 +7,9 @@ from asr.recipe import Recipe, read
 from asr.sources import from_manifest
 
 CLIPS = Path(__file__).parent / "clips"
-SHORT = ("kathleen-0", "commonvoice-5", "commonvoice-9", "kathleen-2", "commonvoice-1", "commonvoice-3",
-         "commonvoice-7", "commonvoice-0")  # the eight shortest clips, 22 s in all
-OTHERS = ("ljspeech-1", "commonvoice-2")
+SHORT = ("kathleen-0", "commonvoice-5", "commonvoice-9", "kathleen-2", "commonvoice-2", "commonvoice-3",
+         "commonvoice-7", "commonvoice-0")  # 23 s in all
+OTHERS = ("ljspeech-1", "commonvoice-1")
 RECIPE = """
 name = "tiny"
 [data]
