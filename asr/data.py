@@ -46,12 +46,14 @@ class Batch:
     lengths: Tensor
     texts: list[str]
     failed: list[str]      # "clip: why it could not be read"; of joined ones all are named
+    filler: bool = False   # silence that nothing is learnt from, since every process needs a batch
 
     def parts(self, count: int) -> Iterator[Batch]:
         """At most `count` batches that are this one together."""
         for index in range(min(count, len(self.texts))):
             lengths = self.lengths[index::count]
-            yield Batch(self.samples[index::count, :int(lengths.max())], lengths, self.texts[index::count], [])
+            yield Batch(self.samples[index::count, :int(lengths.max())], lengths, self.texts[index::count], [],
+                        self.filler)
 
 
 class Speller:
@@ -205,7 +207,7 @@ class Augment:
 
 class Utterances(Dataset[Batch]):
     """An item is (seed, strength, cuts): what the sampler below yields. Process `rank` of `world` loads its share, and
-    silence where there are fewer utterances than processes."""
+    a filler where there are fewer utterances than processes."""
 
     def __init__(self, augment: Augment | None, rank: int, world: int) -> None:
         self.augment, self.rank, self.world = augment, rank, world
@@ -223,13 +225,14 @@ class Utterances(Dataset[Batch]):
             except Exception as error:  # whatever a decoder throws: training goes on without this clip
                 names = " + ".join(each.id for each in cut.supervisions if each.text) or cut.id
                 failed.append(f"{names}: {' '.join(str(error).split())[:200]}")
-        if not sounds:
+        filler = not sounds
+        if filler:
             sounds, texts = [np.zeros(SAMPLE_RATE, np.float32)], [""]
         lengths = torch.tensor([len(sound) for sound in sounds], dtype=torch.long)
         samples = torch.zeros(len(sounds), int(lengths.max()))
         for row, sound in zip(samples, sounds, strict=True):
             row[:len(sound)] = torch.from_numpy(sound)
-        return Batch(samples, lengths, texts, failed)
+        return Batch(samples, lengths, texts, failed, filler)
 
 
 def batches(cuts: CutSet, config: DataConfig, augment: Augment | None, strength: Callable[[int], float], *, epoch: int,

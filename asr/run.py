@@ -29,7 +29,7 @@ from asr.data import Speller, token_sets
 from asr.errors import ManifestError, RecipeError, TrainingError
 from asr.model import AcousticModel
 from asr.objective import Objective
-from asr.recipe import Recipe
+from asr.recipe import Recipe, TrainConfig
 from asr.tokens import CHARACTERS, PHONEMES, TokenSet
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Run:
     tokens: dict[str, TokenSet]
     objective: Objective
     average: AveragedModel
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
     posteriors: dict[str, Tensor]      # running mean over frames, of each head
     start: Checkpoint | None = None    # that it began from
@@ -111,16 +111,24 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init
     for layer in model.encoder():
         layer.dropout.p = t.dropout
     objective = Objective(model, t.middle, *denominator(recipe, cuts, tokens)).to(device).train()
-    decayed = [each for each in objective.parameters() if each.ndim > 1]
-    rest = [each for each in objective.parameters() if each.ndim <= 1]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": t.weight_decay},
-                                   {"params": rest, "weight_decay": 0.0}], lr=t.learning_rate, betas=(0.9, 0.98),
-                                  fused=True)
     folder.mkdir(parents=True, exist_ok=True)
     return Run(recipe, folder, device, frontend.to(device), tokens, objective,
-               AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(t.averaging)), optimizer,
+               AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(t.averaging)), optimizers(objective, t),
                torch.amp.GradScaler(device.type, enabled=t.precision == "fp16"),
                {name: torch.zeros(len(each), device=device) for name, each in tokens.items()}, start)
+
+
+def optimizers(objective: Objective, t: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices between hidden layers, AdamW (Loshchilov & Hutter 2019) for the rest.
+
+    Muon's steps have the size of AdamW's (Liu et al. 2025, arXiv 2502.16982), so that one learning rate serves both.
+    """
+    body = [each for each in objective.model.layers.parameters() if each.ndim == 2]
+    others = [each for each in objective.parameters() if not any(each is matrix for matrix in body)]
+    return [torch.optim.Muon(body, lr=t.learning_rate, weight_decay=t.weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW([{"params": [each for each in others if each.ndim > 1], "weight_decay": t.weight_decay},
+                               {"params": [each for each in others if each.ndim <= 1], "weight_decay": 0.0}],
+                              lr=t.learning_rate, betas=(0.9, 0.98), fused=True)]
 
 
 def continued(recipe: Recipe, start: Checkpoint) -> Recipe:
@@ -201,7 +209,7 @@ def save_state(run: Run) -> None:
     if run.rank:
         return
     state = {"objective": run.objective.state_dict(), "average": run.average.state_dict(),
-             "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(),
+             "optimizers": [each.state_dict() for each in run.optimizers], "scaler": run.scaler.state_dict(),
              "posteriors": run.posteriors, "planned": run.planned,
              "symbols": {name: list(each.symbols) for name, each in run.tokens.items()},
              "numbers": {name: getattr(run, name) for name in NUMBERS}}
@@ -222,7 +230,8 @@ def restore(run: Run) -> None:
             raise ValueError("other tokens")  # without --init they may be as many, in another order
         run.objective.load_state_dict(state["objective"])
         run.average.load_state_dict(state["average"])
-        run.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(run.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         run.scaler.load_state_dict(state["scaler"])
         run.posteriors, run.planned = state["posteriors"], state["planned"]
     except FileNotFoundError as error:

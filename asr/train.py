@@ -124,13 +124,14 @@ def step(run: Run, parallel: Objective | nn.parallel.DistributedDataParallel, ba
     t = run.recipe.train
     torch.manual_seed(hash((t.seed, run.update, run.rank)))  # of dropout and masks: a resumed run draws the same
     latency = draw_latency(t, random.Random(hash((t.seed, run.update))))
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(t, run.update, run.updates)
+    for optimizer in run.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(t, run.update, run.updates)
     run.objective.crf = t.crf if run.update >= t.crf_after * run.updates else 0.0
-    run.optimizer.zero_grad(set_to_none=True)
     targets = [speller.targets(text) for text in batch.texts]
     tokens = together(run, torch.tensor(float(sum(len(each) for every in targets for each in every.values()))))
-    scale = run.world / max(1.0, float(tokens))
+    scale = 0.0 if batch.filler else run.world / max(1.0, float(tokens))
     sums = torch.zeros(0)
     parts = list(batch.parts(t.accumulate))
     for index, part in enumerate(parts):
@@ -146,12 +147,15 @@ def step(run: Run, parallel: Objective | nn.parallel.DistributedDataParallel, ba
             each = torch.stack(list(losses.values())) * scale
             run.scaler.scale(each.sum()).backward()
         sums = each.detach().cpu() + (sums if index else 0.0)
-        average_posteriors(run, emissions, frames)
+        if not batch.filler:
+            average_posteriors(run, emissions, frames)
     means = dict(zip(losses, (together(run, sums) / run.world).tolist(), strict=True))
-    run.scaler.unscale_(run.optimizer)
+    for optimizer in run.optimizers:
+        run.scaler.unscale_(optimizer)
     norm = float(nn.utils.clip_grad_norm_(run.objective.parameters(), t.clip))
     if math.isfinite(norm) and all(map(math.isfinite, means.values())):
-        run.scaler.step(run.optimizer)
+        for optimizer in run.optimizers:
+            run.scaler.step(optimizer)
         run.average.update_parameters(run.model)
         run.bad = 0
     else:
@@ -309,5 +313,6 @@ def run(recipe: Recipe, folder: Path | None, *, init: Path | None, resume: bool,
     try:
         train(recipe, folder, init=init, resume=resume, minutes=minutes, device=device, watch=Watch())
     finally:
+        torch.set_flush_denormal(False)  # it would hold for whatever else this process does
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

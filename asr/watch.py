@@ -64,7 +64,7 @@ class Watch:
         add = self.writer.add_scalar
         for name, value in losses.items():
             add(f"loss/{name}", value, run.update)
-        add("learning rate", run.optimizer.param_groups[0]["lr"], run.update)
+        add("learning rate", run.optimizers[0].param_groups[0]["lr"], run.update)
         add("speed/audio-seconds per second", speech / walls, run.update)
         add("speed/share of time waiting for data", waited / walls, run.update)
         add("gradient/norm", norm, run.update)

@@ -41,6 +41,7 @@ ROOT = Path(__file__).parents[1]
 EVERYTHING = ("augment.speed=0.6", "augment.noise=0.5", "augment.noise_only=0.5", "augment.gain=12", "augment.join=0.5",
               "augment.time_masks=2", "augment.band_masks=2", "augment.ramp=0.5", "train.dropout=0.2",
               "train.precision=bf16", "data.workers=1")
+MUON = 2e-3  # its steps, rounded to bfloat16, tell weights apart that have the same losses
 
 
 @pytest.fixture(scope="module")
@@ -156,19 +157,21 @@ def test_eight_clips_are_learnt_by_heart(tmp_path: Path, clips: list[Clip], asr:
             clip.text for clip in learnt.values()]
 
 
-def test_killed_and_resumed_is_as_if_it_had_never_stopped(data: Path, tmp_path: Path) -> None:
-    changes = (*EVERYTHING, f"data.noise={data / 'noise'}", "train.updates=16", "train.save_every=3")
-    unbroken = train(tiny(data, *changes), tmp_path / "unbroken")
-    recipe = write_recipe(tmp_path / "tiny.toml", data)
-    with started(tmp_path / "killed", recipe, *changes):
+def test_killed_and_resumed_is_as_if_it_had_never_stopped(data: Path, tmp_path: Path, asr: Asr) -> None:
+    asked = (write_recipe(tmp_path / "tiny.toml", data), *EVERYTHING, f"data.noise={data / 'noise'}",
+             "train.updates=16", "train.save_every=3")
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    assert asr("train", *asked, "-o", unbroken, "--device", "cpu", "--threads", "1")[0] == 0
+    with started(killed, *asked):
         pass
-    assert 0 < state(tmp_path / "killed")["numbers"]["update"] < 16
-    resumed = train(tiny(data, *changes), tmp_path / "killed", resume=True)
-    assert resumed.update == 16 and (resumed.epoch, resumed.batch) == (unbroken.epoch, unbroken.batch)
-    assert same(weights(resumed), weights(unbroken))
-    assert same(resumed.average.state_dict(), unbroken.average.state_dict())
-    assert same(resumed.posteriors, unbroken.posteriors) and resumed.seconds == unbroken.seconds
-    loaded = [checkpoint.load(tmp_path / name / "last") for name in ("killed", "unbroken")]
+    assert 0 < state(killed)["numbers"]["update"] < 16
+    status, said = asr("train", *asked, "-o", killed, "--device", "cpu", "--threads", "1", "--resume")
+    assert status == 0 and "going on from update" in said
+    one, other = state(unbroken), state(killed)
+    for part in ("objective", "average", "posteriors"):
+        assert same(one[part], other[part]), part
+    assert one["numbers"] | {"working": 0} == other["numbers"] | {"working": 0}
+    loaded = [checkpoint.load(folder / "last") for folder in (unbroken, killed)]
     assert same(loaded[0].model.state_dict(), loaded[1].model.state_dict())
     assert loaded[0].config.tokens == loaded[1].config.tokens
 
@@ -184,7 +187,7 @@ def test_asked_to_stop_it_saves_what_it_has(data: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
-    changes = ("train.updates=6", "data.batch_seconds=14")
+    changes = ("train.updates=9", "data.batch_seconds=7")  # too few seconds for two utterances in some batches
     one = Diary()
     train(tiny(data, *changes), tmp_path / "one", watch=one)
     line, environment = command("train", write_recipe(tmp_path / "tiny.toml", data), *changes, "-o", tmp_path / "two",
@@ -196,9 +199,9 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
         np.testing.assert_allclose(losses[f"loss/{name}"], [each[name] for each in one.losses], rtol=1e-4)
     np.testing.assert_allclose(losses["gradient/norm"], one.norms, rtol=1e-3)
     found = state(tmp_path / "two")
-    assert found["numbers"]["update"] == 6
+    assert found["numbers"]["update"] == 9
     for name, value in found["objective"].items():
-        torch.testing.assert_close(value, one.run.objective.state_dict()[name], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(value, one.run.objective.state_dict()[name], rtol=1e-3, atol=MUON)
 
 
 def test_accumulated_parts_are_the_whole(data: Path, tmp_path: Path) -> None:
@@ -208,7 +211,7 @@ def test_accumulated_parts_are_the_whole(data: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose([each["characters"] for each in parts.losses],
                                [each["characters"] for each in whole.losses], rtol=1e-4)
     for name, value in weights(whole.run).items():
-        torch.testing.assert_close(weights(parts.run)[name], value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(weights(parts.run)[name], value, rtol=1e-3, atol=MUON)
 
 
 @pytest.fixture
@@ -235,11 +238,11 @@ def test_a_loss_that_is_not_a_number_is_skipped(data: Path, tmp_path: Path, spoi
 
 def test_a_run_that_has_diverged_says_so(data: Path, tmp_path: Path, spoil: Callable) -> None:
     spoil(lambda update: True)
-    diary = Diary()
+    diary, before = Diary(), signal.getsignal(signal.SIGTERM)
     with pytest.raises(TrainingError, match=r"not finite for 20 updates in a row.*learning_rate.*--resume"):
         train(tiny(data, "train.updates=50"), tmp_path / "run", watch=diary)
     assert diary.ended and diary.run.update == 19 and same(weights(diary.run), diary.first)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_schedule_goes_by_updates() -> None:
@@ -279,7 +282,7 @@ def test_minutes_plan_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(clock)))  # an update takes 1 s
     monkeypatch.setattr(training, "CALIBRATION", 3)
     seen: list[tuple[int, float]] = []
-    diary = Diary(lambda run: seen.append((run.updates, run.optimizer.param_groups[0]["lr"])))
+    diary = Diary(lambda run: seen.append((run.updates, run.optimizers[0].param_groups[0]["lr"])))
     changes = ("train.hold=0.5", "augment.ramp=1.0", "augment.gain=12", "data.batch_seconds=4", "data.workers=1")
     run = train(tiny(data, "train.updates=1000", *changes), tmp_path / "run", minutes=0.2, watch=diary)
     assert run.update == run.planned == 12 and [updates for updates, _ in seen] == [1000, 1000, *[12] * 10]
