@@ -28,7 +28,9 @@ from asr.tokens import CHARACTERS, PHONEMES, TokenSet
 
 RESERVED = 1000  # word indices kept for hot words that the lexicon does not have
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
+DRAFT_BEAM = 50  # of live text that a second pass replaces
 PREVIEW_BEAM = 25  # of the text right of the last complete word, which the next chunk replaces anyway
+AT_ONCE = 25  # frames that flashlight searches in one call, in which it lets no other thread run Python
 Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last frame, language model scores
 
 
@@ -120,7 +122,8 @@ class BeamDecoder:
         options = LexiconDecoderOptions(beam, c.beam_tokens, c.beam_threshold, c.lm_weight, c.word_score, -np.inf, 0.0,
                                         False, CriterionType.CTC)
         return Search(LexiconDecoder(options, self.trie, model, self.tokens.boundary_index, self.tokens.blank_index, -1,
-                                     [], False), model, self.divided)
+                                     [], False), model, self.divided,
+                      (self.tokens.blank_index, self.tokens.boundary_index))
 
     def decode(self, emissions: Emissions) -> list[Word]:
         scores = emissions[self.head]
@@ -130,23 +133,29 @@ class BeamDecoder:
         search.accept(scores)
         return self.final(search, scores, {})
 
-    def preview(self, emissions: np.ndarray) -> list[Word]:
-        """Words of emissions (F, V) that are soon replaced."""
+    def preview(self, emissions: np.ndarray) -> tuple[list[Word], float]:
+        """Words of emissions (F, V) that are soon replaced, and how far they beat silence."""
         if not len(emissions):
-            return []
+            return [], 0.0
         search = self.search(PREVIEW_BEAM)
         search.accept(emissions)
         path, = search.finish()
-        return self.read(path.words, path.tokens, emissions, {})[0]
+        return self.read(path.words, path.tokens, emissions, {})[0], search.evidence(path)
 
     def final(self, search: Search, emissions: np.ndarray, known: Known) -> list[Word]:
         """Words of a search that has heard all its emissions, after the neural model's judgement if there is one."""
         best = search.finish(self.config.nbest if self.rescorer else 1)
+        if not self.spoken(search.evidence(best[0]), sum(label >= 0 for label in best[0].words)):
+            return []
         if self.rescorer and len(best) > 1:
             sentences = [[label for label in path.words if label >= 0] for path in best]
             scores = self.rescorer.scores(sentences, [path.score for path in best])
             best = [best[int(np.argmax(scores))]]
         return parted(self.read(best[0].words, best[0].tokens, emissions, known)[0])
+
+    def spoken(self, evidence: float, words: int) -> bool:
+        """A likelihood-ratio test of words against silence: the search finds the best sentence in noise too."""
+        return evidence >= self.config.margin * words
 
     def read(self, labels: Sequence[int], path: Sequence[int], emissions: np.ndarray,
              known: Known) -> tuple[list[Word], int]:
@@ -171,26 +180,33 @@ class BeamDecoder:
             words.append(known[key])
         return words, ends[-1] if ends else 0
 
-    def session(self) -> Session:
-        return BeamSession(self)
+    def session(self, draft: bool = False) -> Session:
+        return BeamSession(self, min(self.config.beam, DRAFT_BEAM) if draft else self.config.beam)
 
 
 class Search:
-    """flashlight's search over one utterance: emissions in, the best path's word labels and tokens out."""
+    """flashlight's search over one utterance: emissions in, the best path out."""
 
-    def __init__(self, decoder: LexiconDecoder, model: LM, divided: np.ndarray) -> None:
-        self.decoder, self.divided = decoder, divided
+    def __init__(self, decoder: LexiconDecoder, model: LM, divided: np.ndarray, silent: tuple[int, int]) -> None:
+        self.decoder, self.divided, self.silent = decoder, divided, silent
         self.model = model  # flashlight keeps the model's C++ half alive, not the Python half of a HotwordLM
+        self.silence = 0.0  # score of the path without a word
         decoder.decode_begin()
 
     def accept(self, emissions: np.ndarray) -> None:
         scores = np.ascontiguousarray(emissions - self.divided, dtype=np.float32)
-        self.decoder.decode_step(scores.ctypes.data, *scores.shape)
+        self.silence += float(scores[:, self.silent].max(axis=1).sum())
+        for first in range(0, len(scores), AT_ONCE):
+            part = scores[first:first + AT_ONCE]
+            self.decoder.decode_step(part.ctypes.data, *part.shape)
 
-    def best(self) -> tuple[Sequence[int], Sequence[int]]:
+    def best(self) -> DecodeResult:
         """The best path so far, up to its last complete word."""
-        path = self.decoder.get_best_hypothesis(0)
-        return path.words, path.tokens
+        return self.decoder.get_best_hypothesis(0)
+
+    def evidence(self, path: DecodeResult) -> float:
+        """How far a path beats silence, natural log."""
+        return float(path.score) - self.silence
 
     def finish(self, n: int = 1) -> list[DecodeResult]:
         """The best complete paths, best first, at most `n`; no two have the same words: the search merges them."""
@@ -201,9 +217,9 @@ class Search:
 class BeamSession:
     """Committed frames go through one search; the text right of its last complete word is searched afresh."""
 
-    def __init__(self, decoder: BeamDecoder) -> None:
+    def __init__(self, decoder: BeamDecoder, beam: int) -> None:
         self.decoder = decoder
-        self.search = decoder.search(decoder.config.beam)
+        self.search = decoder.search(beam)
         self.heard = FrameBuffer(len(decoder.tokens))
         self.known: Known = {}
 
@@ -213,12 +229,15 @@ class BeamSession:
 
     def words(self, preview: Emissions | None) -> list[Word]:
         words: list[Word] = []
-        frame = 0
+        frame, evidence = 0, 0.0
         if len(self.heard.frames):
-            words, frame = self.decoder.read(*self.search.best(), self.heard.frames, self.known)
+            path = self.search.best()
+            words, frame = self.decoder.read(path.words, path.tokens, self.heard.frames, self.known)
+            evidence = self.search.evidence(path) if words else 0.0  # the next word's beginning, too, if there is one
         rest = [self.heard.frames[frame:]] + ([preview[self.decoder.head]] if preview is not None else [])
-        last = self.decoder.preview(np.concatenate(rest))
-        return parted(words + shift(last, frame * self.decoder.clock.seconds_per_frame))
+        last, more = self.decoder.preview(np.concatenate(rest))
+        words = parted(words + shift(last, frame * self.decoder.clock.seconds_per_frame))
+        return words if self.decoder.spoken(evidence + more, len(words)) else []
 
     def finish(self) -> list[Word]:
         return self.decoder.final(self.search, self.heard.frames, self.known)

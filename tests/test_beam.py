@@ -53,7 +53,7 @@ class TinyModel(LanguageModel):
 
 
 def decoder(hotwords=(), spellings=None, entries=LEXICON, **options) -> BeamDecoder:
-    config = SimpleNamespace(decoding=DecodingConfig(**{"prior_scale": 0.0, "lm_weight": 1.0, **options}),
+    config = SimpleNamespace(decoding=DecodingConfig(**{"prior_scale": 0.0, "lm_weight": 1.0, "margin": 0.0, **options}),
                              tokens={"phonemes": TOKENS})
     language_model = TinyModel(entries)
     known = {word: [(*(SYMBOLS.index(s) for s in spelling.split()), 1)] for word, spelling in (spellings or {}).items()}
@@ -119,6 +119,17 @@ def test_dividing_by_the_priors_lifts_rare_tokens():
 said_paths = st.lists(st.sampled_from(["K AE T |", "K AE T S |", "D AA G |", "S AE T |", "AH |", "IH N |", "- -", "|"]),
                       min_size=1, max_size=6).map(" ".join)
 SHARED = decoder()
+
+
+def test_words_that_hardly_beat_silence_are_not_said():
+    """One of its sounds and its end are as likely as silence; the others are surer by about 6 each."""
+    quiet = emissions("K/- AE T |/- - -")
+    for margin, expected in ((5.0, ["cat"]), (15.0, [])):
+        heard = decoder(margin=margin)
+        assert [word.text for word in heard.decode(quiet)] == expected
+        session = heard.session()
+        session.accept(emissions("K/- AE"))
+        assert [word.text for word in session.words(emissions("T |/- - -"))] == expected
 
 
 @settings(max_examples=60)
