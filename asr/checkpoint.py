@@ -42,9 +42,9 @@ class DecodingConfig:
     lm_weight: float = 2.0
     word_score: float = 0.0
     prior_scale: float = 0.6  # α: how much of log p̄(token) is divided out
-    beam: int = 100
+    beam: int = 800
     beam_tokens: int = 12
-    beam_threshold: float = 40.0
+    beam_threshold: float = 12.0  # a path this much worse than the best is given up
     nbest: int = 50  # sentences of an utterance that the neural language model judges, where there is one,
     neural_weight: float = 0.5  # and its share of lm_weight; the rest is the n-gram's
     hotword_bonus: float = 8.0

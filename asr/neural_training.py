@@ -35,7 +35,7 @@ from asr.neural_lm import FILE, UNKNOWN, NeuralLM
 from asr.ngram import Fit, Withheld, add_row, most_frequent, read_tests, read_vocabulary, separate
 
 TEXT, STATE = "neural_lm.text", "neural_lm.state"
-EPOCHS = 2
+EPOCHS = 1
 BATCH_WORDS = 2048      # of an update
 LONGEST = 60            # words; a longer sentence is cut
 LEARNING_RATE = 3e-3    # at its peak: warm-up, then a cosine to FINAL of it
