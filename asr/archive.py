@@ -3,17 +3,23 @@
     recordings that are missing in OUT ──► Ray Data ──► workers, a model each ──► this process ──► OUT/talk.srt
                                                                                                └─► OUT/manifest.jsonl
 
-Ray Data (https://docs.ray.io/en/latest/data/data.html) hands the recordings out one by one, to as many workers as the
-cluster has room for, and once more where a worker is lost. Workers only read; this process alone writes, each result
-when it comes. So an output is there once and whole, however often its recording was worked on, and whoever is killed.
+Ray Data (https://docs.ray.io/en/latest/data/data.html) hands the recordings out to as many workers as the cluster has
+room for, and once more where a worker is lost. Workers only read; this process alone writes, each result when it comes.
+So an output is there once and whole, however often its recording was worked on, and whoever is killed.
 """
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
+import signal
+import socket
+import sys
+import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +31,8 @@ from asr.progress import AudioProgress
 from asr.transcribing import Options, complain, spare_memory, transcribe_file
 
 MANIFEST = "manifest.jsonl"
-MOST_TASKS = 20_000  # what one process hands out well; of a larger archive, each task is several recordings
+KNOCK = 10.0  # seconds that the cluster has to answer
+MOST_TASKS = 20_000  # what one process hands out well; of a larger archive a task is several recordings
 MOST_ATTEMPTS = 4  # at a recording whose workers are lost: machines go, but a recording may also be what kills them
 
 
@@ -109,8 +116,8 @@ def run(names: Sequence[str], options: Options, format: str, output: Path | None
     done. Outputs that are there from another run stay as they are.
 
     Args:
-        address: of a Ray cluster, as `ray.init` knows it: `auto`, `HOST:PORT`, `ray://…`; `local` makes one here.
-        workers: at most; as many as the cluster has cores for (GPUs, with `--device cuda`) where it is None.
+        address: of a Ray cluster, as `ray.init` knows it: `auto`, `HOST:PORT`; `local` makes one here.
+        workers: how many; as many as the cluster has cores now (GPUs, with `--device cuda`) where it is None.
     """
     if output is None:
         raise RillError("A cluster's transcripts go to a folder: name it with --output.")
@@ -127,8 +134,9 @@ def run(names: Sequence[str], options: Options, format: str, output: Path | None
         missing = [source for source in sources
                    if not manifest.has(source, [f"{places[source]}.{suffix}" for suffix in formats])]
         failed, seconds = 0, 0.0
-        with AudioProgress(None) as progress:
-            for done, answer in enumerate(_answers(missing, options, formats, address, workers), 1):
+        with (closing(_answers(missing, options, formats, address, workers)) as answers,
+              AudioProgress(None) as progress):
+            for done, answer in enumerate(answers, 1):
                 written = []
                 for suffix, text in answer.texts.items():
                     written.append(f"{places[answer.source]}.{suffix}")
@@ -145,27 +153,58 @@ def run(names: Sequence[str], options: Options, format: str, output: Path | None
 
 
 def _answers(sources: Sequence[str], options: Options, formats: Sequence[str], address: str, workers: int | None
-             ) -> Iterator[Answer]:
+             ) -> Generator[Answer, None, None]:
     """An answer for each source, as they come. Raises RillError."""
     if not sources:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # on stderr; what goes wrong is raised
     import ray
 
-    try:
-        session = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # of many classes, Exception itself among them
-        raise RillError(f"No Ray cluster answers at '{address}' ({str(error).partition('. ')[0]}): start one with "
-                        f"`ray start --head`, or give --ray local.") from error
-    with session:
+    with sigterm_kept() as handler:
         try:
-            for answer in hand_out(Worker, sources, options, formats, workers):
-                if answer.fatal:
-                    raise RillError(answer.error)
-                yield answer
-        except ray.exceptions.RayError as error:
-            reason = str(error).strip().rpartition("\n")[2]
-            raise RillError(f"The cluster has given up ({reason}): the same command goes on from here.") from error
+            knock(address)
+            session = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # of many classes, Exception itself among them
+            raise RillError(f"No Ray cluster answers at '{address}' ({str(error).partition('. ')[0]}): start one with "
+                            f"`ray start --head`, or give --ray local.") from error
+        with session:
+            _on_sigterm(_leave if handler == signal.SIG_DFL else handler)
+            try:
+                for answer in hand_out(Worker, sources, options, formats, workers):
+                    if answer.fatal:
+                        raise RillError(answer.error)
+                    yield answer
+            except ray.exceptions.RayError as error:
+                reason = str(error).strip().rpartition("\n")[2]
+                raise RillError(f"The cluster has given up ({reason}): the same command goes on from here.") from error
+
+
+def knock(address: str) -> None:
+    """Raises OSError where nobody is at HOST:PORT; Ray would try for a quarter of an hour."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
+
+
+@contextmanager
+def sigterm_kept() -> Iterator[Any]:
+    """What the process does at SIGTERM is as before, afterwards, although Ray puts its own handlers there; gives it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield handler
+    finally:
+        _on_sigterm(handler)
+
+
+def _on_sigterm(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread():  # elsewhere Python has none, and Ray puts none
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _leave(*_: object) -> None:
+    """In order, so that no process of a cluster of ours stays; Ray's handler ends in SIGABRT."""
+    sys.exit(128 + signal.SIGTERM)
 
 
 def hand_out(worker: type, sources: Sequence[str], options: Options, formats: Sequence[str], workers: int | None
@@ -173,18 +212,19 @@ def hand_out(worker: type, sources: Sequence[str], options: Options, formats: Se
     """What the workers say, as it comes. Raises RayError."""
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong is raised
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 1  # each answer comes by itself, when its recording ends
+    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(MOST_ATTEMPTS)
     unit = "GPU" if options.device == "cuda" else "CPU"
-    room = int(ray.cluster_resources().get(unit, 0))  # now; a cluster may grow when it is asked for more
-    pool = ray.data.ActorPoolStrategy(min_size=max(1, min(room, len(sources), workers or room)), max_size=workers,
-                                      max_tasks_in_flight_per_actor=1)
+    room = max(1, int(ray.cluster_resources().get(unit, 0)))
+    pool = ray.data.ActorPoolStrategy(size=min(workers or room, len(sources)), max_tasks_in_flight_per_actor=1)
     names = [json.dumps(source) for source in sources]  # Arrow takes no name that is not UTF-8
     answers = ray.data.from_items(names, override_num_blocks=min(len(sources), MOST_TASKS)).map(
         worker, fn_constructor_args=(options, tuple(formats), attempts), compute=pool,
         num_gpus=1 if unit == "GPU" else None, num_cpus=1 if unit == "CPU" else None)
-    for batch in answers.iter_batches(batch_size=None, prefetch_batches=0):  # what one task gave, at once
+    for batch in answers.iter_batches(batch_size=None, prefetch_batches=0):  # as they come
         for answer in batch["answer"]:
             yield Answer(**json.loads(answer))
 
@@ -192,15 +232,17 @@ def hand_out(worker: type, sources: Sequence[str], options: Options, formats: Se
 class Attempts:
     """How often each recording was begun and not ended. Ray begins again, without end, what a lost worker had begun."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.begun: Counter[str] = Counter()
 
-    def begin(self, source: str) -> int:
+    def begin(self, source: str) -> bool:
+        """Whether to try it."""
         self.begun[source] += 1
-        return self.begun[source]
+        return self.begun[source] <= self.most
 
     def end(self, source: str) -> None:
-        del self.begun[source]
+        self.begun.pop(source, None)  # this process, too, may have been lost meanwhile
 
 
 class Worker:
@@ -212,20 +254,21 @@ class Worker:
         self.options, self.formats, self.attempts = options, formats, attempts
         torch.set_num_threads(1)
         spare_memory()
+        atexit.register(os._exit, 0)  # Ray's own clean-up, behind it, has been seen to wait for ever (2.60)
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         import ray
 
         source = json.loads(row["item"])
-        if ray.get(self.attempts.begin.remote(source)) > MOST_ATTEMPTS:
-            answer = Answer(source, error=f"{source}: {MOST_ATTEMPTS} workers were lost over it, perhaps for want of "
-                                          f"memory; try it without --ray.")
+        if not ray.get(self.attempts.begin.remote(source)):
+            answer = Answer(source, error=f"{source}: every worker was lost over it, perhaps for want of memory; try "
+                                          f"it without --ray.")
         else:
             try:
                 answer = self.transcribe(source)
             except Exception as error:  # the model cannot be loaded
                 answer = Answer(source, error=f"A worker cannot work: {error}", fatal=True)
-            ray.get(self.attempts.end.remote(source))
+            self.attempts.end.remote(source)  # no need to wait for it
         return {"answer": json.dumps(asdict(answer))}
 
     def transcribe(self, source: str) -> Answer:

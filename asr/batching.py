@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 import torch
@@ -27,15 +28,16 @@ from asr.results import Word
 from asr.stream import Steps
 from asr.turns import Heard, Turn, take
 
-GATHER = 0.02  # seconds that the first turn of a batch waits for others
-GATHER_PASSES = 0.08  # the same for second passes, which begin well before they are needed
+REST = 0.05  # seconds that a turn waits for others, at most
+REST_PASSES = 0.06  # the same for second passes
 MOST_TURNS = 64  # in one batch
-MOST_PASSES = 4  # utterances in one batch of second passes
+MOST_PASSES = 4  # utterances in one batch of second passes,
+LONGEST_PASS = 2000  # and their mel frames together, so that the next ones do not wait for long
 SIMILAR = 0.6  # shortest over longest utterance of one batch; the rest of the shorter ones is padding
-AT_EASE = 0.06  # seconds that a turn may take; for each `SLOW` more one more provisional pass in a row is left out,
-SLOW = 0.02  # so that a turn seldom takes longer than the 0.16 s of sound that it is for
+AT_EASE = 0.03  # seconds that a turn may take; for each `SLOW` more one more provisional pass in a row is left out,
+SLOW = 0.003  # so that a turn seldom takes longer than the 0.16 s of sound that it is for
 FEWEST_PREVIEWS = 8  # steps from one provisional pass to the next, at most
-SMOOTHING = 0.2  # weight of the newest batch in the mean of what a turn takes
+SMOOTHING = 0.1  # weight of the newest batch in the mean of what a turn takes
 
 T = TypeVar("T")
 Q = TypeVar("Q")
@@ -56,12 +58,15 @@ class Pool(Generic[Q, A]):
     Args:
         work: a batch of questions → an answer each, in order.
         choose: from the waiting questions, longest waiting first → the positions of the next batch, at least one.
-        gather: seconds in which more questions may join a batch.
+        rest: after a batch a thread lets questions gather for as long as that one took, unless one has waited for so
+            many seconds: whoever comes alone does not wait, and batches grow with the load.
     """
 
     def __init__(self, name: str, threads: int, work: Callable[[list[Q]], Iterable[A]],
-                 choose: Callable[[list[Q]], list[int]], gather: float = 0.0) -> None:
-        self.work, self.choose, self.gather = work, choose, gather
+                 choose: Callable[[list[Q]], list[int]], rest: float = 0.0) -> None:
+        self.work, self.choose, self.rest = work, choose, rest
+        # Who hands a batch's answers over: this thread, or an event loop, which is then woken once and not for each.
+        self.deliver: Callable[[Callable[[], None]], object] = lambda answer: answer()
         self.on_batch: Callable[[int, float, float], None] | None = None  # told of each, on the thread: its size,
         # the seconds that it took, and those that its questions waited in the mean until they were answered
         self._delay, self._answered = 0.0, 0.0  # the latter smoothed; when it was taken
@@ -100,28 +105,30 @@ class Pool(Generic[Q, A]):
 
     def _run(self) -> None:
         torch.set_num_threads(1)  # a second thread inside one batch would wait for the first at every frame
-        while batch := self._take():
+        ready = 0.0
+        while batch := self._take(ready):
             began = time.monotonic()
             try:
-                for asked, answer in zip(batch, self.work([asked.question for asked in batch]), strict=True):
-                    asked.answer.set_result(answer)
+                answers = list(self.work([asked.question for asked in batch]))
             except Exception as error:  # whoever asked is told; the thread goes on with the others
-                for asked in batch:
-                    if not asked.answer.done():
-                        asked.answer.set_exception(error)
+                self.deliver(partial(_fail, batch, error))
+            else:
+                self.deliver(partial(_answer, batch, answers))
             self._answered = time.monotonic()
             delay = sum(self._answered - asked.since for asked in batch) / len(batch)
             self._delay += SMOOTHING * (delay - self._delay)
             if self.on_batch:
                 self.on_batch(len(batch), self._answered - began, delay)
+            ready = 2 * self._answered - began
 
-    def _take(self) -> list[_Asked[Q, A]]:
-        """The next batch; nothing once all is answered and no more can come."""
+    def _take(self, ready: float) -> list[_Asked[Q, A]]:
+        """The next batch, not before the time `ready`; nothing once all is answered and no more can come."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
-                if self.gather and not self._closing:
-                    self._changed.wait_for(lambda: self._closing, self.gather)
+                if self._waiting:
+                    begin = min(ready, self._waiting[0].since + self.rest)
+                    self._changed.wait_for(lambda: self._closing, max(0.0, begin - time.monotonic()))
                 chosen = self.choose([asked.question for asked in self._waiting]) if self._waiting else []
                 batch = [self._waiting[i] for i in chosen]
                 self._waiting = [asked for i, asked in enumerate(self._waiting) if i not in set(chosen)]
@@ -130,10 +137,21 @@ class Pool(Generic[Q, A]):
                     return batch
 
 
+def _answer(batch: list[_Asked[Q, A]], answers: list[A]) -> None:
+    for asked, answer in zip(batch, answers, strict=True):
+        asked.answer.set_result(answer)
+
+
+def _fail(batch: list[_Asked[Q, A]], error: Exception) -> None:
+    for asked in batch:
+        asked.answer.set_exception(error)
+
+
 class Batcher:
     """Runs the model for all streams of one engine, on threads of its own; see `engine.Work`.
 
-    Turns and second passes have a thread each, or a share of the cores, so that neither waits for the other.
+    Turns have a thread, or as many as half of the cores; second passes, which are long, have one more, so that neither
+    waits for the other.
     """
 
     def __init__(self, engine: Engine, threads: int | None = None) -> None:
@@ -141,15 +159,19 @@ class Batcher:
         if threads is None:
             threads = 1 if engine.device.type == "cuda" else max(1, (os.cpu_count() or 1) // 2)
         self.lag = 0.0  # seconds that answers wait until whoever asked goes on; a server measures and sets it
-        self.turns: Pool[Turn, Heard] = Pool("turns", threads, partial(take, engine.model), _first, GATHER)
-        self.passes: Pool[Pass, list[Word]] = Pool("passes", threads, self._recognize, similar,
-                                                          GATHER_PASSES)
+        self.turns: Pool[Turn, Heard] = Pool("turns", threads, partial(take, engine.model),
+                                             partial(of_a_kind, engine.model.config.subsampling), REST)
+        self.passes: Pool[Pass, list[Word]] = Pool("passes", threads + 1, self._recognize, similar, REST_PASSES)
 
     def turn(self, turn: Turn) -> Future[Heard]:
         return self.turns.ask(turn)
 
     def second_pass(self, mel: Tensor, search: Decoder) -> Future[list[Word]]:
         return self.passes.ask((mel, search))
+
+    def serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on answers are handed over on this event loop."""
+        self.turns.deliver = self.passes.deliver = loop.call_soon_threadsafe
 
     @property
     def delay(self) -> float:
@@ -169,15 +191,19 @@ class Batcher:
         return self.engine.recognize_whole(utterances, searches)
 
 
-def _first(turns: list[Turn]) -> list[int]:
-    return list(range(min(len(turns), MOST_TURNS)))
+def of_a_kind(subsampling: int, turns: list[Turn]) -> list[int]:
+    """The turn that has waited longest, and those that take about as long: with a chunk to commit, or without. So a
+    pause, which ends an utterance, is seen without waiting for the chunks of others."""
+    commits = [turn.commits(subsampling) for turn in turns]
+    return [i for i, each in enumerate(commits) if each == commits[0]][:MOST_TURNS]
 
 
 def similar(waiting: list[Pass]) -> list[int]:
     """The second pass that has waited longest, and those that would not make much padding with it."""
     length = len(waiting[0][0])
     others = [i for i, (mel, _) in enumerate(waiting) if SIMILAR * length <= len(mel) <= length / SIMILAR]
-    return others[:MOST_PASSES]
+    frames = accumulate(len(waiting[i][0]) for i in others)
+    return [i for i, total in zip(others, frames, strict=True) if i == 0 or total <= LONGEST_PASS][:MOST_PASSES]
 
 
 async def drive(steps: Steps[T]) -> T:
@@ -188,4 +214,22 @@ async def drive(steps: Steps[T]) -> T:
             future = steps.send(result)
         except StopIteration as end:
             return end.value
-        result = await asyncio.wrap_future(future)
+        result = await _result(future)
+
+
+async def _result(future: Future[T]) -> T:
+    """As `asyncio.wrap_future`, but an answer that comes on this event loop does not take the way between threads."""
+    loop, thread = asyncio.get_running_loop(), threading.get_ident()
+    waiting = loop.create_future()
+
+    def wake() -> None:
+        if not waiting.done():
+            waiting.set_result(None)
+
+    future.add_done_callback(lambda _: wake() if threading.get_ident() == thread else loop.call_soon_threadsafe(wake))
+    try:
+        await waiting
+    except asyncio.CancelledError:
+        future.cancel()
+        raise
+    return future.result()

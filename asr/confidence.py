@@ -39,9 +39,10 @@ class Confidence:
         best tokens, mean entropy of a frame, log of the number of tokens, frames a token, language model's scores."""
         path = evidence.path[evidence.first:evidence.last + 1]
         logp = evidence.emissions[evidence.first:evidence.last + 1]
-        chosen = np.take_along_axis(logp, path[:, None], axis=1)[:, 0]
-        runs = np.flatnonzero(np.diff(path, prepend=-1))
-        peaks = np.maximum.reduceat(chosen, runs)[~np.isin(path[runs], self.silent)]
+        chosen = logp[np.arange(len(path)), path]
+        runs = np.concatenate([[0], np.flatnonzero(path[1:] != path[:-1]) + 1])
+        tokens = path[runs]
+        peaks = np.maximum.reduceat(chosen, runs)[(tokens != self.silent[0]) & (tokens != self.silent[1])]
         loss = np.minimum(logp.max(axis=1) - chosen, LOWEST).mean()
         entropy = -(np.exp(logp) * logp).sum(axis=1).mean()
         return np.array([peaks.mean(), max(peaks.min(), -LOWEST), loss, entropy, np.log(len(peaks)),

@@ -22,8 +22,8 @@ class Decoder(Protocol):
     def decode(self, emissions: Emissions) -> list[Word]:
         """Words of a whole utterance; times in seconds from its first frame."""
 
-    def session(self) -> Session:
-        """An empty session for one live utterance."""
+    def session(self, draft: bool = False) -> Session:
+        """An empty session for one live utterance; a draft's text is soon replaced, so it may be searched less well."""
 
 
 class Session(Protocol):

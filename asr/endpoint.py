@@ -12,6 +12,7 @@ from asr.tokens import TokenSet
 
 RECENT = 5.0  # seconds in which the cut of an over-long utterance is looked for
 LIKELY = 0.7  # share of the pause after which speech seldom resumes, and the second pass is worth its work
+CALM = 0.2  # seconds of known silence that make a longer one likely enough to look for it
 OPENING = 0.5  # seconds of silence that stay in front of the next utterance, so that its first sound is whole
 
 
@@ -44,6 +45,7 @@ class Endpointer:
         self.nothing_said = round(rules.nothing_said / seconds_per_frame)
         self.longest = round(rules.longest / seconds_per_frame)
         self.recent = round(RECENT / seconds_per_frame)
+        self.calm = max(1, round(CALM / seconds_per_frame))
         self.opening = round(OPENING / seconds_per_frame)
 
     def likely_end(self, activity: np.ndarray) -> int | None:
@@ -65,16 +67,29 @@ class Endpointer:
             return Cut(self._longest_silence(activity), True)
         return None
 
-    def could_end(self, activity: np.ndarray, heard: int) -> bool:
-        """Whether something could follow from `heard` frames, of which `activity` (F,) of the first ones is known.
+    def silence(self, activity: np.ndarray) -> int:
+        """Frames since the last active one, of which there is one at least."""
+        return len(activity) - 1 - int(np.flatnonzero(activity)[-1])
+
+    def could_end(self, activity: np.ndarray, heard: int, soon: int = 0) -> bool:
+        """Whether something could follow from `heard` frames, of which `activity` (F,) of the first ones is known, or
+        an end from less than `soon` frames more.
 
         A stream that saves provisional passes must look then, so that its utterances end where they always do. At the
-        worst the others are silent, or all but the first of them are.
+        worst the others are silent, or all but the first of them are. A likely end is worth a look where some silence
+        is known.
         """
-        silent = np.concatenate([activity, np.zeros(max(0, heard - len(activity)), dtype=bool)])
-        spoken = silent.copy()
-        spoken[len(activity):len(activity) + 1] = True
-        return any(self.likely_end(case) is not None or self.decide(case) is not None for case in (silent, spoken))
+        known = len(activity)
+        spoken = np.flatnonzero(activity)
+        last = int(spoken[-1]) if len(spoken) else None
+        if last is not None and known - 1 - last >= self.calm and heard - 1 - last >= LIKELY * self.pause:
+            return True
+        frames = max(known, heard) + max(0, soon - 1)
+        if last is None and frames >= self.nothing_said:
+            return True
+        if frames > known:
+            last = known if last is None else last  # at the worst for the pause; what is silent anyway ends no sooner
+        return last is not None and (frames >= self.longest or frames - 1 - last >= self.pause)
 
     def _longest_silence(self, activity: np.ndarray) -> int:
         """The middle of the longest silent run of the last seconds; everything, where there is none."""

@@ -24,16 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from asr import checkpoint
-from asr.errors import CheckpointError, RillError
+from asr.errors import CheckpointError
 from asr.model import AcousticModel
-
-try:
-    from onnx import ModelProto, TensorProto, helper, numpy_helper
-except ModuleNotFoundError as error:
-    raise RillError("ONNX needs a package that is not there: pip install 'rill-asr[onnx]'.") from error
 
 OPSET, IR_VERSION = 17, 8  # the oldest that have layer normalisation as one node
 MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 
@@ -46,6 +47,8 @@ class FrontendConfig:
         for name, most in (("mels", 512), ("coefficients", 512), ("n_fft", 16_384), ("hop", 16_384)):
             if not 0 < getattr(self, name) <= most:
                 raise ValueError(f"{name} must lie between 1 and {most}")
+        if not 0 < self.window <= self.n_fft:
+            raise ValueError("window must lie between 1 and n_fft")
 
 
 class Frontend(nn.Module):
@@ -57,6 +60,9 @@ class Frontend(nn.Module):
         self.mel = torchaudio.transforms.MelSpectrogram(
             config.sample_rate, config.n_fft, config.window, config.hop, config.f_min, config.f_max,
             n_mels=config.mels, power=2.0, center=False, norm=None, mel_scale="htk")
+        left = (config.n_fft - config.window) // 2
+        window = F.pad(self.mel.spectrogram.window, (left, config.n_fft - config.window - left))
+        self.register_buffer("window", window, persistent=False)
 
     @property
     def bands(self) -> int:
@@ -83,7 +89,14 @@ class Frontend(nn.Module):
         """Frames of these samples, and the compression's state after them."""
         if samples.numel() < self.config.n_fft:
             return samples.new_zeros(0, self.bands), state
-        return self.compress(self.mel(samples).T, state)
+        return self.compress(self.power(samples), state)
+
+    def power(self, samples: Tensor) -> Tensor:
+        """(…, samples) → mel power (…, mel frames, mels): what `self.mel` computes, in a third of the time for the
+        short blocks of live sound."""
+        frames = samples.unfold(-1, self.config.n_fft, self.config.hop)
+        spectrum = torch.fft.rfft(frames * self.get_buffer("window"))
+        return (spectrum.real.square() + spectrum.imag.square()) @ self.mel.mel_scale.fb
 
     def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
         """Mel power (mel frames, mels) → features (mel frames, bands), and the state to go on from."""
@@ -95,7 +108,7 @@ class Frontend(nn.Module):
 
 class LogMel(Frontend):
     def batch(self, samples: Tensor) -> Tensor:
-        return torch.log(self.mel(samples).transpose(1, 2) + self.config.log_floor)
+        return torch.log(self.power(samples) + self.config.log_floor)
 
     def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
         return torch.log(power + self.config.log_floor), state

@@ -43,7 +43,7 @@ class GreedyDecoder:
                  for text, a, b in spans]
         return words, complete
 
-    def session(self) -> Session:
+    def session(self, draft: bool = False) -> Session:
         return GreedySession(self)
 
 

@@ -33,8 +33,12 @@ CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "ls
 STRIDES = {4: (2, 2), 3: (1, 3)}  # of the two convolutions, for each subsampling
 KERNEL = 3
 
+# Parts of a tensor, each in memory of its own. (PyTorch's type stubs say that these return nothing.)
+unbind_copy = cast("Callable[..., Sequence[Tensor]]", torch.unbind_copy)
+split_copy = cast("Callable[..., Sequence[Tensor]]", torch.split_with_sizes_copy)
+
 Emissions = dict[str, Tensor]  # head → log-probabilities (…, F, V), natural logarithm
-RNNState = tuple[Tensor, ...]  # (h,) or, for the LSTM, (h, c); each (1, B, H)
+RNNState = tuple[Tensor, ...]  # (h,) or, for the LSTM, (h, c); each (layers, B, H)
 Tap = Callable[[int, Tensor], None]  # is shown each layer's number and its output (B, F, H)
 
 
@@ -145,7 +149,7 @@ class StreamState:
 
     mel: Tensor  # (waiting mel frames, bands), normalised, context included
     frames: Tensor  # (1, waiting frames, H)
-    rnn: list[RNNState]  # of each layer
+    rnn: RNNState
     committed: int = 0  # frames given out so far
     ended: bool = False
 
@@ -184,8 +188,8 @@ class StreamingModel(ABC):
         """Latency-controlled, with shapes as `forward`. A chunk as long as the batch is full context."""
 
     @abstractmethod
-    def advance(self, window: Tensor, states: Sequence[RNNState] | None, commit: int, lengths: Tensor | None = None
-                ) -> tuple[Emissions, list[RNNState]]:
+    def advance(self, window: Tensor, states: RNNState | None, commit: int, lengths: Tensor | None = None
+                ) -> tuple[Emissions, RNNState]:
         """Run a window (B, commit + look-ahead, H) of stem frames through all layers from the given states.
 
         `lengths` (B,) are the real frames of each window, None where all are. Returns emissions (B, commit +
@@ -211,7 +215,7 @@ class StreamingModel(ABC):
         """The state before an utterance's first mel frame."""
         like, config = self.mel_mean, self.config
         parts = 2 if config.cell == "lstm" else 1
-        zeros = [tuple(like.new_zeros(1, 1, config.hidden) for _ in range(parts)) for _ in range(config.layers)]
+        zeros = tuple(like.new_zeros(config.layers, 1, config.hidden) for _ in range(parts))
         return StreamState(like.new_zeros(self.stem.context, len(like)), like.new_zeros(1, 0, config.hidden), zeros)
 
     def push(self, state: StreamState, mel: Tensor, last: bool = False) -> None:
@@ -219,22 +223,25 @@ class StreamingModel(ABC):
         self.push_all([state], [mel], [last])
 
     def push_all(self, states: Sequence[StreamState], mels: Sequence[Tensor], lasts: Sequence[bool]) -> None:
-        """`push` for several streams; those with equally many new frames go through the stem together."""
+        """`push` for several streams; those with equally many waiting and new frames go through the stem together."""
         subsampling, context = self.config.subsampling, self.stem.context
-        groups: dict[int, list[StreamState]] = {}
-        for state, mel, last in zip(states, mels, lasts, strict=True):
-            after = mel.new_zeros(context if last else 0, mel.shape[1])
-            state.mel = torch.cat([state.mel, self.normalise(mel), after])
-            state.ended |= last
-            count = max(0, (len(state.mel) - 2 * context - 1) // subsampling + 1)
+        groups: dict[tuple[int, int, bool], list[int]] = {}
+        for i, (state, mel, last) in enumerate(zip(states, mels, lasts, strict=True)):
+            groups.setdefault((len(state.mel), len(mel), last), []).append(i)
+        for (_, _, last), members in groups.items():
+            group = [states[i] for i in members]
+            new = self.normalise(torch.stack([mels[i] for i in members]).to(self.mel_mean.device))
+            x = torch.cat([torch.stack([state.mel for state in group]), new], dim=1)
+            if last:
+                x = F.pad(x, (0, 0, 0, context))
+            count = max(0, (x.shape[1] - 2 * context - 1) // subsampling + 1)
+            for state, rest in zip(group, unbind_copy(x[:, count * subsampling:]), strict=True):
+                state.mel = rest
+                state.ended |= last
             if count:
-                groups.setdefault(count, []).append(state)
-        for count, group in groups.items():
-            used = (count - 1) * subsampling + 2 * context + 1
-            new = self.stem(torch.stack([state.mel[:used] for state in group]))
-            for state, frames in zip(group, new.split(1), strict=True):
-                state.frames = torch.cat([state.frames, frames], dim=1)
-                state.mel = state.mel[count * subsampling:].clone()
+                frames = self.stem(x[:, :(count - 1) * subsampling + 2 * context + 1])
+                for state, each in zip(group, frames.split(1), strict=True):
+                    state.frames = torch.cat([state.frames, each], dim=1)
 
     def step(self, state: StreamState, chunk: int, look_ahead: int) -> tuple[Emissions, Emissions] | None:
         """Commit the next chunk, or return None where its look-ahead has not been heard yet.
@@ -259,22 +266,32 @@ class StreamingModel(ABC):
         """The first `width` waiting frames of several streams as one batch, `commit` of them for good (0: a preview).
 
         All streams that commit do so for equally many frames, but where an utterance ends. Returns emissions
-        (width, V) of each.
+        (width, V) of each, in memory of their own. There are few calls for each stream: at every call that computes,
+        PyTorch lets other threads run Python, and waits for them afterwards.
         """
         width = max(widths)
         boundary = max(commits) or width
         lengths = None if min(widths) == width else torch.tensor(widths, device=self.mel_mean.device)
-        windows = nn.utils.rnn.pad_sequence([state.frames[0, :n] for state, n in zip(states, widths, strict=True)],
-                                            batch_first=True)
-        layers = zip(*(state.rnn for state in states), strict=True)
-        before = [tuple(torch.cat(parts, dim=1) for parts in zip(*layer, strict=True)) for layer in layers]
+        if all(state.frames.shape[1] == width for state in states):
+            windows = torch.cat([state.frames for state in states])
+        else:
+            windows = nn.utils.rnn.pad_sequence([state.frames[0, :n] for state, n in zip(states, widths, strict=True)],
+                                                batch_first=True)
+        before = tuple(torch.cat(parts, dim=1) for parts in zip(*(state.rnn for state in states), strict=True))
         emissions, after = self.advance(windows, before, boundary, lengths)
-        for i, (state, commit) in enumerate(zip(states, commits, strict=True)):
-            if commit:
-                state.rnn = [tuple(part[:, i:i + 1].clone() for part in layer) for layer in after]
-                state.frames = state.frames[:, commit:].clone()
-                state.committed += commit
-        return [{name: values[i, :n] for name, values in emissions.items()} for i, n in enumerate(widths)]
+        if any(commits):
+            each = zip(*(split_copy(part, [1] * len(states), dim=1) for part in after), strict=True)
+            for state, commit, rnn in zip(states, commits, each, strict=True):
+                if commit:
+                    state.rnn = rnn
+                    state.frames = state.frames[:, commit:].clone()
+                    state.committed += commit
+        if lengths is None:
+            rows = [unbind_copy(values) for values in emissions.values()]
+        else:
+            real = torch.arange(width, device=lengths.device) < lengths[:, None]
+            rows = [split_copy(values[real], list(widths)) for values in emissions.values()]
+        return [dict(zip(emissions, values, strict=True)) for values in zip(*rows, strict=True)]
 
 
 class AcousticModel(nn.Module, StreamingModel):
@@ -336,13 +353,14 @@ class AcousticModel(nn.Module, StreamingModel):
                 tap(index, x)
         return self.emissions(x), frames
 
-    def advance(self, window: Tensor, states: Sequence[RNNState] | None, commit: int, lengths: Tensor | None = None
-                ) -> tuple[Emissions, list[RNNState]]:
+    def advance(self, window: Tensor, states: RNNState | None, commit: int, lengths: Tensor | None = None
+                ) -> tuple[Emissions, RNNState]:
         after = []
         for index, layer in enumerate(self.encoder()):
-            window, state = layer.step(window, states[index] if states else None, commit, lengths)
+            before = tuple(part[index:index + 1] for part in states) if states else None
+            window, state = layer.step(window, before, commit, lengths)
             after.append(state)
-        return self.emissions(window), after
+        return self.emissions(window), tuple(torch.cat(parts) for parts in zip(*after, strict=True))
 
 
 def quantise(model: AcousticModel) -> None:

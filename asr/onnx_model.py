@@ -5,8 +5,6 @@ computes on the thread that calls it and on no other: whoever has several cores 
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnxruntime
 import torch
@@ -46,7 +44,7 @@ class OnnxModel(StreamingModel):
         frames = self.embed(mel, lengths)
         total = frames.shape[1]
         real = None if lengths is None else self.frame_lengths(lengths)
-        states: list[RNNState] | None = None
+        states: RNNState | None = None
         parts = []
         for start in range(0, total, chunk):
             window = frames[:, start:start + chunk + look_ahead]
@@ -55,8 +53,8 @@ class OnnxModel(StreamingModel):
             parts.append({name: values[:, :commit] for name, values in emissions.items()})
         return {name: torch.cat([part[name] for part in parts], dim=1) for name in self.heads}, real
 
-    def advance(self, window: Tensor, states: Sequence[RNNState] | None, commit: int, lengths: Tensor | None = None
-                ) -> tuple[Emissions, list[RNNState]]:
+    def advance(self, window: Tensor, states: RNNState | None, commit: int, lengths: Tensor | None = None
+                ) -> tuple[Emissions, RNNState]:
         batch, width, _ = window.shape
         shape = (self.config.layers, batch, self.config.hidden)
         # A window of no real frame is run as if it had one: nobody looks at what comes out.
@@ -64,13 +62,10 @@ class OnnxModel(StreamingModel):
         inputs = {"frames": window.numpy(), "lengths": real.astype(np.int32),
                   "commit": np.array([commit], dtype=np.int64)}
         for i, name in enumerate(self.states):
-            inputs[name] = (torch.cat([layer[i] for layer in states]).numpy() if states
-                            else np.zeros(shape, dtype=np.float32))
+            inputs[name] = states[i].numpy() if states else np.zeros(shape, dtype=np.float32)
         arrays = self.session.run(self.heads + [f"{name}_after" for name in self.states], inputs)
         tensors = [torch.from_numpy(array) for array in arrays]
-        emissions = dict(zip(self.heads, tensors, strict=False))
-        layers = [stacked.split(1) for stacked in tensors[len(self.heads):]]
-        return emissions, list(zip(*layers, strict=True))
+        return dict(zip(self.heads, tensors, strict=False)), tuple(tensors[len(self.heads):])
 
 
 class OnnxStem:

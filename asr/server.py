@@ -8,6 +8,7 @@ Everything but the model runs on one event loop; the model and the second passes
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 import sys
@@ -85,7 +86,10 @@ def run(recognizer: Callable[[], Recognizer], limits: Limits, settings: Settings
         demo = f", demo {scheme}:{here}/demo" if settings.demo and not tokens else ""
         welcome = (f"Serving {limits.sessions} speakers: Vosk's protocol ws{scheme[4:]}:{here}/ws, OpenAI's API "
                    f"{scheme}:{here}/v1{demo}. Ctrl-C ends.")
-        Server(create_app(service, settings, tokens), service, settings, welcome).run(sockets=[listener])
+        app = create_app(service, settings, tokens)
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: looking through it for garbage would hold everybody up
+        Server(app, service, settings, welcome).run(sockets=[listener])
 
 
 def create_app(service: Service, settings: Settings, tokens: Sequence[bytes] = ()) -> FastAPI:

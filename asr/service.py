@@ -78,7 +78,7 @@ class Place:
 class Service:
     """One recogniser for many speakers. `watch` must run as long as it serves.
 
-    `threads` are those of live turns, and as many of second passes; see `Batcher`.
+    `threads` are those of live turns; see `Batcher`.
     """
 
     def __init__(self, recognizer: Recognizer, limits: Limits, threads: int | None = None) -> None:
@@ -146,6 +146,7 @@ class Service:
     async def watch(self) -> None:
         """Takes places back from those who are silent for too long or have been here for too long."""
         limits = self.limits
+        self.batcher.serve(asyncio.get_running_loop())
         while True:
             due = time.monotonic() + BEAT
             await asyncio.sleep(BEAT)

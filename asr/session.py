@@ -11,11 +11,11 @@ from collections import deque
 import numpy as np
 
 from asr.batching import drive
-from asr.live import AT_ONCE
 from asr.metrics import Metrics
 from asr.recognizer import Event, Stream
 from asr.results import Final
 
+AT_ONCE = 0.16  # seconds of sound that are recognised together: a step of the stream, so that its events come at once
 ARRIVALS = 600  # blocks whose arrival is remembered: a minute of 0.1 s ones
 
 

@@ -57,7 +57,7 @@ class Stream:
         self.tokens = engine.checkpoint.config.tokens[engine.head]
         self.latency = latency
         self.hotwords = hotwords
-        self.preview_every = 1  # steps between provisional passes: raise it when computing falls behind
+        self.preview_every = 1  # steps from one look at everything to the next: raise it when computing falls behind
         self.pending = torch.zeros(0, engine.frontend.bands)  # mel frames that no utterance has heard yet
         self.origin = 0  # mel frame of the stream at which the utterance begins
         self.finished = False
@@ -98,7 +98,7 @@ class Stream:
         """`accept` in steps."""
         if self.finished:
             raise RuntimeError("This stream is finished: ask the recognizer for a new one.")
-        return (yield from self._hear(self.features.accept(self.resampler.push(audio.to_mono(samples))), last=False))
+        return (yield from self._hear(self.features.accept(self.resampler.push(samples)), last=False))
 
     def finishing(self) -> Steps[list[Event]]:
         """`finish` in steps."""
@@ -118,7 +118,7 @@ class Stream:
         self.heard = 0  # mel frames of this utterance
         self.state = self.engine.model.stream_state()
         self.decoder = self._decoder  # hot words that change now act from the next utterance on
-        self.session = self.decoder.session()
+        self.session = self.decoder.session(draft=self.two_pass)
         self.activity = self.known = np.zeros(0, dtype=bool)  # of committed frames; of all that were seen last
         self.seen = True  # whether the newest step looked at everything that was heard
         self.spoken = False  # whether anything was heard in it, provisionally heard included
@@ -127,13 +127,13 @@ class Stream:
         self.stability = Stability()
         self.visible: tuple[Word, ...] = ()  # what a partial shows
         self.shown = ""  # what the last one did
-        self.steps = 0
+        self.unseen = 0  # steps since one did
 
     def _hear(self, mel: Tensor, last: bool) -> Steps[list[Event]]:
         self.pending = torch.cat([self.pending, mel])
         events: list[Event] = []
-        while len(self.pending) >= STEP:
-            step, self.pending = self.pending[:STEP], self.pending[STEP:]
+        while len(self.pending) >= (size := self._step_size()):
+            step, self.pending = self.pending[:size], self.pending[size:]
             if cut := (yield from self._step(step)):
                 events += yield from self._end(cut)
             elif self.seen and self.spoken:
@@ -146,20 +146,28 @@ class Stream:
             events += self._partial()
         return events
 
+    def _step_size(self) -> int:
+        """Mel frames of the next step: where a pause may be over sooner, only so many that it ends the utterance."""
+        missing = self.endpointer.pause - self.endpointer.silence(self.known) if self.spoken else STEP
+        return min(STEP, max(1, missing) * self.engine.model.config.subsampling)
+
     def _step(self, mel: Tensor, last: bool = False) -> Steps[Cut | None]:
         """Hear a few more mel frames: commit the chunks that are ready, look at the rest, look for an endpoint."""
         self.mel.append(mel)
         self.heard += len(mel)
-        self.steps += 1
-        regular = self.steps % max(self.preview_every, self.engine.work.preview_every) == 0
-        frames = self.heard // self.engine.model.config.subsampling
-        look = regular or self.endpointer.could_end(self.known, frames)
+        self.unseen += 1
+        regular = self.unseen >= max(self.preview_every, self.engine.work.preview_every)
+        subsampling = self.engine.model.config.subsampling
+        # Also where the next step could be a short one, whose size depends on what is known by then.
+        look = regular or self.endpointer.could_end(self.known, self.heard // subsampling, STEP // subsampling)
         heard = yield self.engine.work.turn(Turn(self.state, mel, self._latency, last, look))
         for emissions in heard.committed:
             self.session.accept(emissions)
             self.activity = np.concatenate([self.activity, active(emissions[self.engine.head], self.tokens)])
         self.preview = heard.provisional
         self.seen = heard.complete and (regular or bool(heard.committed))
+        if self.seen:
+            self.unseen = 0
         if last or not heard.complete:
             return None
         self.known = self.activity

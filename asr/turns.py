@@ -26,6 +26,11 @@ class Turn:
     last: bool = False  # the utterance ends with them
     look: bool = True  # also at the frames that cannot be committed yet
 
+    def commits(self, subsampling: int) -> bool:
+        """Whether a chunk is about to become ready with them."""
+        frames = self.state.frames.shape[1] + len(self.mel) // subsampling
+        return self.last or frames >= self.latency.chunk + self.latency.look_ahead
+
 
 @dataclass
 class Heard:
@@ -39,35 +44,50 @@ class Heard:
 @torch.inference_mode()
 def take(model: StreamingModel, turns: Sequence[Turn]) -> list[Heard]:
     """Run the turns of different streams together. Their states move on; emissions are those of each turn alone."""
-    device = model.mel_mean.device
-    model.push_all([turn.state for turn in turns], [turn.mel.to(device) for turn in turns],
-                   [turn.last for turn in turns])
+    model.push_all([turn.state for turn in turns], [turn.mel for turn in turns], [turn.last for turn in turns])
     heard = [Heard() for _ in turns]
     for latency in dict.fromkeys(turn.latency for turn in turns):
         rows = [row for row in zip(turns, heard, strict=True) if row[0].latency == latency]
         while rows := [row for row in rows if _unfinished(*row)]:
-            for first in range(0, len(rows), MOST_ROWS):
-                _run(model, latency, rows[first:first + MOST_ROWS])
+            batch = _together(rows)
+            for first in range(0, len(batch), MOST_ROWS):
+                _run(model, latency, batch[first:first + MOST_ROWS])
     return heard
 
 
 def _unfinished(turn: Turn, heard: Heard) -> bool:
     seen = 0 if heard.provisional is None else _length(heard.provisional)
     heard.complete = seen == turn.state.frames.shape[1]
-    return turn.state.ready(turn.latency.chunk, turn.latency.look_ahead) or (turn.look and not heard.complete)
+    return _ready(turn) or (turn.look and not heard.complete)
+
+
+def _together(rows: list[tuple[Turn, Heard]]) -> list[tuple[Turn, Heard]]:
+    """Of streams with one latency those that go first: all of them, or, where the looks' windows would be padded to the
+    chunks' for more than a batch of their own costs, those that have a chunk."""
+    ready = [row for row in rows if _ready(row[0])]
+    looks = [turn.state.frames.shape[1] for turn, _ in rows if not _ready(turn)]
+    if not ready or not looks:
+        return rows
+    latency = rows[0][0].latency
+    padding = len(looks) * (latency.chunk + latency.look_ahead) - sum(looks)
+    return ready if padding > max(looks) else rows
+
+
+def _ready(turn: Turn) -> bool:
+    return turn.state.ready(turn.latency.chunk, turn.latency.look_ahead)
 
 
 def _run(model: StreamingModel, latency: Latency, rows: Sequence[tuple[Turn, Heard]]) -> None:
     """One batch: the next chunk of the streams that have one, all that waits of the others."""
     states = [turn.state for turn, _ in rows]
     commits, widths = [], []
-    for state in states:
-        waiting, ready = state.frames.shape[1], state.ready(latency.chunk, latency.look_ahead)
+    for turn, _ in rows:
+        waiting, ready = turn.state.frames.shape[1], _ready(turn)
         commits.append(min(latency.chunk, waiting) if ready else 0)
         widths.append(min(latency.chunk + latency.look_ahead, waiting) if ready else waiting)
     for (_, heard), emissions, commit, width in zip(rows, model.run_all(states, commits, widths), commits, widths,
                                                     strict=True):
-        arrays = {head: values.cpu().numpy().copy() for head, values in emissions.items()}  # the batch can go
+        arrays = {head: values.cpu().numpy() for head, values in emissions.items()}
         if commit:
             heard.committed.append({head: values[:commit] for head, values in arrays.items()})
         heard.provisional = {head: values[commit:] for head, values in arrays.items()} if commit < width else None

@@ -49,7 +49,7 @@ def state_bytes(model: AcousticModel) -> int:
     state = model.stream_state()
     model.push(state, torch.zeros(400, len(model.mel_mean)), last=True)
     model.step(state, 16, 8)
-    return sum(4 * part.numel() for each in state.rnn or () for part in each)
+    return sum(4 * part.numel() for part in state.rnn)
 
 
 def reach(curve: torch.Tensor) -> int:

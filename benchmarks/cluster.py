@@ -1,10 +1,11 @@
 """What Ray itself costs: handing out recordings (Ray Data), and passing on live sound (Ray Serve). No model runs.
 
-    python benchmarks/cluster.py
+    python benchmarks/cluster.py [--haproxy]
 
 On a cluster of this computer alone. Recordings: empty ones, from the first answer to the last. Sound: messages of
 0.1 s, each answered, as Vosk's clients send them; at first one client, for the delay, then many as fast as they go, for
-what a core of the proxy's process passes on. The same without Ray is beside it.
+what proxy and replica pass on with a core's worth of processor time. The same without Ray is beside it. --haproxy:
+Serve's other proxy, which RAY_SERVE_ENABLE_HA_PROXY=1 chooses.
 """
 from __future__ import annotations
 
@@ -12,7 +13,6 @@ import argparse
 import asyncio
 import os
 import socket
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -28,7 +28,7 @@ from asr import archive
 from asr.transcribing import Options
 
 BLOCK = bytes(3200)  # 0.1 s
-SECONDS = 10.0  # of passing on
+SECONDS = 5.0  # of passing on
 CLIENTS = 32
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -92,16 +92,17 @@ def busy(pid: int) -> float:
 
 
 def process(title: bytes) -> int:
+    """Of the process whose command line has this in it."""
     return next(int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline")
-                if path.read_bytes().startswith(title) and path.parent.stat().st_uid == os.getuid())
+                if title in path.read_bytes() and path.parent.stat().st_uid == os.getuid())
 
 
-def report(name: str, url: str, pid: int) -> None:
+def report(name: str, url: str, pids: list[int]) -> None:
     alone = asyncio.run(crowd(url, 1))
-    before = busy(pid)
+    before = [busy(pid) for pid in pids]
     together = asyncio.run(crowd(url, CLIENTS))
-    used = busy(pid) - before
-    print(f"| {name} | {1e3 * np.median(alone):.1f} ms | {len(together) / SECONDS:.0f} | {len(together) / used:.0f} |",
+    rates = [f"{len(together) / (busy(pid) - start):.0f}" for pid, start in zip(pids, before, strict=True)]
+    print(f"| {name} | {1e3 * np.median(alone):.1f} ms | {len(together) / SECONDS:.0f} | {' | '.join(rates)} |",
           flush=True)
 
 
@@ -111,35 +112,37 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def pass_on() -> None:
+def pass_on(proxy: bytes) -> None:
     import ray
     from ray import serve
 
-    print("| | delay | messages a second | by a core's worth of it |\n| --- | ---: | ---: | ---: |")
+    print("| | delay | messages a second | by a core of the proxy | by a core of the replica |\n"
+          "| --- | ---: | ---: | ---: | ---: |")
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(application(), port=port, log_level="error", ws="websockets-sansio"))
     threading.Thread(target=server.run, daemon=True).start()
     time.sleep(2)
-    report("Uvicorn alone, in the clients' process", f"ws://127.0.0.1:{port}/", os.getpid())
+    report("Uvicorn, in the clients' process", f"ws://127.0.0.1:{port}/", [os.getpid()] * 2)
     server.should_exit = True
     port = free_port()
     with ray.init("local", log_to_driver=False):
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
         deployment = serve.deployment(max_ongoing_requests=2 * CLIENTS)(serve.ingress(application)())
         serve.run(deployment.bind())
-        for name, title in (("Ray Serve: its proxy", b"ray::ProxyActor"), ("its replica", b"ray::ServeReplica")):
-            report(name, f"ws://127.0.0.1:{port}/", process(title))
+        report("Ray Serve", f"ws://127.0.0.1:{port}/", [process(proxy), process(b"ray::ServeReplica")])
         serve.shutdown()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=2000)
+    parser.add_argument("--haproxy", action="store_true")
     args = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.chdir(tempfile.mkdtemp())
-    print(f"Ray Data hands out {hand_out(args.recordings):.0f} recordings a second.\n", flush=True)
-    pass_on()
+    os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = str(int(args.haproxy))
+    if args.recordings:
+        print(f"Ray Data hands out {hand_out(args.recordings):.0f} recordings a second.\n", flush=True)
+    pass_on(b"/bin/haproxy" if args.haproxy else b"ray::ProxyActor")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """How many cores, how much memory and how long: from a few measured figures, by the formulas of docs/scaling.md.
 
-    python benchmarks/scaling.py --rtf 0.03 --streams 24 --worker 600 --session 6 --start 4 --relay 900 --tasks 150
+    python benchmarks/scaling.py --rtf 0.012 --streams 24 --worker 1100 --session 6 --start 4 --relay 23000 --tasks 100
 
-prints the figures and both tables as Markdown. Each figure, and the benchmark that measures it:
+prints the figures and both tables as Markdown. `--help` says which benchmark measures each figure.
 """
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Figures:
 
 
 HELP = {
-    "rtf": "core-seconds for a second of a recording (speed.py, offline, on one core)",
+    "rtf": "core-seconds for a second of a recording (taskset -c 0 asr transcribe HALF_AN_HOUR, less its start)",
     "streams": "live speakers that a core bears (load.py, its result over its cores)",
-    "worker": "MB of a process with a model: a worker, or a replica without speakers (speed.py)",
+    "worker": "MB of a process with a model: a worker, or a replica without speakers (VmHWM of ray::MapWorker)",
     "session": "MB of a live speaker (load.py)",
-    "start": "seconds until a worker has its model (speed.py, start-up)",
+    "start": "seconds until a worker has its model (asr transcribe of one second)",
     "relay": "messages a second that a core's worth of Serve's proxy passes on (cluster.py)",
     "tasks": "recordings a second that Ray Data hands out (cluster.py)"}
 
@@ -71,7 +71,8 @@ def tables(figures: Figures) -> Iterable[str]:
         used = [min(cores, math.ceil(hours / RECORDING)) for cores in CORES]
         times = "".join(f" {time(archive(figures, hours, cores))} |" for cores in used)
         reading = SOUND * hours / archive(figures, hours, used[-1])
-        yield (f"| {hours:,} | {hours * figures.rtf:,.4g} |{times} {size(reading)}/s "
+        work = hours * figures.rtf
+        yield (f"| {hours:,} | {work:,.{0 if work >= 10 else 2}f} |{times} {size(reading)}/s "
                f"| {size(used[-1] * figures.worker * 1e6)} | {size(hours * TEXT)} |")
     yield from ("", f"Live speakers, replicas of {REPLICA} cores, {FILL:.0%} of the places taken:", "",
                 "| speakers | replicas | their cores | proxies' cores | core-hours a day | memory | sound in |",

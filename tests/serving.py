@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import soundfile
@@ -20,6 +21,7 @@ from asr.service import Limits, Service
 
 RATE = 16_000
 PATIENCE = 120  # seconds after which a test gives up; computers that test are busy
+connect = partial(websockets.connect, compression=None, open_timeout=PATIENCE)
 
 
 @dataclass
@@ -77,7 +79,7 @@ async def vosk(url: str, sound: bytes, block: int = 8000, config: object = None,
                ) -> list[dict]:
     """Vosk's test client: config, then a message and its answer in turn, then eof and its answer; all the answers."""
     answers = []
-    async with websockets.connect(url, additional_headers=headers, compression=None) as socket:
+    async with connect(url, additional_headers=headers) as socket:
         await socket.send(json.dumps({"config": {"sample_rate": 16000.0} if config is None else config}))
         for first in range(0, len(sound), block):
             await socket.send(sound[first:first + block])
@@ -106,7 +108,7 @@ def closed(url: str, *messages: str | bytes, headers: dict[str, str] | None = No
     """Send these, read whatever comes, and return how the server closed: code and reason."""
 
     async def talk() -> tuple[int, str]:
-        async with websockets.connect(url, additional_headers=headers, compression=None) as socket:
+        async with connect(url, additional_headers=headers) as socket:
             with suppress(websockets.ConnectionClosed):
                 for message in messages:
                     await socket.send(message)

@@ -53,7 +53,8 @@ class TinyModel(LanguageModel):
 
 
 def decoder(hotwords=(), spellings=None, entries=LEXICON, **options) -> BeamDecoder:
-    config = SimpleNamespace(decoding=DecodingConfig(**{"prior_scale": 0.0, "lm_weight": 1.0, "margin": 0.0, **options}),
+    plain = {"prior_scale": 0.0, "lm_weight": 1.0, "margin": 0.0}
+    config = SimpleNamespace(decoding=DecodingConfig(**plain | options),
                              tokens={"phonemes": TOKENS})
     language_model = TinyModel(entries)
     known = {word: [(*(SYMBOLS.index(s) for s in spelling.split()), 1)] for word, spelling in (spellings or {}).items()}

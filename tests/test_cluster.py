@@ -1,14 +1,11 @@
-"""A cluster of two nodes on this computer: an archive whose worker is killed, and the service that grows and shrinks.
-
-Alone: pytest -m cluster
-"""
+"""A cluster of two nodes on this computer: an archive whose workers are killed, a service that grows and shrinks."""
 import asyncio
+import faulthandler
 import json
 import os
 import signal
 import socket
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -21,133 +18,140 @@ import websockets
 from typer.testing import CliRunner
 
 from asr import archive, cli, cluster, writers
-from asr.archive import MANIFEST, MOST_ATTEMPTS, Answer, Worker
+from asr.archive import MANIFEST, Answer, Worker
 from asr.cluster import Inbox, settings
 from asr.errors import RillError
 from asr.service import Leave, Limits
-from asr.transcribing import Options, transcribe_files
+from asr.transcribing import Options, transcribe_file
 from tests.conftest import CLIPS
 from tests.serving import closed, pcm, said, vosk
 
-pytestmark = pytest.mark.cluster
-
-NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+LIMIT = 420  # seconds for all of this; then what runs fails, and what comes after it every half minute
+PATIENCE = 150  # seconds that one thing may take
+BUSY = {  # computers that test are busy: what Ray would take for dead is only slow
+    "RAY_worker_register_timeout_seconds": "300", "RAY_health_check_failure_threshold": "30",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    # How often Serve counts requests; else every 10 s.
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5", "RAY_USAGE_STATS_ENABLED": "0"}
 OPTIONS = Options(lm=False, device="cpu")
-LENGTH = 30  # seconds of a recording
-PATIENCE = 300  # seconds after which a test gives up; computers that test are busy
+LENGTH = 20  # seconds of a recording
 ROCK = pcm(CLIPS / "kathleen-0.flac")  # "there was nothing on the rock"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_time(request):
+    """Nothing here waits for ever, whatever Ray does."""
+    def too_long(*_):
+        raise SystemExit(f"The cluster's tests take longer than {LIMIT} s.")  # other exceptions get lost inside Ray
+
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        stderr = os.dup(2)
+    handler = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT, 30)
+    faulthandler.dump_traceback_later(LIMIT + 90, exit=True, file=stderr)  # where Python itself waits
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, handler)
+    os.close(stderr)
 
 
 @pytest.fixture(scope="module")
 def nodes():
     pytest.importorskip("ray", reason="the cluster needs: pip install 'rill-asr[ray]'")
+    import psutil  # Ray brings it
     from ray.cluster_utils import Cluster
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        for measure in ("HANDLE", "REPLICA"):  # how often Serve counts requests; else every 10 s
-            patch.setenv(f"RAY_SERVE_{measure}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "0.5")
-        cluster = Cluster(initialize_head=True, head_node_args=NODE)
-        cluster.add_node(num_cpus=1, object_store_memory=NODE["object_store_memory"])
-        yield cluster
-        cluster.shutdown()
-
-
-def busy_workers(nodes) -> list[int]:
-    """Process ids of the actors of these nodes that are just transcribing."""
-    raylets = {node.all_processes["raylet"][0].process.pid for node in nodes.list_all_nodes()}
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
+    with pytest.MonkeyPatch.context() as patch, archive.sigterm_kept():
+        for name, value in BUSY.items():
+            patch.setenv(name, value)
+        others = psutil.Process().children()
+        cluster = Cluster()
         try:
-            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            title = (process / "cmdline").read_bytes()
-        except (OSError, ValueError):
-            continue
-        if parent in raylets and title.startswith(b"ray::MapWorker") and b".submit" in title:
-            found.append(int(process.name))
-    return found
+            for _ in range(2):
+                cluster.add_node(wait=False, num_cpus=1, object_store_memory=80 << 20, include_dashboard=False)
+            cluster.wait_for_nodes(PATIENCE)
+            yield cluster
+        finally:
+            ours = [each for child in psutil.Process().children() if child not in others
+                    for each in (child, *child.children(recursive=True))]
+            cluster.shutdown()
+            left = psutil.wait_procs(ours, 30)[1]
+            for process in left:
+                process.kill()
+        assert not left
 
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory, clips):
-    """Six recordings, and a file that is none."""
+    """Four recordings, a file that is none, and one whose name says what becomes of workers."""
     folder = tmp_path_factory.mktemp("recordings")
-    for number, clip in enumerate(clips[:6]):
+    for name, clip in zip(("0", "1", "2", "3", "deadly"), clips, strict=False):
         samples = np.tile(np.concatenate([clip.samples, np.zeros(8000, np.float32)]), LENGTH)[:LENGTH * 16_000]
-        soundfile.write(folder / f"{number}.wav", samples, 16_000)
+        soundfile.write(folder / f"{name}.wav", samples, 16_000)
     (folder / "broken.wav").write_bytes(b"RIFF, and then nothing of use")
     return folder
 
 
-@pytest.fixture(scope="module")
-def expected(recordings):
-    """What one process makes of them."""
-    outcomes = transcribe_files([str(path) for path in sorted(recordings.glob("[0-9].wav"))], OPTIONS)
-    return {f"{Path(each.source).stem}.{suffix}": writers.render(each.transcript, suffix)
-            for each in outcomes for suffix in ("txt", "json")}
-
-
-def test_archive_with_a_worker_killed(nodes, recordings, expected, tmp_path, monkeypatch, capsys):
-    """Every output complete and there once; the broken file is recorded, and tried again; what is done stays."""
+def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path, monkeypatch, capsys):
+    """One half-way through a recording, and all that try another one. Every output is complete and there once; what
+    failed is recorded, and tried again; what is done stays."""
     monkeypatch.setattr(writers, "FORMATS", ("txt", "json"))
-    output = tmp_path / "out"
-    records = lambda: [json.loads(line) for line in (output / MANIFEST).read_text().splitlines()]  # noqa: E731
-    failed = []
-    run = threading.Thread(target=lambda: failed.append(
-        archive.run([f"{recordings}/*.wav"], OPTIONS, "all", output, nodes.address)))
-    run.start()
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:  # until some are done, and another one is being worked on
-        done = len(list(output.glob("*.json")))
-        if 1 <= done < 5 and (workers := busy_workers(nodes)):
-            os.kill(workers[0], signal.SIGKILL)
-            break
-        time.sleep(0.02)
-    run.join(PATIENCE)
-    assert workers and failed == [1]
-    assert {path.name: path.read_text() for path in output.iterdir()} == {
-        **expected, MANIFEST: (output / MANIFEST).read_text()}
-    assert sorted((record["source"], record["status"]) for record in records()) == [
-        *((str(recordings / f"{number}.wav"), "done") for number in range(6)),
-        (str(recordings / "broken.wav"), "failed")]
-    sentence = next(record["error"] for record in records() if record["status"] == "failed")
-    assert sentence.startswith(f"{recordings}/broken.wav: is not sound") and sentence in capsys.readouterr().err
+    monkeypatch.setattr(archive, "MOST_ATTEMPTS", 2)
+    output, killed, handler = tmp_path / "out", tmp_path / "killed", signal.getsignal(signal.SIGTERM)
 
-    written = {path: path.stat().st_mtime_ns for path in output.glob("*.*") if path.name != MANIFEST}
-    soundfile.write(recordings / "broken.wav", soundfile.read(CLIPS / "kathleen-0.flac")[0], 16_000)
-    again = CliRunner().invoke(cli.app, ["transcribe", "--ray", nodes.address, str(recordings), "-o", str(output),
-                                         "-f", "all", "--no-lm", "--device", "cpu"])
+    class Mortal(Worker):
+        def transcribe(self, source: str) -> Answer:
+            def die(*_: object) -> None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            if Path(source).stem == "deadly":
+                die()
+            if Path(source).stem == "2" and not killed.exists():
+                killed.touch()
+                transcribe_file(source, self.options, heard=die)  # with the first words
+            return super().transcribe(source)
+
+    def files() -> dict[str, str]:
+        return {path.name: path.read_text() for path in output.iterdir() if path.name != MANIFEST}
+
+    def records() -> list[dict]:
+        return [json.loads(line) for line in (output / MANIFEST).read_text().splitlines()]
+
+    def expected(*names: str) -> dict[str, str]:
+        """What one process makes of them."""
+        return {f"{name}.{suffix}": writers.render(greedy.transcribe(recordings / f"{name}.wav"), suffix)
+                for name in names for suffix in ("txt", "json")}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive, "Worker", Mortal)
+        assert archive.run([f"{recordings}/*.wav"], OPTIONS, "all", output, nodes.address) == 2
+    assert killed.exists() and signal.getsignal(signal.SIGTERM) == handler
+    assert files() == expected("0", "1", "2", "3")
+    assert sorted((Path(record["source"]).stem, record["status"]) for record in records()) == [
+        *((str(number), "done") for number in range(4)), ("broken", "failed"), ("deadly", "failed")]
+    errors = {Path(record["source"]).stem: record["error"] for record in records()}
+    assert errors["broken"].startswith(f"{recordings}/broken.wav: is not sound")
+    assert errors["deadly"].startswith(f"{recordings}/deadly.wav: every worker was lost over it")
+    assert set(capsys.readouterr().err.splitlines()) >= {f"asr: {errors[name]}" for name in ("broken", "deadly")}
+
+    written = {path: path.stat().st_mtime_ns for path in output.iterdir() if path.name != MANIFEST}
+    (recordings / "broken.wav").write_bytes((recordings / "0.wav").read_bytes())
+    names = [str(recordings / f"{name}.wav") for name in ("0", "1", "2", "3", "broken")]
+    again = CliRunner().invoke(cli.app, ["transcribe", "--ray", nodes.address, *names, "-o", str(output), "-f", "all",
+                                         "--no-lm", "--device", "cpu"])
     assert again.exit_code == 0, again.output
-    assert len(records()) == 8 and records()[-1]["status"] == "done" and (output / "broken.txt").exists()
+    assert [(Path(record["source"]).stem, record["status"]) for record in records()[6:]] == [("broken", "done")]
+    assert files() == expected("0", "1", "2", "3", "broken")
     assert {path: path.stat().st_mtime_ns for path in written} == written
     # Where nothing is missing, nothing is asked of any cluster.
-    assert archive.run([f"{recordings}/*.wav"], OPTIONS, "all", output, "nowhere:1") == 0
-
-
-class Deadly(Worker):
-    """Does not survive one of the recordings."""
-
-    def __init__(self, options: Options, formats: tuple[str, ...], attempts: object) -> None:
-        self.attempts = attempts
-
-    def transcribe(self, source: str) -> Answer:
-        if "deadly" in source:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return Answer(source, texts={"txt": "x"})
-
-
-def test_a_recording_that_kills_its_workers(nodes, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "Worker", Deadly)
-    names = [str(tmp_path / name) for name in ("a.wav", "deadly.wav", "b.wav")]
-    assert archive.run(names, OPTIONS, "txt", tmp_path / "out", nodes.address) == 1
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.txt", "b.txt", MANIFEST]
-    last = json.loads((tmp_path / "out" / MANIFEST).read_text().splitlines()[-1])
-    assert last["status"] == "failed" and f"{MOST_ATTEMPTS} workers were lost over it" in last["error"]
+    assert archive.run(names, OPTIONS, "all", output, "nowhere:1") == 0
 
 
 def test_a_checkpoint_that_is_missing_ends_it(nodes, recordings, tmp_path):
     with pytest.raises(RillError, match=r"A worker cannot work: .*nowhere"):
-        archive.run([str(recordings)], Options(checkpoint="nowhere"), "txt", tmp_path, nodes.address)
+        archive.run([str(recordings / "0.wav")], Options(checkpoint="nowhere"), "txt", tmp_path, nodes.address)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +163,8 @@ def service(nodes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch, ray.init(nodes.address, log_to_driver=False):
+    with (pytest.MonkeyPatch.context() as patch, archive.sigterm_kept(),
+          ray.init(nodes.address, log_to_driver=False)):
         for constant in ("LOOK_BACK", "UPSCALE_DELAY", "DOWNSCALE_DELAY"):
             patch.setattr(cluster, constant, 1.0)
         patch.setenv("RILL_LM", "false")
@@ -179,7 +184,7 @@ def test_the_doors(service, greedy):
     with openai.OpenAI(base_url=f"http://127.0.0.1:{service}/v1", api_key="none", max_retries=0) as client:
         text = client.audio.transcriptions.create(model="whisper-1", file=CLIPS / "kathleen-0.flac").text
     assert text == greedy.transcribe(CLIPS / "kathleen-0.flac").segments[0].text
-    health = httpx.get(f"http://127.0.0.1:{service}/health").json()
+    health = httpx.get(f"http://127.0.0.1:{service}/health", timeout=PATIENCE).json()
     assert health["status"] == "ok" and health["places"] == 4
     code, reason = closed(f"ws://127.0.0.1:{service}/ws", bytes((64 << 10) + 2))
     assert (code, reason) == (1009, "A message may have 64 KiB at most.")
@@ -199,17 +204,20 @@ async def until(states: dict[str, int]) -> None:
 
 
 def test_speakers_add_a_replica_and_one_that_must_go_lets_them_finish(service):
-    async def say(speaker, sound: bytes) -> dict:
-        await speaker.send(sound)
+    def connect():
+        return websockets.connect(f"ws://127.0.0.1:{service}/ws", compression=None, open_timeout=PATIENCE,
+                                  ping_interval=None)
+
+    async def say(speaker, message: bytes | str) -> dict:
+        await speaker.send(message)
         return json.loads(await asyncio.wait_for(speaker.recv(), PATIENCE))
 
     async def talk() -> list[dict]:
-        url = f"ws://127.0.0.1:{service}/ws"
-        speakers = [await websockets.connect(url, compression=None) for _ in range(3)]
+        speakers = [await connect() for _ in range(3)]
         for speaker in speakers:
             await say(speaker, ROCK[:16_000])
         await until({"RUNNING": 2})
-        new = await websockets.connect(url, compression=None)  # goes where there is most room
+        new = await connect()  # goes where there is most room
         await say(new, ROCK[:16_000])
         for speaker in speakers[1:]:
             await speaker.close()
@@ -217,9 +225,8 @@ def test_speakers_add_a_replica_and_one_that_must_go_lets_them_finish(service):
         answers = []
         for speaker in (speakers[0], new):
             await say(speaker, ROCK[16_000:])
-            await speaker.send('{"eof": 1}')
-            answers.append(json.loads(await speaker.recv()))
-            await speaker.wait_closed()
+            answers.append(await say(speaker, '{"eof": 1}'))
+            await asyncio.wait_for(speaker.wait_closed(), PATIENCE)
             assert speaker.close_code == 1000
         await until({"RUNNING": 1})
         return answers

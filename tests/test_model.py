@@ -273,7 +273,7 @@ def test_state_and_work_stay_constant_over_a_long_stream(cell, subsampling):
     for _ in range(150):
         model.push(state, mel_frames(24))
         drain(model, state, 4, 2)
-        tensors = [state.mel, state.frames, *(t for layer in state.rnn or [] for t in layer)]
+        tensors = [state.mel, state.frames, *state.rnn]
         sizes.append(sum(tensor.untyped_storage().nbytes() for tensor in tensors))
         work.append(sum(run))
         run.clear()
@@ -297,8 +297,7 @@ def test_preview_is_what_an_utterance_that_ends_here_would_give(cell, subsamplin
     assert_same(model.preview(state), preview, 0)
     for name in ("mel", "frames"):
         assert torch.equal(getattr(state, name), getattr(before, name))
-    assert all(torch.equal(a, b) for new, old in zip(state.rnn, before.rnn, strict=True)
-               for a, b in zip(new, old, strict=True))
+    assert all(torch.equal(new, old) for new, old in zip(state.rnn, before.rnn, strict=True))
     assert (state.committed, state.ended) == (before.committed, before.ended)
     before.ended = True
     chunk = max(1, before.frames.shape[1] - 2)

@@ -13,7 +13,7 @@ from asr.errors import AudioError
 from asr.service import Limits
 from asr.writers import render
 from tests.conftest import CLIPS
-from tests.serving import running
+from tests.serving import PATIENCE, running
 
 ROCK = CLIPS / "kathleen-0.flac"
 
@@ -26,7 +26,7 @@ def server(recognizer):
 
 @pytest.fixture(scope="module")
 def client(server):
-    with openai.OpenAI(base_url=server.url("/v1"), api_key="none", max_retries=0, timeout=60) as client:
+    with openai.OpenAI(base_url=server.url("/v1"), api_key="none", max_retries=0, timeout=PATIENCE) as client:
         yield client
 
 
@@ -149,7 +149,7 @@ def test_a_recording_that_is_too_large(client, server):
         for _ in range(64):
             yield bytes(1 << 16)
 
-    answer = httpx.post(server.url("/v1/audio/transcriptions"), content=pieces(), timeout=60,
+    answer = httpx.post(server.url("/v1/audio/transcriptions"), content=pieces(), timeout=PATIENCE,
                         headers={"Content-Type": "multipart/form-data; boundary=x"})
     assert answer.status_code == 413 and "3 MiB at most" in answer.json()["error"]["message"]
 
@@ -177,5 +177,5 @@ def test_an_upload_that_stops_half_way(recognizer):
     with running(recognizer, Limits(idle=0.3)) as server, socket.create_connection(("127.0.0.1", server.port)) as half:
         half.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
                      b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n")
-        half.settimeout(60)
+        half.settimeout(PATIENCE)
         assert b" 408 " in half.recv(10_000)

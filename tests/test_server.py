@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,9 +24,10 @@ from asr.gate import read_tokens
 from asr.server import Settings, listen
 from asr.service import Busy, Limits
 from tests.conftest import CLIPS
-from tests.serving import PATIENCE, closed, pcm, rest, running, said, silence, vosk
+from tests.serving import PATIENCE, closed, connect, pcm, rest, running, said, silence, vosk
 
 ROCK = pcm(CLIPS / "kathleen-0.flac")
+get = partial(httpx.get, timeout=PATIENCE)
 TOKENS = (b"secret", "schlüssel".encode())
 
 
@@ -43,13 +45,13 @@ def guarded(recognizer):
 
 def numbers(server) -> dict[str, float]:
     """All that /metrics says, by name and labels."""
-    families = text_string_to_metric_families(httpx.get(server.url("/metrics")).text)
+    families = text_string_to_metric_families(get(server.url("/metrics")).text)
     return {sample.name + "".join(f",{value}" for value in sample.labels.values()): sample.value
             for family in families for sample in family.samples}
 
 
 def test_health(server):
-    answer = httpx.get(server.url("/health"))
+    answer = get(server.url("/health"))
     assert answer.status_code == 200
     assert answer.json() == {"status": "ok", "version": server_module.__version__, "model": "en-small", "sessions": 0,
                              "places": 64}
@@ -80,8 +82,8 @@ def test_metrics_follow_what_happens(server):
 
 
 def test_the_page_of_the_api_reads_well(server):
-    assert httpx.get(server.url("/"), follow_redirects=True).url.path == "/docs"
-    page = httpx.get(server.url("/openapi.json")).json()
+    assert get(server.url("/"), follow_redirects=True).url.path == "/docs"
+    page = get(server.url("/openapi.json")).json()
     paths = {path: next(iter(methods.values())) for path, methods in page["paths"].items()}
     assert set(paths) == {"/v1/models", "/v1/models/{name}", "/v1/audio/transcriptions", "/health", "/metrics"}
     for operation in paths.values():
@@ -95,7 +97,7 @@ def test_the_page_of_the_api_reads_well(server):
 
 def test_a_token_opens_every_door(guarded):
     for token in TOKENS:
-        answer = httpx.get(guarded.url("/v1/models"), headers={"Authorization": b"bearer " + token})
+        answer = get(guarded.url("/v1/models"), headers={"Authorization": b"bearer " + token})
         assert answer.status_code == 200
     bearer = {"Authorization": "Bearer secret"}
     assert asyncio.run(vosk(guarded.url("/ws", "ws"), b"", headers=bearer)) == [{"text": ""}]
@@ -107,10 +109,10 @@ def test_a_token_opens_every_door(guarded):
 def test_without_the_token_every_door_stays_shut(guarded, header):
     headers = {"Authorization": header} if header else {}
     for path in ("/v1/models", "/metrics", "/docs", "/openapi.json", "/"):
-        answer = httpx.get(guarded.url(path), headers=headers)
+        answer = get(guarded.url(path), headers=headers)
         assert answer.status_code == 401 and "Bearer" in answer.headers["www-authenticate"]
         assert "token" in answer.json()["error"]["message"]
-    assert httpx.get(guarded.url("/health")).status_code == 200
+    assert get(guarded.url("/health")).status_code == 200
     with pytest.raises(websockets.InvalidStatus, match="401"):
         closed(guarded.url("/ws", "ws"), headers=headers)
 
@@ -147,7 +149,7 @@ def test_pages_from_elsewhere_need_leave(server, guarded):
 
 
 def test_unknown_paths_and_methods_are_told_in_the_same_shape(server):
-    for answer in (httpx.get(server.url("/nowhere")), httpx.get(server.url("/v1/audio/transcriptions"))):
+    for answer in (get(server.url("/nowhere")), get(server.url("/v1/audio/transcriptions"))):
         assert answer.status_code in (404, 405) and answer.json()["error"]["message"]
     with pytest.raises(websockets.InvalidStatus):
         closed(server.url("/nowhere", "ws"))
@@ -168,14 +170,14 @@ def test_an_overloaded_server_lets_nobody_else_in(server, monkeypatch):
 
 def test_the_demo_is_a_part_of_it(recognizer):
     with running(recognizer, Limits(sessions=1), Settings(demo=True)) as server:
-        page = httpx.get(server.url("/demo"), follow_redirects=True)
+        page = get(server.url("/demo"), follow_redirects=True)
         assert page.status_code == 200 and page.url.path == "/demo/" and "new WebSocket" in page.text
 
         async def record():
-            async with websockets.connect(server.url("/demo/live", "ws")) as page:
+            async with connect(server.url("/demo/live", "ws")) as page:
                 await page.send(json.dumps({"rate": 16_000}))
                 await page.send(ROCK)
-                async with websockets.connect(server.url("/demo/live", "ws")) as other:
+                async with connect(server.url("/demo/live", "ws")) as other:
                     refused = json.loads(await asyncio.wait_for(other.recv(), PATIENCE))
                 await page.send('{"finish": true}')
                 return refused, await rest(page)
@@ -190,8 +192,8 @@ def test_at_the_end_everybody_gets_the_last_words(recognizer):
     """Vosk's clients and the demo; whoever comes then is told to come again."""
     with running(recognizer, settings=Settings(demo=True)) as server:
         async def talk():
-            async with (websockets.connect(server.url("/ws", "ws")) as one,
-                        websockets.connect(server.url("/demo/live", "ws")) as page):
+            async with (connect(server.url("/ws", "ws")) as one,
+                        connect(server.url("/demo/live", "ws")) as page):
                 await page.send(json.dumps({"rate": 16_000}))
                 for socket in (one, page):
                     await socket.send(ROCK)
@@ -210,7 +212,7 @@ def test_at_the_end_everybody_gets_the_last_words(recognizer):
 
 def test_who_comes_at_the_end_is_told_so(server, monkeypatch):
     monkeypatch.setattr(server.service, "closing", True)
-    answer = httpx.get(server.url("/health"))
+    answer = get(server.url("/health"))
     assert answer.status_code == 503 and answer.json()["status"] == "closing"
     assert closed(server.url("/ws", "ws"))[0] == 1013
     answer = httpx.post(server.url("/v1/audio/transcriptions"), data={"model": "en-small"},
@@ -260,10 +262,10 @@ def test_the_command_over_tls_until_sigterm(certificate, tmp_path):
             assert found, line + process.stderr.read()
             port = int(found[1])
             trust = ssl.create_default_context(cafile=certificate[0])
-            assert httpx.get(f"https://127.0.0.1:{port}/health", verify=trust).json()["status"] == "ok"
+            assert get(f"https://127.0.0.1:{port}/health", verify=trust).json()["status"] == "ok"
 
             async def talk():
-                async with websockets.connect(f"wss://127.0.0.1:{port}/ws", ssl=trust,
+                async with connect(f"wss://127.0.0.1:{port}/ws", ssl=trust,
                                               additional_headers={"Authorization": "Bearer secret"}) as client:
                     await client.send(ROCK)
                     first = await asyncio.wait_for(client.recv(), PATIENCE)

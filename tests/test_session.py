@@ -63,25 +63,25 @@ def test_what_came_meanwhile_is_recognised_together():
         session.push(sound(0.1))
         await step()
         for _ in range(8):
-            session.push(sound(0.1))
-        assert session.waiting == 900 and session.seconds == 0.9
+            session.push(sound(0.05))
+        assert session.waiting == 500 and session.seconds == 0.5
         stream.futures[0].set_result([])
         while len(stream.blocks) < 2:
             await step()
-        assert stream.blocks == [100, 600]  # at most 0.64 s at once
-        assert session.waiting == 800
+        assert stream.blocks == [100, 150]  # at most 0.16 s at once
+        assert session.waiting == 400
 
     run(talk)
 
 
 def test_long_blocks_are_cut():
     async def talk(session, stream, step):
-        session.push(sound(1.5))
+        session.push(sound(0.4))
         while len(stream.blocks) < 3:
             await step()
             if len(stream.blocks):
                 stream.futures[-1].done() or stream.futures[-1].set_result([])
-        assert stream.blocks == [640, 640, 220]
+        assert stream.blocks == [160, 160, 80]
 
     run(talk)
 
@@ -106,13 +106,13 @@ def test_patience_ends_where_little_waits():
         began = loop.time()
         await session.caught_up(lag=1.0, patience=0.05)
         assert loop.time() - began >= 0.04 and session.waiting == 500
-        session.push(sound(0.8))
+        session.push(sound(0.6))
         held_up = asyncio.create_task(session.caught_up(lag=1.0, patience=0.05))
         await asyncio.sleep(0.1)
-        assert not held_up.done()  # 1.3 s wait
+        assert not held_up.done()  # 1.1 s wait
         stream.futures[0].set_result([])
         await asyncio.wait_for(held_up, 10)
-        assert session.waiting == 800
+        assert session.waiting == 940
 
     run(talk)
 

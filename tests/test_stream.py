@@ -99,6 +99,13 @@ def test_finals_do_not_depend_on_the_split(recognizer, two, two_events, split):
         assert {event.text for event in events if isinstance(event, Partial)} <= shown
 
 
+@pytest.mark.parametrize("every", [3, 8])
+def test_finals_do_not_depend_on_how_often_a_stream_looks(recognizer, two, two_events, every):
+    stream = recognizer.stream()
+    stream.preview_every = every
+    assert finals(play(stream, two[0])) == finals(two_events)
+
+
 @pytest.mark.parametrize("kind", ["int16", "int32", "float64", "stereo"])
 def test_any_dtype_says_the_same(recognizer, sentence, kind):
     x = np.clip(sentence.samples, -1, 1 - 2**-15)
