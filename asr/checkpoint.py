@@ -48,7 +48,7 @@ class DecodingConfig:
     nbest: int = 50  # sentences of an utterance that the neural language model judges, where there is one,
     neural_weight: float = 0.5  # and its share of lm_weight; the rest is the n-gram's
     hotword_bonus: float = 8.0
-    margin: float = 4.0  # by which a sentence must beat silence, for each of its words; noise seldom does
+    margin: float = 5.5  # by which a sentence must beat silence, for each of its words; noise seldom does
     # What a CTC spike's time says of a word's: seconds to add to its first token's start and its last token's end.
     start_offset: float = 0.0
     end_offset: float = 0.0
