@@ -34,9 +34,9 @@ MOST_TURNS = 64  # in one batch
 MOST_PASSES = 4  # utterances in one batch of second passes,
 LONGEST_PASS = 2000  # and their mel frames together, so that the next ones do not wait for long
 SIMILAR = 0.6  # shortest over longest utterance of one batch; the rest of the shorter ones is padding
-AT_EASE = 0.03  # seconds that a turn may take; for each `SLOW` more one more provisional pass in a row is left out,
-SLOW = 0.003  # so that a turn seldom takes longer than the 0.16 s of sound that it is for
-FEWEST_PREVIEWS = 8  # steps from one provisional pass to the next, at most
+AT_EASE = 0.02  # seconds that a turn may take; for each `SLOW` more one more provisional pass in a row is left out,
+SLOW = 0.002  # so that a turn seldom takes longer than the 0.16 s of sound that it is for
+FEWEST_PREVIEWS = 16  # steps from one provisional pass to the next, at most
 SMOOTHING = 0.1  # weight of the newest batch in the mean of what a turn takes
 
 T = TypeVar("T")
