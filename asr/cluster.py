@@ -49,7 +49,7 @@ class Settings(BaseModel, extra="forbid"):
     engine: str = "auto"
     int8: bool = False
     cores: int = Field(2, ge=1)  # of each replica
-    sessions: int = Field(48, ge=1)  # what a replica takes at the same time: speakers, recordings and other requests
+    sessions: int = Field(40, ge=1)  # what a replica takes at the same time: speakers, recordings and other requests
     uploads: int = Field(2, ge=1)  # recordings among them
     max_message: int = Field(1024, ge=1)  # KiB
     max_upload: int = Field(100, ge=1)  # MiB
