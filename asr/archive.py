@@ -133,7 +133,7 @@ def run(names: Sequence[str], options: Options, format: str, output: Path | None
         places = manifest.names(sources)
         missing = [source for source in sources
                    if not manifest.has(source, [f"{places[source]}.{suffix}" for suffix in formats])]
-        failed, seconds = 0, 0.0
+        failed = 0
         with (closing(_answers(missing, options, formats, address, workers)) as answers,
               AudioProgress(None) as progress):
             for done, answer in enumerate(answers, 1):
@@ -145,8 +145,7 @@ def run(names: Sequence[str], options: Options, format: str, output: Path | None
                 if answer.error:
                     failed += 1
                     complain(answer.error)
-                seconds += answer.seconds
-                progress.update(seconds, f"{done} of {len(missing)} files")
+                progress.add(f"{done} of {len(missing)} files", answer.seconds)
     finally:
         manifest.close()
     return len(errors) + failed

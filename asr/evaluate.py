@@ -175,14 +175,8 @@ def run(recognizer: Recognizer, manifest: Path, split: str, latency: Latency, st
     chosen = by_corpus([utterance for utterance in utterances if not has_digits(utterance.text)], limit)
     known = [utterance.samples for members in chosen.values() for utterance in members]
     total = None if None in known else sum(filter(None, known)) / SAMPLE_RATE
-    seconds = 0.0
     with AudioProgress(total) as progress:
-        def heard(corpus: str, new: float) -> None:
-            nonlocal seconds
-            seconds += new
-            progress.update(seconds, corpus)
-
-        report = evaluate(recognizer, utterances, latency, streamed, limit=limit, heard=heard)
+        report = evaluate(recognizer, utterances, latency, streamed, limit=limit, heard=progress.add)
     print(markdown(table(report)))
     print(f"{report.left_out} utterances with digits left out: what their speakers said is not written.")
     if output:

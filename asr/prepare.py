@@ -177,13 +177,8 @@ def table(report: Report) -> Table:
 
 def run(sources: Iterable[Source], out: Path, language: str, dev: float) -> None:
     """`asr prepare`: prepare, with a progress bar, then the report."""
-    total = 0.0
     with AudioProgress(None) as progress:
-        def heard(name: str, seconds: float) -> None:
-            nonlocal total
-            total += seconds
-            progress.update(total, name)
-        report = prepare(sources, out, language=language, dev=dev, heard=heard)
+        report = prepare(sources, out, language=language, dev=dev, heard=progress.add)
     Console().print(table(report))
     print("characters:", *sorted(character for character in report.characters if character != " "))
     for reason, each in groupby(sorted(report.dropped), key=lambda drop: drop[0]):

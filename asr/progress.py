@@ -27,14 +27,16 @@ class AudioProgress:
         self.bar = Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
         self.task = self.bar.add_task("", total=total, rtf=0.0)
         self.begin = time.monotonic()
+        self.seconds = 0.0
 
-    def update(self, seconds: float, name: str) -> None:
-        """So much sound is done since the beginning; `name` is what is worked on."""
+    def add(self, name: str, seconds: float) -> None:
+        """So much more sound is done; `name` is what is worked on."""
+        self.seconds += seconds
         passed = time.monotonic() - self.begin
         if self.shown and passed > PATIENCE:
             self.bar.start()
         short = name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME:]}"
-        self.bar.update(self.task, completed=seconds, description=short, rtf=passed / max(seconds, 1e-3))
+        self.bar.update(self.task, completed=self.seconds, description=short, rtf=passed / max(self.seconds, 1e-3))
 
     def __enter__(self) -> AudioProgress:
         return self

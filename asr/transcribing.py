@@ -183,15 +183,13 @@ def run(names: Sequence[str], options: Options, format: str, output: Path | None
         raise RillError("Standard output takes one transcript, or several as txt: name a folder with --output.")
     for error in errors:
         complain(error)
-    failed, finished, seconds = len(errors), 0, 0.0
+    failed, finished = len(errors), 0
     at_once = output is None and format == "txt" and len(sources) == 1
     places = output_names(sources)
 
     with AudioProgress(_total(sources) if sys.stderr.isatty() else None) as progress:
-        def heard(source: str, new: float, segments: Sequence[Final]) -> None:
-            nonlocal seconds
-            seconds += new
-            progress.update(seconds, Path(source).name or f"{finished} of {len(sources)} files")
+        def heard(source: str, seconds: float, segments: Sequence[Final]) -> None:
+            progress.add(Path(source).name or f"{finished} of {len(sources)} files", seconds)
             for segment in segments if at_once else ():
                 print(segment.text, flush=True)
 
