@@ -33,6 +33,7 @@ from asr.errors import LanguageModelError, TrainingError
 from asr.evaluate import markdown
 from asr.neural_lm import FILE, UNKNOWN, NeuralLM
 from asr.ngram import Fit, Withheld, add_row, most_frequent, read_tests, read_vocabulary, separate
+from asr.precision import fast_in_bfloat16
 
 TEXT, STATE = "neural_lm.text", "neural_lm.state"
 EPOCHS = 1
@@ -154,10 +155,6 @@ class Run:
 def learning_rate(update: int, updates: int) -> float:
     rise = min(1.0, (update + 1) / WARMUP)
     return LEARNING_RATE * rise * (FINAL + (1 - FINAL) * 0.5 * (1 + math.cos(math.pi * update / updates)))
-
-
-def fast_in_bfloat16(device: torch.device) -> bool:
-    return device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
 def train(run: Run, text: Text, held_out: Text, folder: Path, say: Say = lambda line: None) -> None:

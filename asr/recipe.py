@@ -72,7 +72,7 @@ class TrainConfig:
     crf: float = 0.0              # weight of the CTC-CRF denominator on the phoneme head
     crf_order: int = 2            # of its n-gram
     crf_after: float = 0.5        # of the training: it needs a model that knows the tokens
-    precision: str = "bf16"       # bf16 | fp16 (GPU) | fp32
+    precision: str = "auto"       # bf16 | fp16 (GPU) | fp32 | auto: bf16 where the device is fast in it, else fp32
     seed: int = 0
     evaluate_every: int = 1000    # updates
     save_every: int = 250

@@ -28,7 +28,9 @@ from asr.crf import Denominator, estimate
 from asr.data import Speller, token_sets
 from asr.errors import ManifestError, RecipeError, TrainingError
 from asr.model import AcousticModel
+from asr.muon import Muon
 from asr.objective import Objective
+from asr.precision import fast_in_bfloat16
 from asr.recipe import Recipe, TrainConfig
 from asr.tokens import CHARACTERS, PHONEMES, TokenSet
 
@@ -92,8 +94,11 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init
     """A run before its first update."""
     t = recipe.train
     torch.manual_seed(t.seed)
+    if t.precision == "auto":
+        t = dataclasses.replace(t, precision="bf16" if fast_in_bfloat16(device) else "fp32")
+        recipe = dataclasses.replace(recipe, train=t)
     if t.precision not in ("bf16", "fp16", "fp32"):
-        raise RecipeError(f"The recipe's train.precision is '{t.precision}': use bf16, fp16 or fp32.")
+        raise RecipeError(f"The recipe's train.precision is '{t.precision}': use auto, bf16, fp16 or fp32.")
     if t.precision == "fp16" and device.type == "cpu":
         raise RecipeError("train.precision fp16 needs a GPU: use bf16 or fp32 on the CPU.")
     start = None if init is None else checkpoint.load(init)
@@ -119,13 +124,10 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init
 
 
 def optimizers(objective: Objective, t: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices between hidden layers, AdamW (Loshchilov & Hutter 2019) for the rest.
-
-    Muon's steps have the size of AdamW's (Liu et al. 2025, arXiv 2502.16982), so that one learning rate serves both.
-    """
+    """Muon for the matrices between hidden layers, AdamW (Loshchilov & Hutter 2019) for the rest."""
     body = [each for each in objective.model.layers.parameters() if each.ndim == 2]
     others = [each for each in objective.parameters() if not any(each is matrix for matrix in body)]
-    return [torch.optim.Muon(body, lr=t.learning_rate, weight_decay=t.weight_decay, adjust_lr_fn="match_rms_adamw"),
+    return [Muon(body, t.learning_rate, t.weight_decay),
             torch.optim.AdamW([{"params": [each for each in others if each.ndim > 1], "weight_decay": t.weight_decay},
                                {"params": [each for each in others if each.ndim <= 1], "weight_decay": 0.0}],
                               lr=t.learning_rate, betas=(0.9, 0.98), fused=True)]
