@@ -12,11 +12,11 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Generic, TypeVar
 
 import torch
@@ -56,13 +56,13 @@ class Pool(Generic[Q, A]):
     """Threads that answer questions in batches: those that came while they were busy.
 
     Args:
-        work: a batch of questions → an answer each, in order.
+        work: a batch of questions → an answer each, in order; those that are known are handed over at once.
         choose: from the waiting questions, longest waiting first → the positions of the next batch, at least one.
         rest: after a batch a thread lets questions gather for as long as that one took, unless one has waited for so
             many seconds: whoever comes alone does not wait, and batches grow with the load.
     """
 
-    def __init__(self, name: str, threads: int, work: Callable[[list[Q]], Iterable[A]],
+    def __init__(self, name: str, threads: int, work: Callable[[list[Q]], Iterable[Sequence[A]]],
                  choose: Callable[[list[Q]], list[int]], rest: float = 0.0) -> None:
         self.work, self.choose, self.rest = work, choose, rest
         # Who hands a batch's answers over: this thread, or an event loop, which is then woken once and not for each.
@@ -108,12 +108,12 @@ class Pool(Generic[Q, A]):
         ready = 0.0
         while batch := self._take(ready):
             began = time.monotonic()
+            waiting = iter(batch)
             try:
-                answers = list(self.work([asked.question for asked in batch]))
+                for answers in self.work([asked.question for asked in batch]):
+                    self.deliver(partial(_answer, list(islice(waiting, len(answers))), answers))
             except Exception as error:  # whoever asked is told; the thread goes on with the others
-                self.deliver(partial(_fail, batch, error))
-            else:
-                self.deliver(partial(_answer, batch, answers))
+                self.deliver(partial(_fail, list(waiting), error))
             self._answered = time.monotonic()
             delay = sum(self._answered - asked.since for asked in batch) / len(batch)
             self._delay += SMOOTHING * (delay - self._delay)
@@ -137,7 +137,7 @@ class Pool(Generic[Q, A]):
                     return batch
 
 
-def _answer(batch: list[_Asked[Q, A]], answers: list[A]) -> None:
+def _answer(batch: list[_Asked[Q, A]], answers: Sequence[A]) -> None:
     for asked, answer in zip(batch, answers, strict=True):
         asked.answer.set_result(answer)
 
@@ -159,7 +159,7 @@ class Batcher:
         if threads is None:
             threads = 1 if engine.device.type == "cuda" else max(1, (os.cpu_count() or 1) // 2)
         self.lag = 0.0  # seconds that answers wait until whoever asked goes on; a server measures and sets it
-        self.turns: Pool[Turn, Heard] = Pool("turns", threads, partial(take, engine.model),
+        self.turns: Pool[Turn, Heard] = Pool("turns", threads, lambda turns: [take(engine.model, turns)],
                                              partial(of_a_kind, engine.model.config.subsampling), REST)
         self.passes: Pool[Pass, list[Word]] = Pool("passes", threads + 1, self._recognize, similar, REST_PASSES)
 
@@ -186,9 +186,9 @@ class Batcher:
         self.turns.close()
         self.passes.close()
 
-    def _recognize(self, batch: list[Pass]) -> list[list[Word]]:
+    def _recognize(self, batch: list[Pass]) -> Iterator[list[list[Word]]]:
         utterances, searches = zip(*batch, strict=True)
-        return self.engine.recognize_whole(utterances, searches)
+        return ([words] for words in self.engine.recognize_whole(utterances, searches))
 
 
 def of_a_kind(subsampling: int, turns: list[Turn]) -> list[int]:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from importlib.util import find_spec
@@ -57,7 +57,7 @@ class Alone:
         return done
 
     def second_pass(self, mel: Tensor, search: Decoder) -> Future[list[Word]]:
-        return self.engine.workers.submit(lambda: self.engine.recognize_whole([mel], [search])[0])
+        return self.engine.workers.submit(lambda: next(self.engine.recognize_whole([mel], [search])))
 
 
 class Engine:
@@ -148,10 +148,10 @@ class Engine:
                 results[i] = found
         return results
 
-    def recognize_whole(self, utterances: Sequence[Tensor], searches: Sequence[Decoder]) -> list[list[Word]]:
+    def recognize_whole(self, utterances: Sequence[Tensor], searches: Sequence[Decoder]) -> Iterator[list[Word]]:
         """Utterances (T, bands), T ≥ 1, as one batch with full context, on the calling thread."""
         emissions = self.emissions(utterances, PRESETS["offline"])
-        return [self.decode(search, each) for search, each in zip(searches, emissions, strict=True)]
+        return (self.decode(search, each) for search, each in zip(searches, emissions, strict=True))
 
     @torch.inference_mode()
     def emissions(self, utterances: Sequence[Tensor], latency: Latency) -> list[Emissions]:

@@ -28,7 +28,7 @@ from asr.errors import AudioError, RillError
 from asr.service import DONE, FAILED, INVALID, TRY_LATER, Busy, Leave, Place, Service
 from asr.session import Session
 
-PATIENCE = 0.8  # share of a message's duration that its answer may take, where all before it is recognised
+PATIENCE = 0.3  # seconds that an answer may wait for its sound to be recognised
 HELD_UP = 2.0  # seconds of sound that may wait; a client that has sent more gets its answer later
 MOST_PHRASES = 1000
 LONGEST_REASON = 123  # bytes of a close frame's reason (RFC 6455, section 5.5)
@@ -153,10 +153,8 @@ class Conversation:
             stream = self.service.recognizer.stream(self.sample_rate, hotwords=self.hotwords)
             self.session = Session(stream, "vosk", self.service.metrics)
         samples = np.frombuffer(data, dtype="<i2")
-        at_once = self.session.waiting or self.session.finals
-        patience = 0.0 if at_once else PATIENCE * len(samples) / self.sample_rate
         self.session.push(samples)
-        await self.session.caught_up(HELD_UP, patience)
+        await self.session.caught_up(HELD_UP, 0.0 if self.session.finals else PATIENCE)
         return self._final(self.session) if self.session.finals else _dumps({"partial": self.session.partial})
 
     async def _finish(self) -> str:
