@@ -166,11 +166,12 @@ class FeatureStream:
         self.tail = np.zeros(0, dtype=np.float32)
         self.state: Smoother = None
 
-    def accept(self, samples: np.ndarray[Any, Any]) -> Tensor:
-        """(n,) float32 at the frontend's rate → (mel frames, bands), possibly none."""
+    def accept(self, samples: np.ndarray[Any, Any], least: int = 1) -> Tensor:
+        """(n,) float32 at the frontend's rate → (mel frames, bands); none until `least` are ready, since many at once
+        are cheaper."""
         self.tail = np.concatenate([self.tail, samples])
         count = self.frontend.frames(len(self.tail))
-        if not count:
+        if count < max(1, least):
             return torch.zeros(0, self.frontend.bands)
         features, self.state = self.frontend.extract(torch.from_numpy(self.tail), self.state)
         self.tail = self.tail[count * self.frontend.config.hop:].copy()

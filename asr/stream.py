@@ -98,7 +98,8 @@ class Stream:
         """`accept` in steps."""
         if self.finished:
             raise RuntimeError("This stream is finished: ask the recognizer for a new one.")
-        return (yield from self._hear(self.features.accept(self.resampler.push(samples)), last=False))
+        least = self._step_size() - len(self.pending)  # with fewer frames nothing could happen
+        return (yield from self._hear(self.features.accept(self.resampler.push(samples), least), last=False))
 
     def finishing(self) -> Steps[list[Event]]:
         """`finish` in steps."""

@@ -33,7 +33,7 @@ def gated():
         batches.append(batch)
         if "bad" in batch:
             raise ValueError("bad")
-        return [question.upper() for question in batch]
+        return [[question.upper() for question in batch]]
 
     pool = Pool("test", 1, work, everything)
     yield pool, gate, batches
@@ -72,6 +72,26 @@ def test_a_failing_batch_fails_alone(gated):
     assert pool.ask("c").result(10) == "C"
 
 
+def test_an_answer_does_not_wait_for_the_others_of_its_batch():
+    gates = [threading.Event(), threading.Event()]
+
+    def work(batch):
+        yield ["first"]
+        gates[len(batch) - 1].wait(10)
+        if len(batch) == 2:
+            raise ValueError("later")
+
+    pool = Pool("test", 1, work, everything)
+    assert pool.ask("alone").result(10) == "first"
+    asked = [pool.ask("a"), pool.ask("b")]  # together, since the thread is not free yet
+    gates[0].set()
+    assert asked[0].result(10) == "first" and not asked[1].done()
+    gates[1].set()
+    with pytest.raises(ValueError, match="later"):
+        asked[1].result(10)
+    pool.close()
+
+
 def test_what_was_given_up_is_not_worked_on(gated):
     pool, gate, batches = gated
     first = pool.ask("a")
@@ -102,7 +122,7 @@ def test_a_batch_gathers_for_as_long_as_the_one_before_it_took():
         if not batches:
             time.sleep(2.0)
         batches.append(batch)
-        return batch
+        return [batch]
 
     pool = Pool("test", 1, work, everything, rest=10.0)
     assert pool.ask("a").result(10) == "a"  # alone, so at once

@@ -58,6 +58,15 @@ def test_a_frame_comes_with_its_last_sample_and_not_later(kind):
     assert len(stream.accept(SOUND[671:672])) == 1
 
 
+def test_frames_wait_until_there_are_enough():
+    frontend = build(FrontendConfig())
+    samples = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
+    stream = frontend.stream()
+    counts = [len(stream.accept(part, least=5)) for part in np.split(samples, range(400, 4000, 400))]
+    assert counts == [0, 0, 5, 0, 5, 0, 5, 0, 5, 0]
+    assert sum(counts) + len(stream.accept(samples[:0])) == frontend.frames(4000)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_keeps_less_than_a_window(kind):
     stream = FRONTENDS[kind].stream()
