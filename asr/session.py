@@ -98,7 +98,7 @@ class Session:
         while self._queue and size + len(self._queue[0]) <= AT_ONCE * self.rate:
             blocks.append(self._queue.popleft())
             size += len(blocks[-1])
-        return np.concatenate(blocks)
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     def _report(self, events: list[Event]) -> None:
         for event in events:
