@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 CHUNKS, LOOK_AHEADS = (8, 12, 16, 24, 32), (4, 8, 12)  # frames, drawn for each batch with limited latency
 MOST_BAD = 20                # updates in a row with a loss that is not finite: training has diverged
 PRIOR_DECAY = 0.998          # of the running mean of posteriors, an update
-CALIBRATION = 60             # updates whose median time tells how many fit into --minutes
+CALIBRATION = 20             # updates whose median time tells how many fit into --minutes
 
 
 def train(recipe: Recipe, folder: Path, *, init: Path | None = None, resume: bool = False, minutes: float | None = None,

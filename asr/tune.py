@@ -21,7 +21,7 @@ from rich.table import Table
 
 from asr import checkpoint as checkpoints
 from asr.beam import BeamDecoder, LanguageModel
-from asr.calibrate import Calibration, Sample, calibrate
+from asr.calibrate import Sample, calibrate
 from asr.checkpoint import DecodingConfig
 from asr.decoder import Decoder
 from asr.engine import BATCH
@@ -148,17 +148,25 @@ def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
             table.add_row(name, f"{getattr(old, name):g}", f"{getattr(found, name):g}")
         for corpus, rate in rates(start).items():
             table.add_row(f"WER % {corpus}", f"{100 * rate:.2f}", f"{100 * rates(found)[corpus]:.2f}")
-        fit = calibrate(beam_decoder(recognizer, replace(found, lm_confidence=old.lm_confidence)), samples, language)
-        new = replace(found, lm_confidence=fit.weights)
-        _add_rows(table, "language model", fit)
-    fit = calibrate(GreedyDecoder(recognizer.checkpoint), samples, language)
-    _add_rows(table, "greedy", fit)
-    return replace(new, greedy_confidence=fit.weights), table
+        decoder = beam_decoder(recognizer, replace(found, lm_confidence=old.lm_confidence))
+        fitted = _fit("language model", decoder, samples, language, table, say)
+        new = replace(found, lm_confidence=fitted or old.lm_confidence)
+    fitted = _fit("greedy", GreedyDecoder(recognizer.checkpoint), samples, language, table, say)
+    return replace(new, greedy_confidence=fitted or old.greedy_confidence), table
 
 
-def _add_rows(table: Table, name: str, fit: Calibration) -> None:
+def _fit(name: str, decoder: BeamDecoder | GreedyDecoder, samples: Sequence[Sample], language: str, table: Table,
+         say: Say) -> tuple[float, ...] | None:
+    """New weights of a decoder's confidence, and their rows; None where there is too little to fit them to, which must
+    not cost the settings that were found."""
+    try:
+        fit = calibrate(decoder, samples, language)
+    except ManifestError as error:
+        say(f"Word confidences ({name}) stay as they were: {error}")
+        return None
     for figure, old, new in zip(("AUROC", "NCE"), fit.old, fit.new, strict=True):
         table.add_row(f"{figure}, {name}", f"{old:.3f}", f"{new:.3f} (cross-validated)")
+    return fit.weights
 
 
 def run(name: str | None, manifest: Path, split: str, limit: int | None, output: Path | None, device: str) -> None:

@@ -29,7 +29,7 @@ from asr.watch import Watch
 
 matplotlib.use("Agg")
 COLOURS = {"rnn": "#c2571a", "gru": "#1a7f8e", "lstm": "#5b4ba8"}
-TENTH = 0.1  # of the gradient at distance 0: the "reach" in the table
+LEAST = 1e-3  # of the gradient at distance 0: how far back it is as large is the "reach" in the table
 REPEATS = 5
 
 
@@ -53,8 +53,8 @@ def state_bytes(model: AcousticModel) -> int:
 
 
 def reach(curve: torch.Tensor) -> int:
-    """Frames until the gradient is a tenth of what it is at distance 0, for good."""
-    above = (curve >= TENTH).nonzero()
+    """Frames until the gradient is less than `LEAST` of what it is at distance 0, for good."""
+    above = (curve >= LEAST).nonzero()
     return int(above.max()) + 1 if len(above) else 0
 
 

@@ -93,6 +93,16 @@ def test_too_little_to_fit(recognizer, samples) -> None:
         hear(recognizer, [Utterance(CLIPS / "kathleen-0.flac", 0, None, "chapter 2")])
 
 
+def test_settings_are_found_where_confidences_cannot_be(recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HALVINGS", 0)
+    said: list[str] = []
+    new, table = module.tune(recognizer, read(CLIPS / "manifest.jsonl")[:1], say=said.append)
+    old = recognizer.checkpoint.config.decoding
+    assert (new.lm_confidence, new.greedy_confidence) == (old.lm_confidence, old.greedy_confidence)
+    assert sum("stay as they were" in line and "Give more utterances" in line for line in said) == 2
+    assert table.row_count >= 4
+
+
 def test_command(recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                  capsys: pytest.CaptureFixture[str]) -> None:
     before = (recognizer.checkpoint.path / "config.json").read_bytes()
