@@ -64,7 +64,8 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
             mono -= 128 * channels.shape[1]
         full_scale = {"u1": 2**7, "i2": 2**15, "i4": 2**31}.get(kind, 1)
         mono *= np.float32(1 / (full_scale * channels.shape[1]))
-        if samples.dtype.kind == "f" and mono.size and not max(mono.max(), -mono.min()) <= LOUDEST:  # or NaN
+        # "not <=" holds for NaN too; integers are neither NaN nor too loud.
+        if samples.dtype.kind == "f" and mono.size and not max(mono.max(), -mono.min()) <= LOUDEST:
             raise AudioError("some samples are NaN, infinite or absurdly large; check what produced them.")
     return mono
 

@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from asr import features
 from asr.errors import CheckpointError
 from asr.features import Frontend, FrontendConfig
-from asr.model import AcousticModel, ModelConfig
+from asr.model import AcousticModel
+from asr.streaming import ModelConfig
 from asr.tokens import CHARACTERS, TokenSet
 
 FORMAT = 1

@@ -20,9 +20,10 @@ from asr.greedy import GreedyDecoder
 from asr.hotwords import Hotword
 from asr.latency import PRESETS, Latency
 from asr.lexicon import Spelling
-from asr.model import AcousticModel, StreamingModel, quantise
+from asr.model import AcousticModel, quantise
 from asr.pronunciation import LetterToSound
 from asr.results import Word
+from asr.streaming import StreamingModel
 from asr.tokens import CHARACTERS
 from asr.turns import Heard, Turn, take
 

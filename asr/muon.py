@@ -1,6 +1,6 @@
 """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): momentum, made orthogonal before each step.
 
-`torch.optim.Muon` computes in bfloat16, which takes 40 times as long on a CPU that has no instructions for it; this one
+`torch.optim.Muon` computes in bfloat16, which takes 30 times as long on a CPU that has no instructions for it; this one
 computes in the parameters' own precision, and iterates on the smaller square matrix.
 """
 from __future__ import annotations

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr.crf import Denominator
-from asr.model import AcousticModel, Emissions
+from asr.model import AcousticModel
+from asr.streaming import Emissions
 
 Targets = Mapping[str, tuple[Tensor, Tensor]]  # token set → targets of all utterances in a row, and their lengths (B,)
 

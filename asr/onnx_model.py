@@ -12,7 +12,8 @@ from onnx import ModelProto
 from torch import Tensor
 
 from asr import export
-from asr.model import AcousticModel, Emissions, RNNState, StreamingModel
+from asr.model import AcousticModel
+from asr.streaming import Emissions, RNNState, StreamingModel
 
 onnxruntime.disable_telemetry_events()  # its Windows builds report events otherwise
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from asr.errors import RecipeError
 from asr.features import FrontendConfig
-from asr.model import ModelConfig
+from asr.streaming import ModelConfig
 
 if sys.version_info >= (3, 11):
     import tomllib

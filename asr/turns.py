@@ -13,7 +13,7 @@ from torch import Tensor
 
 from asr.decoder import Emissions
 from asr.latency import Latency
-from asr.model import StreamingModel, StreamState
+from asr.streaming import StreamingModel, StreamState
 
 MOST_ROWS = 32  # streams in one batch; more of them would only let the first ones wait
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from asr.audio import SAMPLE_RATE
 from asr.latency import Latency
-from asr.model import AcousticModel, LatencyControlledLayer, RNNState, reverse, run_rnn
+from asr.model import AcousticModel, LatencyControlledLayer, reverse, run_rnn
 from asr.recognizer import Recognizer
 from asr.results import Word
+from asr.streaming import RNNState
 from asr.tokens import TokenSet
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ import torch
 from asr import checkpoint
 from asr.data import Speller, load_cuts, token_sets
 from asr.gradients import by_distance
-from asr.model import CELLS, AcousticModel, ModelConfig
+from asr.model import CELLS, AcousticModel
 from asr.recipe import Recipe, read
 from asr.run import begin
+from asr.streaming import ModelConfig
 from asr.train import mels, read_dev, score, train
 from asr.watch import Watch
 

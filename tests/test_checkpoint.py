@@ -13,7 +13,8 @@ from asr import checkpoint
 from asr.checkpoint import Config, DecodingConfig
 from asr.errors import CheckpointError
 from asr.features import FrontendConfig, build
-from asr.model import AcousticModel, ModelConfig
+from asr.model import AcousticModel
+from asr.streaming import ModelConfig
 from asr.tokens import TokenSet
 
 TOKENS = {"characters": TokenSet(("-", " ", "a", "b"), "-", " ", (0.5, 0.2, 0.2, 0.1)),

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 import asr
 from asr import checkpoint, engine, export
 from asr.errors import CheckpointError, RillError
-from asr.model import AcousticModel, ModelConfig
+from asr.model import AcousticModel
 from asr.onnx_model import OnnxModel
 from asr.results import Final
+from asr.streaming import ModelConfig
 from tests.test_model import (
     BANDS,
     HEADS,

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from asr.gradients import by_distance, by_layer
-from asr.model import AcousticModel, ModelConfig
+from asr.model import AcousticModel
+from asr.streaming import ModelConfig
 
 LENGTHS = torch.tensor([160, 120])
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from asr import checkpoint, manifest
 from asr.errors import CheckpointError
-from asr.model import AcousticModel, ModelConfig, quantise
+from asr.model import AcousticModel, quantise
+from asr.streaming import ModelConfig
 from tests.conftest import SHARED
 
 BANDS = 10

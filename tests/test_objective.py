@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from asr.crf import Denominator, estimate
-from asr.model import AcousticModel, ModelConfig
+from asr.model import AcousticModel
 from asr.objective import Objective, ctc, pack
+from asr.streaming import ModelConfig
 
 TARGETS = [{"characters": [2, 3, 3, 1], "phonemes": [1, 2]}, {"characters": [4, 1], "phonemes": [3]}]
 LENGTHS = torch.tensor([90, 61])

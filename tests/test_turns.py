@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from asr.latency import Latency
-from asr.model import AcousticModel, ModelConfig
+from asr.model import AcousticModel
 from asr.onnx_model import OnnxModel
+from asr.streaming import ModelConfig
 from asr.turns import Turn, take
 
 BANDS = 10
