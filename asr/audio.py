@@ -86,6 +86,7 @@ class Resampler:
         if not LOWEST_RATE <= source_rate <= HIGHEST_RATE:
             raise AudioError(f"a rate of {source_rate:g} Hz cannot be used; pass {LOWEST_RATE} to {HIGHEST_RATE}.")
         self.source_rate = source_rate
+        self.held = 0.0  # seconds of sound that have gone in and not come out yet
         self._flushed = False
         self._soxr = None
         if source_rate != SAMPLE_RATE:
@@ -96,7 +97,11 @@ class Resampler:
         if self._flushed:
             raise AudioError("this resampler was flushed; make a new one for new sound.")
         mono = to_mono(samples)
-        return mono if self._soxr is None else self._soxr.resample_chunk(mono)
+        if self._soxr is None:
+            return mono
+        out = self._soxr.resample_chunk(mono)
+        self.held += len(mono) / self.source_rate - len(out) / SAMPLE_RATE
+        return out
 
     def flush(self) -> np.ndarray:
         """Ends the stream and returns its tail at 16 kHz, float32; empty when called again."""

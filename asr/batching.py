@@ -30,7 +30,8 @@ from asr.turns import Heard, Turn, take
 
 REST = 0.05  # seconds that a turn waits for others, at most
 REST_PASSES = 0.06  # the same for second passes
-MOST_TURNS = 64  # in one batch
+PATIENCE = 0.2  # seconds that turns which nobody waits for do so, while they are fewer than
+ENOUGH_TURNS = 4  # in one batch, which more of them would make longer but not cheaper
 MOST_PASSES = 4  # utterances in one batch of second passes,
 LONGEST_PASS = 2000  # and their mel frames together, so that the next ones do not wait for long
 SIMILAR = 0.6  # shortest over longest utterance of one batch; the rest of the shorter ones is padding
@@ -43,6 +44,10 @@ T = TypeVar("T")
 Q = TypeVar("Q")
 A = TypeVar("A")
 Pass = tuple[Tensor, Decoder]  # an utterance's mel frames (T, bands), T ≥ 1, and how it becomes words
+
+
+def never(questions: list[Q]) -> bool:
+    return False
 
 
 @dataclass(eq=False)
@@ -60,11 +65,13 @@ class Pool(Generic[Q, A]):
         choose: from the waiting questions, longest waiting first → the positions of the next batch, at least one.
         rest: after a batch a thread lets questions gather for as long as that one took, unless one has waited for so
             many seconds: whoever comes alone does not wait, and batches grow with the load.
+        patient: whether the waiting questions may all wait for others, for `PATIENCE` seconds.
     """
 
     def __init__(self, name: str, threads: int, work: Callable[[list[Q]], Iterable[Sequence[A]]],
-                 choose: Callable[[list[Q]], list[int]], rest: float = 0.0) -> None:
-        self.work, self.choose, self.rest = work, choose, rest
+                 choose: Callable[[list[Q]], list[int]], rest: float = 0.0,
+                 patient: Callable[[list[Q]], bool] = never) -> None:
+        self.work, self.choose, self.rest, self.patient = work, choose, rest, patient
         # Who hands a batch's answers over: this thread, or an event loop, which is then woken once and not for each.
         self.deliver: Callable[[Callable[[], None]], object] = lambda answer: answer()
         self.on_batch: Callable[[int, float, float], None] | None = None  # told of each, on the thread: its size,
@@ -126,10 +133,14 @@ class Pool(Generic[Q, A]):
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
-                if self._waiting:
-                    begin = min(ready, self._waiting[0].since + self.rest)
-                    self._changed.wait_for(lambda: self._closing, max(0.0, begin - time.monotonic()))
-                chosen = self.choose([asked.question for asked in self._waiting]) if self._waiting else []
+                questions = [asked.question for asked in self._waiting]
+                if questions and not self._closing:
+                    since = self._waiting[0].since
+                    begin = since + PATIENCE if self.patient(questions) else min(ready, since + self.rest)
+                    if (early := begin - time.monotonic()) > 0:
+                        self._changed.wait(early)
+                        continue  # with those that came meanwhile
+                chosen = self.choose(questions) if questions else []
                 batch = [self._waiting[i] for i in chosen]
                 self._waiting = [asked for i, asked in enumerate(self._waiting) if i not in set(chosen)]
                 batch = [asked for asked in batch if asked.answer.set_running_or_notify_cancel()]
@@ -159,8 +170,10 @@ class Batcher:
         if threads is None:
             threads = 1 if engine.device.type == "cuda" else max(1, (os.cpu_count() or 1) // 2)
         self.lag = 0.0  # seconds that answers wait until whoever asked goes on; a server measures and sets it
+        together = engine.model.together
         self.turns: Pool[Turn, Heard] = Pool("turns", threads, lambda turns: [take(engine.model, turns)],
-                                             partial(of_a_kind, engine.model.config.subsampling), REST)
+                                             partial(hurried_first, ENOUGH_TURNS if together else 1), REST,
+                                             can_wait if together else never)
         self.passes: Pool[Pass, list[Word]] = Pool("passes", threads + 1, self._recognize, similar, REST_PASSES)
 
     def turn(self, turn: Turn) -> Future[Heard]:
@@ -191,11 +204,14 @@ class Batcher:
         return ([words] for words in self.engine.recognize_whole(utterances, searches))
 
 
-def of_a_kind(subsampling: int, turns: list[Turn]) -> list[int]:
-    """The turn that has waited longest, and those that take about as long: with a chunk to commit, or without. So a
-    pause, which ends an utterance, is seen without waiting for the chunks of others."""
-    commits = [turn.commits(subsampling) for turn in turns]
-    return [i for i, each in enumerate(commits) if each == commits[0]][:MOST_TURNS]
+def hurried_first(most: int, turns: list[Turn]) -> list[int]:
+    """Those that look for the end of a pause or at what to show, then those that only commit, which adds little."""
+    return sorted(range(len(turns)), key=lambda i: not turns[i].hurried)[:most]
+
+
+def can_wait(turns: list[Turn]) -> bool:
+    """Whether they are few, and nobody waits for what comes of them: chunks in the midst of speech."""
+    return len(turns) < ENOUGH_TURNS and not any(turn.hurried for turn in turns)
 
 
 def similar(waiting: list[Pass]) -> list[int]:

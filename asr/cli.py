@@ -1,4 +1,7 @@
-"""The `asr` command: options and help. Each command imports its module when it runs, so that help answers at once."""
+"""The `asr` command: options and help, errors as one line. The commands that make models are in `cli_models`.
+
+Each command imports its module when it runs, so that help answers at once.
+"""
 from __future__ import annotations
 
 import sys
@@ -9,8 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asr import __version__
+from asr import __version__, cli_models
 from asr.errors import RillError
+from asr.options import (
+    Checkpoint,
+    Device,
+    DeviceOption,
+    Engine,
+    EngineName,
+    Hotwords,
+    Int8,
+    LatencyOption,
+    Limit,
+    Manifest,
+    NoLM,
+    Split,
+)
 
 if TYPE_CHECKING:
     from asr.latency import Latency
@@ -23,18 +40,6 @@ app = typer.Typer(help="Live and offline speech recognition.", no_args_is_help=T
                   pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 
-class Device(str, Enum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class EngineName(str, Enum):
-    auto = "auto"
-    torch = "torch"
-    onnx = "onnx"
-
-
 class Format(str, Enum):
     txt = "txt"
     srt = "srt"
@@ -42,26 +47,6 @@ class Format(str, Enum):
     tsv = "tsv"
     json = "json"
     all = "all"
-
-
-# Options that several commands have.
-Checkpoint = Annotated[str | None, typer.Option(
-    metavar="DIR", help="A checkpoint's folder, instead of the one that is shipped.")]
-LatencyOption = Annotated[str | None, typer.Option(
-    "--latency", metavar="NAME|C,R", help="fast, balanced, accurate or offline; or the chunk and the look-ahead in "
-                                          "frames, such as 16,8. Higher is better and later.")]
-NoLM = Annotated[bool, typer.Option("--no-lm", help="Greedy text from the characters alone: any word, more mistakes.")]
-Hotwords = Annotated[list[str] | None, typer.Option(
-    "--hotword", metavar="WORDS", help="A word or phrase to expect, \"rill\" or \"new york:12\" (more than the usual "
-                                       "bonus of 8). May be given several times.")]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs; auto: on a GPU if there is one.")]
-Engine = Annotated[EngineName, typer.Option("--engine", help="What computes the model: PyTorch, or ONNX Runtime on the "
-                                                             "CPU; auto: the faster one.")]
-Int8 = Annotated[bool, typer.Option("--int8", help="8-bit weights: about half the work live, as accurate. CPU only.")]
-Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Utterances and their texts, JSON a line; or a "
-                                                                  "folder with an index.jsonl.")]
-Split = Annotated[str, typer.Option(help="Which utterances of a manifest that has splits.")]
-Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many utterances of each corpus.")]
 
 
 def latency_of(text: str) -> Latency:
@@ -150,22 +135,6 @@ def evaluate(
     run(recognizer, manifest, split, chosen, streamed, limit, output)
 
 
-@app.command()
-def tune(
-        manifest: Manifest,
-        split: Split = "dev",
-        checkpoint: Checkpoint = None,
-        device: DeviceOption = Device.auto,
-        limit: Limit = None,
-        output: Annotated[Path | None, typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder for the new config.json, not the checkpoint's.")] = None,
-) -> None:
-    """Find a checkpoint's decoding settings and confidence weights on utterances that it was not trained on."""
-    from asr.tune import run
-
-    run(checkpoint, manifest, split, limit, output, device.value)
-
-
 Microphone = Annotated[str | None, typer.Option(
     "--device", metavar="DEVICE", help="The microphone: its number, its name or a part of it.")]
 
@@ -215,28 +184,6 @@ def doctor(device: Microphone = None, checkpoint: Checkpoint = None) -> None:
 
     if not run(device, checkpoint):
         raise typer.Exit(1)
-
-
-@app.command()
-def prepare(
-        kind: Annotated[str, typer.Argument(
-            metavar="KIND", help="index (a manifest, or a folder with index.jsonl), folder (recordings with .txt of "
-                                 "the same name), table (CSV, TSV, JSONL), noise (recordings without speech), or a "
-                                 "corpus that Lhotse knows, such as librispeech.")],
-        paths: Annotated[list[Path] | None, typer.Argument(
-            metavar="SRC… OUT", help="What to read, and the folder to write.")] = None,
-        language: Annotated[str, typer.Option(help="Of the texts: how numbers are spelled out.")] = "en",
-        dev: Annotated[float, typer.Option(
-            min=0, max=0.9, help="The fraction of speakers kept for `dev`, where the source names no splits.")] = 0.0
-        ) -> None:
-    """Bring recordings and their texts into the form that `asr train` reads, and report what was dropped and why."""
-    from asr.prepare import run
-    from asr.sources import readers
-
-    if paths is None or len(paths) < 2:
-        raise RillError("Give at least one source and the folder to write: asr prepare folder my-recordings data/mine.")
-    read = readers(kind)
-    run((source for path in paths[:-1] for source in read(path)), paths[-1], language, dev)
 
 
 @app.command()
@@ -301,79 +248,8 @@ def export(
     run(checkpoint, output, int8)
 
 
-@app.command()
-def lm(
-        texts: Annotated[list[Path] | None, typer.Argument(
-            metavar="TEXT…", help="What to learn from: UTF-8 text, plain or .gz, .bz2, .xz, no sentence longer than a "
-                                  "line. Without it only the lexicon is made.")] = None,
-        output: Annotated[Path | None, typer.Option(
-            "--out", "--output", "-o", metavar="DIR", help="Folder for lm.bin, vocabulary.txt and lexicon.txt; a "
-                                                           "checkpoint's, to use them with it.")] = None,
-        order: Annotated[int, typer.Option(min=2, max=6, help="Words of the longest n-gram.")] = 3,
-        prune: Annotated[str, typer.Option(
-            metavar="COUNTS", help="n-grams seen no more often than this are left out: a number for each order.")]
-        = "0 0 1",
-        vocab: Annotated[str, typer.Option(
-            metavar="N|FILE", help="So many words, the most frequent, or those in a file (a lexicon, too).")]
-        = "100000",
-        without: Annotated[list[Path] | None, typer.Option(
-            metavar="MANIFEST", help="Learn nothing from the sentences of a test set, and measure the model on them. "
-                                     "May be given several times.")] = None,
-        split: Split = "dev",
-        checkpoint: Checkpoint = None,
-        train_pronunciation: Annotated[bool, typer.Option(
-            "--train-pronunciation", help="Train the letter-to-sound network on CMUdict first, into DIR.")] = False,
-        build_tools: Annotated[bool, typer.Option(
-            "--build-tools", help="Build KenLM's lmplz and build_binary first, with CMake and Boost.")] = False,
-        neural: Annotated[bool, typer.Option(
-            "--neural", help="Train an LSTM language model instead, which rescores final text: hours.")] = False,
-        resume: Annotated[bool, typer.Option("--resume", help="Go on with --neural where it was stopped.")] = False,
-        device: DeviceOption = Device.auto) -> None:
-    """Make a language model from text, and the lexicon that goes with it."""
-    if build_tools:
-        from asr.kenlm_tools import build
-
-        build(print)
-        if not (texts or output):
-            return
-    if not output:
-        raise RillError("Give the folder to write: asr lm TEXT --out DIR.")
-    if train_pronunciation:
-        from asr.dictionary import train_network
-
-        train_network(output, print)
-        if not texts and vocab.isdecimal():
-            return
-    if neural:
-        from asr.neural_training import run as run_neural
-
-        run_neural(texts or [], output, vocab, without or [], split, checkpoint, resume, device.value)
-        return
-    from asr.ngram import run
-
-    run(texts or [], output, order, prune, vocab, without or [], split, checkpoint)
-
-
-@app.command()
-def train(
-        recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train, on what, and how.")],
-        changes: Annotated[list[str] | None, typer.Argument(
-            metavar="KEY=VALUE…", help="Changes to the recipe, such as train.updates=500.")] = None,
-        output: Annotated[Path | None, typer.Option(
-            "--output", "-o", metavar="DIR", help="The run's folder, instead of runs/NAME.")] = None,
-        init: Annotated[Path | None, typer.Option(
-            metavar="DIR", help="A checkpoint to start from (fine-tuning).")] = None,
-        resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped or was killed.")] = False,
-        minutes: Annotated[float | None, typer.Option(
-            min=0.1, help="Choose the number of updates so that they take about so long.")] = None,
-        device: DeviceOption = Device.auto,
-        threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each process.")] = None) -> None:
-    """Train a model, or fine-tune one. On several GPUs or machines: torchrun … -m asr.cli train RECIPE.toml"""
-    from asr.recipe import read
-    from asr.train import run
-
-    run(read(recipe, changes or ()), output, init=init, resume=resume, minutes=minutes, device=device.value,
-        threads=threads)
+for command in cli_models.COMMANDS:
+    app.command()(command)
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -156,7 +156,9 @@ class Engine:
 
     @torch.inference_mode()
     def emissions(self, utterances: Sequence[Tensor], latency: Latency) -> list[Emissions]:
-        """One padded batch of utterances (T, bands) through the model → each one's emissions."""
+        """Utterances (T, bands) through the model, as one padded batch where it can be → each one's emissions."""
+        if len(utterances) > 1 and not self.model.together:
+            return [emissions for each in utterances for emissions in self.emissions([each], latency)]
         lengths = torch.tensor([len(mel) for mel in utterances], device=self.device)
         same = len(utterances) == 1
         batch = torch.nn.utils.rnn.pad_sequence(list(utterances), batch_first=True).to(self.device)

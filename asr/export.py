@@ -11,12 +11,17 @@ never unrolled frame by frame, so short last chunks and batches need nothing els
 config.json, the bands' mean and deviation, and the context of the stem.
 
 PyTorch and ONNX order the gates differently: an LSTM's i, f, g, o are i, o, f, c there, a GRU's r, z, n are z, r, h.
-ONNX Runtime has 8-bit weights for the LSTM alone (its operators DynamicQuantizeLSTM and DynamicQuantizeMatMul).
+
+ONNX Runtime has 8-bit weights for the LSTM alone (DynamicQuantizeLSTM). It quantises inputs and states by the largest
+and the smallest of a whole batch, so what shares a batch would change the result. Guards fix the scale: two more inputs
+that are always the largest and the smallest that may come, and two more units that always say 1 and −1. To the others
+their weights are zero.
 """
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -35,6 +41,10 @@ OPSET, IR_VERSION = 17, 8  # the oldest that have layer normalisation as one nod
 MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators
 GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,)}  # PyTorch's gates in ONNX's order
 LARGEST = 63  # of an 8-bit weight: with 7 bits two products fit into the 16 bits in which processors without VNNI add
+FARTHEST = 5.0  # of normalised values, over their root mean square: what lies beyond is cut off
+SHUT, OPEN = -30.0, 30.0  # a gate's bias
+SATURATED = 20.0  # a cell whose tanh is 1
+GUARDS = (SHUT, OPEN, OPEN, 0.0)  # biases of units that keep their cells, in ONNX's order
 END = np.iinfo(np.int64).max
 
 Shape = Sequence[str | int]
@@ -42,7 +52,7 @@ Shape = Sequence[str | int]
 
 class Graph:
     """Nodes and weights as they are added; a method returns the names of what its nodes compute. With `int8` RNNs and
-    linear layers have 8-bit weights, a scale for each output, and their inputs are quantised as they come."""
+    linear layers have 8-bit weights, a scale for each output, and their inputs are quantised to 8 bits."""
 
     def __init__(self, int8: bool) -> None:
         self.int8 = int8
@@ -68,41 +78,68 @@ class Graph:
         integers = (weight / scale.unsqueeze(-2)).round().to(torch.int8).numpy()
         return [self.constant(integers), self.constant(scale), self.constant(np.zeros(scale.shape, dtype=np.int8))]
 
-    def linear(self, layer: nn.Linear, x: str) -> str:
+    def linear(self, layer: nn.Linear, x: str, limit: float = math.inf) -> str:
+        """Of values between −`limit` and `limit`, which must be known to make 8 bits of them."""
         weight = layer.weight.detach().float().cpu().T
         if self.int8:
-            (x,) = self.add("DynamicQuantizeMatMul", x, *self.quantised(weight), domain=MICROSOFT)
+            scale, zero = self.scalar(limit / 127), self.constant(np.array(128, dtype=np.uint8))
+            (x,) = self.add("QuantizeLinear", x, scale, zero)
+            integers, scales, zeros = self.quantised(weight)
+            (x,) = self.add("MatMulIntegerToFloat", x, integers, scale, scales, zero, zeros, domain=MICROSOFT)
         else:
             (x,) = self.add("MatMul", x, self.constant(weight))
         return self.add("Add", x, self.constant(layer.bias))[0]
 
-    def norm(self, layer: nn.LayerNorm, x: str) -> str:
-        return self.add("LayerNormalization", x, self.constant(layer.weight), self.constant(layer.bias), axis=-1,
-                        epsilon=layer.eps)[0]
+    def norm(self, layer: nn.LayerNorm, x: str) -> tuple[str, float]:
+        """Also the limit of what comes out, which 8-bit values are cut off at."""
+        (x,) = self.add("LayerNormalization", x, self.constant(layer.weight), self.constant(layer.bias), axis=-1,
+                        epsilon=layer.eps)
+        limit = FARTHEST * float((layer.weight.detach().square() + layer.bias.detach().square()).mean().sqrt())
+        if self.int8:
+            (x,) = self.add("Clip", x, self.scalar(-limit), self.scalar(limit))
+        return x, limit
+
+    def scalar(self, value: float) -> str:
+        return self.constant(np.array(value, dtype=np.float32))
+
+    def guarded(self, x: str, limit: float) -> str:
+        """With 8 bits, two values more at the end of the last axis of (…, …, n): the largest and the smallest."""
+        for value in (limit, -limit) if self.int8 else ():
+            (x,) = self.add("Pad", x, self.constant([0, 0, 0, 0, 0, 1]), self.scalar(value))
+        return x
+
+    def unguarded(self, x: str) -> str:
+        if self.int8:
+            (x,) = self.add("Slice", x, self.constant([0]), self.constant([-2]), self.constant([-1]))
+        return x
 
     def rnn_weights(self, rnn: nn.RNNBase) -> tuple[list[str], list[str]]:
         """The inputs of a node before and behind its lengths and states; several nodes may share them."""
-        def gates(name: str) -> Tensor:
+        def gates(name: str, *padding: int, guards: Sequence[float] = (0.0,) * 4) -> Tensor:
             parts = getattr(rnn, f"{name}_l0").detach().float().cpu().chunk(len(GATES[rnn.mode]))
-            return torch.cat([parts[i] for i in GATES[rnn.mode]])[None]
+            order = zip(GATES[rnn.mode], guards, strict=False)
+            return torch.cat([F.pad(parts[i], padding, value=value) if self.int8 else parts[i] for i, value in order])
 
-        bias = self.constant(torch.cat([gates("bias_ih"), gates("bias_hh")], dim=1))
+        bias = self.constant(torch.cat([gates("bias_ih", 0, 2, guards=GUARDS), gates("bias_hh", 0, 2)])[None])
+        w, r = (gates(name, 0, 2, 0, 2)[None] for name in ("weight_ih", "weight_hh"))
         if not self.int8:
-            return [self.constant(gates("weight_ih")), self.constant(gates("weight_hh")), bias], []
-        w, *w_scale = self.quantised(gates("weight_ih").transpose(1, 2))
-        r, *r_scale = self.quantised(gates("weight_hh").transpose(1, 2))
-        return [w, r, bias], ["", *w_scale, *r_scale]
+            return [self.constant(w), self.constant(r), bias], []
+        w_names, r_names = self.quantised(w.transpose(1, 2)), self.quantised(r.transpose(1, 2))
+        return [w_names[0], r_names[0], bias], ["", *w_names[1:], *r_names[1:]]
 
     def rnn(self, rnn: nn.RNNBase, weights: tuple[list[str], list[str]], x: str, states: Sequence[str], *,
             lengths: str = "", direction: str = "forward") -> tuple[str, list[str]]:
-        """(F, B, H) from the given states, "" for zeros → outputs (F, B, H), and the states after the last frame."""
+        """(F, B, H) from the given states, "" for zeros → outputs (F, B, H), and the states after the last frame.
+        Inputs and states are guarded, outputs are not."""
         operator = rnn.mode.removesuffix("_TANH")
+        size = rnn.hidden_size
         attributes: dict[str, Any] = {"linear_before_reset": 1} if operator == "GRU" else {}
         if self.int8:
-            operator, attributes = f"DynamicQuantize{operator}", {"domain": MICROSOFT}
+            operator, size, attributes = f"DynamicQuantize{operator}", size + 2, {"domain": MICROSOFT}
         y, *after = self.add(operator, x, *weights[0], lengths, *states, *weights[1], outputs=1 + len(states),
-                             hidden_size=rnn.hidden_size, direction=direction, **attributes)
-        return self.add("Squeeze", y, self.constant([1]))[0], after  # of the axis of directions
+                             hidden_size=size, direction=direction, **attributes)
+        (y,) = self.add("Squeeze", y, self.constant([1]))  # of the axis of directions
+        return self.unguarded(y), after
 
     def model(self, inputs: Mapping[str, tuple[int, Shape]], outputs: Mapping[str, Shape]) -> ModelProto:
         """Inputs: name → kind and shape; outputs are float32."""
@@ -145,27 +182,33 @@ def encoder(model: AcousticModel, int8: bool = False) -> ModelProto:
     (missing,) = graph.add("Sub", graph.add("Max", used, width)[0], width)
     (padding,) = graph.add("Concat", graph.constant([0, 0, 0]), missing, graph.constant([0, 0]), axis=0)
     (x,) = graph.add("Pad", x, padding)
+    limits = (1.0, SATURATED)
+    nothing = [""] * len(names)
+    if int8:
+        (zeros,) = graph.add("ConstantOfShape", graph.add("Shape", states[0][0])[0])
+        nothing = [graph.guarded(zeros, limit) for limit in limits]
     after = []
-    for layer, before in zip(model.encoder(), zip(*states, strict=True), strict=True):
-        normed = graph.norm(layer.norm, x)
+    for layer, *before in zip(model.encoder(), *states, strict=True):
+        before = [graph.guarded(state, limit) for state, limit in zip(before, limits, strict=False)]
+        normed = graph.guarded(*graph.norm(layer.norm, x))
         (chunk,) = graph.add("Slice", normed, begin, "commit", begin)
         (ahead,) = graph.add("Slice", normed, "commit", end, begin)
         weights = graph.rnn_weights(layer.forward_rnn)
         chunk, carried = graph.rnn(layer.forward_rnn, weights, chunk, before)
         ahead, _ = graph.rnn(layer.forward_rnn, weights, ahead, carried)
         (forward,) = graph.add("Concat", chunk, ahead, axis=0)
-        backward, _ = graph.rnn(layer.backward_rnn, graph.rnn_weights(layer.backward_rnn), normed, [""] * len(names),
+        backward, _ = graph.rnn(layer.backward_rnn, graph.rnn_weights(layer.backward_rnn), normed, nothing,
                                 lengths="lengths", direction="reverse")
         (both,) = graph.add("Concat", forward, backward, axis=-1)
-        (x,) = graph.add("Add", x, graph.linear(layer.proj, both))
-        after.append(carried)
+        (x,) = graph.add("Add", x, graph.linear(layer.proj, both, 1.0))
+        after.append([graph.unguarded(state) for state in carried])
     for name, parts in zip(names, zip(*after, strict=True), strict=True):
         graph.add("Concat", *parts, outputs=[f"{name}_after"], axis=0)
-    x = graph.norm(model.norm, graph.add("Slice", x, begin, width, begin)[0])
+    x, limit = graph.norm(model.norm, graph.add("Slice", x, begin, width, begin)[0])
     outputs: dict[str, Shape] = {}
     for name, head in model.heads.items():
         assert isinstance(head, nn.Linear)
-        (scores,) = graph.add("LogSoftmax", graph.linear(head, x), axis=-1)
+        (scores,) = graph.add("LogSoftmax", graph.linear(head, x, limit), axis=-1)
         graph.add("Transpose", scores, outputs=[name], perm=[1, 0, 2])
         outputs[name] = ["batch", "frames", head.out_features]
     state: Shape = [config.layers, "batch", config.hidden]

@@ -176,3 +176,8 @@ class FeatureStream:
         features, self.state = self.frontend.extract(torch.from_numpy(self.tail), self.state)
         self.tail = self.tail[count * self.frontend.config.hop:].copy()
         return features
+
+    def missing(self, frames: int) -> int:
+        """Samples without which there will not be so many more mel frames."""
+        c = self.frontend.config
+        return max(0, (frames - 1) * c.hop + c.n_fft - len(self.tail))

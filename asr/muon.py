@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 MOMENTUM = 0.95
@@ -17,22 +18,30 @@ RMS = 0.2  # of a step's entries, as AdamW's (Liu et al. 2025, arXiv 2502.16982)
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices between hidden layers. Weight decay is decoupled, as AdamW's."""
+    """For matrices between hidden layers. Weight decay is decoupled, as AdamW's.
+
+    torch.distributed's processes, whose gradients are equal, share the work: each turns some of the matrices.
+    """
 
     def __init__(self, matrices: Iterable[Tensor], lr: float, weight_decay: float) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         for group in self.param_groups:
-            for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
+            matrices = [each for each in group["params"] if each.grad is not None]
+            steps = [torch.zeros_like(each) for each in matrices]
+            for index, matrix in enumerate(matrices):
                 state = self.state[matrix]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(matrix)
                 momentum = state["momentum_buffer"].lerp_(matrix.grad, 1 - MOMENTUM)
-                step = orthogonal(matrix.grad.lerp(momentum, MOMENTUM))  # Nesterov's
+                if index % world == rank:
+                    steps[index] = orthogonal(matrix.grad.lerp(momentum, MOMENTUM))  # Nesterov's
+            for index, (matrix, step) in enumerate(zip(matrices, steps, strict=True)):
+                if world > 1:
+                    dist.broadcast(step, index % world)
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(step, alpha=-group["lr"] * RMS * max(matrix.shape) ** 0.5)
 

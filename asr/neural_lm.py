@@ -29,7 +29,7 @@ CLUSTERS = (24, 5)  # the softmax of the frequent words holds 1/24 of all words,
 class NeuralLM(nn.Module):
     """A sentence's words → their probabilities. `words`, most frequent first, are stored in the file with the sizes."""
 
-    def __init__(self, words: Sequence[str], embedding: int = 256, hidden: int = 640, layers: int = 1) -> None:
+    def __init__(self, words: Sequence[str], embedding: int = 192, hidden: int = 512, layers: int = 1) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"words": list(words), "embedding": embedding, "hidden": hidden, "layers": layers}
         self.index = {word: number for number, word in enumerate(words, UNKNOWN + 1)}

@@ -36,7 +36,6 @@ from asr.ngram import Fit, Withheld, add_row, most_frequent, read_tests, read_vo
 from asr.precision import fast_in_bfloat16
 
 TEXT, STATE = "neural_lm.text", "neural_lm.state"
-EPOCHS = 1
 BATCH_WORDS = 2048      # of an update
 LONGEST = 60            # words; a longer sentence is cut
 LEARNING_RATE = 3e-3    # at its peak: warm-up, then a cosine to FINAL of it
@@ -199,7 +198,7 @@ def read(texts: Sequence[Path], folder: Path, vocabulary: int | list[str], withh
 
 
 def run(texts: Sequence[Path], folder: Path, vocabulary: str, without: Sequence[Path], split: str,
-        checkpoint: str | None, resume: bool, device: str) -> None:
+        checkpoint: str | None, epochs: float | None, resume: bool, device: str) -> None:
     """`asr lm --neural`. Raises LanguageModelError, TrainingError, CheckpointError and ManifestError."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -220,7 +219,9 @@ def run(texts: Sequence[Path], folder: Path, vocabulary: str, without: Sequence[
         words = int(vocabulary) if vocabulary.isdecimal() else read_vocabulary(Path(vocabulary))
         withheld = Withheld(sentence for members in tests.values() for sentence in members)
         model, text, held_out = read(texts, folder, words, withheld, language, print)
-        training = Run.begin(model.to(device), EPOCHS * len(text.batches(0)))
+        training = Run.begin(model.to(device), len(text.batches(0)))
+    if epochs:
+        training.updates = max(1, training.update, round(epochs * len(text.batches(0))))
     train(training, text, held_out, folder, print)
     table = Table("", "sentences", "words", "unknown %", "perplexity", box=box.MARKDOWN)
     add_row(table, "text held out", fit(training.model, held_out))

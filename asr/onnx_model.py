@@ -21,9 +21,8 @@ onnxruntime.disable_telemetry_events()  # its Windows builds report events other
 class OnnxModel(StreamingModel):
     """The same model as `model`, with the same three ways of running; equal to it to 1e-3.
 
-    With `int8` the RNNs' and linear layers' weights have 8 bits. As the scale of the activations depends on the window
-    that they come in, streamed and batched emissions then differ a little; texts are as accurate. Raises
-    CheckpointError for 8-bit GRUs and basic cells.
+    With `int8` the RNNs' and linear layers' weights and inputs have 8 bits, with fixed scales, so that the three ways
+    still equal each other; texts are about as accurate. Raises CheckpointError for 8-bit GRUs and basic cells.
     """
 
     def __init__(self, model: AcousticModel, int8: bool = False) -> None:

@@ -49,6 +49,7 @@ class AugmentConfig:
     narrow: float = 0.1           # chance of sounding as through a telephone (8 kHz, μ-law)
     join: float = 0.2             # chance, per batch, that its short utterances are joined in groups
     noise_only: float = 0.3       # chance, per batch, of one more row that is noise without any words
+    vocal_tract: float = 0.0      # longest change of the vocal tract's length, as a share of it
     time_masks: int = 2           # SpecAugment (Park et al. 2019), policy without warping
     time_mask: int = 30           # mel frames at most
     band_masks: int = 2

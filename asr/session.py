@@ -15,7 +15,7 @@ from asr.metrics import Metrics
 from asr.recognizer import Event, Stream
 from asr.results import Final
 
-AT_ONCE = 0.16  # seconds of sound that are recognised together: a step of the stream, so that its events come at once
+AT_ONCE = 0.16  # seconds of sound that blocks are cut to: a step of the stream, so that its events come at once
 ARRIVALS = 600  # blocks whose arrival is remembered: a minute of 0.1 s ones
 
 
@@ -53,13 +53,17 @@ class Session:
         self._arrived.append((self._pushed, time.monotonic()))
         longest = max(1, round(AT_ONCE * self.rate))
         self._queue.extend(samples[first:first + longest] for first in range(0, len(samples), longest))
-        self._sound.set()
+        if self._due():
+            self._sound.set()
 
     async def caught_up(self, lag: float, patience: float = 0.0) -> None:
-        """Returns when all that was pushed is recognised; after `patience` seconds also when `lag` seconds wait."""
+        """Returns when all is recognised that something can come of; after `patience` seconds also when `lag` seconds
+        wait."""
         until = time.monotonic() + patience
         timer = asyncio.get_running_loop().call_later(patience, self._moved.set)
-        while self.waiting and (time.monotonic() < until or self.waiting > lag * self.rate) and not self._task.done():
+        while self._sound.is_set() and not self._task.done():
+            if time.monotonic() >= until and self.waiting <= lag * self.rate:
+                break
             self._moved.clear()
             await self._moved.wait()
         timer.cancel()
@@ -80,7 +84,7 @@ class Session:
     async def _run(self) -> None:
         while True:
             await self._sound.wait()
-            while self._queue:
+            while self._queue and (self._closing or self._due()):
                 samples = self._take()
                 self._report(await drive(self.stream.accepting(samples)))
                 self.waiting -= len(samples)
@@ -91,11 +95,15 @@ class Session:
                 return
             self._sound.clear()
 
+    def _due(self) -> bool:
+        """Whether something can come of what waits."""
+        return self.waiting >= self.stream.wants * self.rate
+
     def _take(self) -> np.ndarray:
-        """The next sound, about `AT_ONCE` at most."""
+        """The next sound: as much as something can come of."""
         blocks = [self._queue.popleft()]
         size = len(blocks[0])
-        while self._queue and size + len(self._queue[0]) <= AT_ONCE * self.rate:
+        while self._queue and size < self.stream.wants * self.rate:
             blocks.append(self._queue.popleft())
             size += len(blocks[-1])
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)

@@ -98,7 +98,7 @@ class Stream:
         """`accept` in steps."""
         if self.finished:
             raise RuntimeError("This stream is finished: ask the recognizer for a new one.")
-        least = self._step_size() - len(self.pending)  # with fewer frames nothing could happen
+        least = self.step - len(self.pending)  # with fewer frames nothing could happen
         return (yield from self._hear(self.features.accept(self.resampler.push(samples), least), last=False))
 
     def finishing(self) -> Steps[list[Event]]:
@@ -107,6 +107,12 @@ class Stream:
             return []
         self.finished = True
         return (yield from self._hear(self.features.accept(self.resampler.flush()), last=True))
+
+    @property
+    def wants(self) -> float:
+        """Seconds of sound with fewer than which nothing more can happen: more at once is less work."""
+        missing = self.features.missing(self.step - len(self.pending)) / audio.SAMPLE_RATE
+        return max(0.0, missing - self.resampler.held)
 
     @property
     def seconds(self) -> float:
@@ -129,16 +135,18 @@ class Stream:
         self.visible: tuple[Word, ...] = ()  # what a partial shows
         self.shown = ""  # what the last one did
         self.unseen = 0  # steps since one did
+        self.step = self._step_size()
 
     def _hear(self, mel: Tensor, last: bool) -> Steps[list[Event]]:
         self.pending = torch.cat([self.pending, mel])
         events: list[Event] = []
-        while len(self.pending) >= (size := self._step_size()):
-            step, self.pending = self.pending[:size], self.pending[size:]
+        while len(self.pending) >= self.step:
+            step, self.pending = self.pending[:self.step], self.pending[self.step:]
             if cut := (yield from self._step(step)):
                 events += yield from self._end(cut)
             elif self.seen and self.spoken:
                 self.visible = self.stability.shown(self.session.words(self.preview))
+            self.step = self._step_size()
         if last:
             yield from self._step(self.pending, last=True)
             self.pending = self.pending[:0]
@@ -148,19 +156,37 @@ class Stream:
         return events
 
     def _step_size(self) -> int:
-        """Mel frames of the next step: where a pause may be over sooner, only so many that it ends the utterance."""
+        """Mel frames of the next step: `STEP`, or as many such steps in one as there is nothing to do for in all but
+        the last; where a pause may be over sooner, only so many that it ends the utterance."""
+        model = self.engine.model
         missing = self.endpointer.pause - self.endpointer.silence(self.known) if self.spoken else STEP
-        return min(STEP, max(1, missing) * self.engine.model.config.subsampling)
+        if (size := max(1, missing) * model.config.subsampling) < STEP:
+            return size
+        chunk = self.latency.chunk + self.latency.look_ahead
+        steps = 1
+        while not (self._regular(steps) or self._could_end(steps * STEP)
+                   or model.waiting(self.state, steps * STEP) >= chunk):
+            steps += 1
+        return steps * STEP
+
+    def _regular(self, more: int) -> bool:
+        """Whether everything is looked at again after so many more steps."""
+        return self.unseen + more >= max(self.preview_every, self.engine.work.preview_every)
+
+    def _could_end(self, more: int) -> bool:
+        """Whether an end is to be looked for after so many more mel frames; also where the step after them could be a
+        short one, whose size depends on what is known by then."""
+        subsampling = self.engine.model.config.subsampling
+        return self.endpointer.could_end(self.known, (self.heard + more) // subsampling, STEP // subsampling)
 
     def _step(self, mel: Tensor, last: bool = False) -> Steps[Cut | None]:
         """Hear a few more mel frames: commit the chunks that are ready, look at the rest, look for an endpoint."""
+        steps = -(-len(mel) // STEP)
+        regular = self._regular(steps)
+        look = regular or self._could_end(len(mel))
         self.mel.append(mel)
         self.heard += len(mel)
-        self.unseen += 1
-        regular = self.unseen >= max(self.preview_every, self.engine.work.preview_every)
-        subsampling = self.engine.model.config.subsampling
-        # Also where the next step could be a short one, whose size depends on what is known by then.
-        look = regular or self.endpointer.could_end(self.known, self.heard // subsampling, STEP // subsampling)
+        self.unseen += steps
         heard = yield self.engine.work.turn(Turn(self.state, mel, self._latency, last, look))
         for emissions in heard.committed:
             self.session.accept(emissions)

@@ -68,6 +68,7 @@ class StreamingModel(ABC):
 
     config: ModelConfig
     stem: StemPass
+    together = True  # whether rows of a batch leave each other's emissions as they are; 8-bit activations share a scale
     mel_mean: Tensor
     mel_std: Tensor
 
@@ -113,6 +114,11 @@ class StreamingModel(ABC):
         parts = 2 if config.cell == "lstm" else 1
         zeros = tuple(like.new_zeros(config.layers, 1, config.hidden) for _ in range(parts))
         return StreamState(like.new_zeros(self.stem.context, len(like)), like.new_zeros(1, 0, config.hidden), zeros)
+
+    def waiting(self, state: StreamState, more: int) -> int:
+        """Stem frames that will wait to be committed once `more` mel frames are pushed."""
+        context = self.stem.context
+        return state.frames.shape[1] + max(0, (len(state.mel) + more - 2 * context - 1) // self.config.subsampling + 1)
 
     def push(self, state: StreamState, mel: Tensor, last: bool = False) -> None:
         """Hand over new mel frames (n, bands); `last` says that the utterance ends with them."""

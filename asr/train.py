@@ -31,8 +31,9 @@ from asr.audio import SAMPLE_RATE
 from asr.data import Augment, Batch, Speller, batches, load_augment, load_cuts
 from asr.errors import TrainingError
 from asr.objective import Objective, pack
-from asr.recipe import AugmentConfig, Recipe, TrainConfig
+from asr.recipe import Recipe, TrainConfig
 from asr.run import Run, begin, keep, restore, save_state
+from asr.spec_augment import vary
 from asr.tokens import CHARACTERS, TokenSet
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def step(run: Run, parallel: Objective | nn.parallel.DistributedDataParallel, ba
     parts = list(batch.parts(t.accumulate))
     for index, part in enumerate(parts):
         mel, lengths = mels(run, part)
-        mel = mask(mel, run.recipe.augment, strength(run, run.update))
+        mel = vary(mel, run.recipe.frontend, run.recipe.augment, strength(run, run.update))
         packed = pack(targets[index::t.accumulate], run.device)
         with ExitStack() as stack:
             if isinstance(parallel, nn.parallel.DistributedDataParallel) and index + 1 < len(parts):
@@ -210,18 +211,6 @@ def mels(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
         mel = run.frontend.batch(samples)
         lengths = torch.tensor([max(1, run.frontend.frames(int(each))) for each in batch.lengths], device=run.device)
     return mel, lengths
-
-
-def mask(mel: Tensor, c: AugmentConfig, strength: float) -> Tensor:
-    """SpecAugment: bands and stretches of time become the utterance's mean."""
-    x = mel.transpose(1, 2)[:, None]  # (B, 1, bands, T)
-    mean = x.mean(dim=(2, 3), keepdim=True)
-    x = x - mean
-    for axis, count, width in ((2, c.band_masks, c.band_mask), (3, c.time_masks, c.time_mask)):
-        for _ in range(count):
-            if width * strength >= 1:
-                x = AF.mask_along_axis_iid(x, round(width * strength), 0.0, axis)
-    return (x + mean)[:, 0].transpose(1, 2)
 
 
 @torch.no_grad()

@@ -15,8 +15,6 @@ from asr.decoder import Emissions
 from asr.latency import Latency
 from asr.streaming import StreamingModel, StreamState
 
-MOST_ROWS = 32  # streams in one batch; more of them would only let the first ones wait
-
 
 @dataclass
 class Turn:
@@ -26,10 +24,10 @@ class Turn:
     last: bool = False  # the utterance ends with them
     look: bool = True  # also at the frames that cannot be committed yet
 
-    def commits(self, subsampling: int) -> bool:
-        """Whether a chunk is about to become ready with them."""
-        frames = self.state.frames.shape[1] + len(self.mel) // subsampling
-        return self.last or frames >= self.latency.chunk + self.latency.look_ahead
+    @property
+    def hurried(self) -> bool:
+        """Whether somebody waits for what comes of it."""
+        return self.look or self.last
 
 
 @dataclass
@@ -50,8 +48,9 @@ def take(model: StreamingModel, turns: Sequence[Turn]) -> list[Heard]:
         rows = [row for row in zip(turns, heard, strict=True) if row[0].latency == latency]
         while rows := [row for row in rows if _unfinished(*row)]:
             batch = _together(rows)
-            for first in range(0, len(batch), MOST_ROWS):
-                _run(model, latency, batch[first:first + MOST_ROWS])
+            most = len(batch) if model.together else 1
+            for first in range(0, len(batch), most):
+                _run(model, latency, batch[first:first + most])
     return heard
 
 

@@ -107,12 +107,12 @@ class Process:
             raise SystemExit(f"The server left with status {self.process.returncode}.")
 
 
-def recordings(path: Path, split: str | None, count: int, seconds: float) -> list[Recording]:
+def recordings(path: Path, split: str | None, count: int, seconds: float, int8: bool) -> list[Recording]:
     """Each of other utterances, as far as there are so many, with what one stream alone makes of it."""
     utterances = manifest.read(path, split)
     random.shuffle(utterances)
     sources = iter(utterances * 1000)
-    recognizer = asr.load(device="cpu")
+    recognizer = asr.load(device="cpu", int8=int8)
     found = []
     for number in range(count):
         parts: list[np.ndarray] = []
@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*", help="of asr serve, behind --")
     args = parser.parse_args()
     random.seed(1)
-    sounds = recordings(args.manifest, args.split, args.recordings, args.seconds)
+    sounds = recordings(args.manifest, args.split, args.recordings, args.seconds, "--int8" in args.options)
     server = Process(args.options, args.cores)
     try:
         if args.soak:

@@ -221,6 +221,27 @@ def test_8_bit_weights_change_little():
     assert kinds["DynamicQuantizeLSTM"] == 6 and not kinds.keys() & {"LSTM", "MatMul"}
 
 
+@given(data=st.data())
+@settings(max_examples=15)
+def test_8_bit_weights_give_the_same_streamed_or_in_any_batch(int8_tiny, data):
+    """Loud neighbours in a batch included: scales are fixed, so that nobody's depends on another's."""
+    mel = mel_frames(data.draw(st.integers(1, 120)))
+    latency = data.draw(st.integers(1, 12)), data.draw(st.integers(0, 9))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(mel)), max_size=6)))
+    expected = chunked(int8_tiny, mel, *latency)
+    assert_same(stream(int8_tiny, mel, cuts, *latency), expected, 1e-5)
+    loud = torch.stack([mel, 50 * mel, -20 * mel])
+    lengths = torch.tensor([len(mel)] * 3)
+    for out, one in ((int8_tiny.forward_chunked(loud, lengths, *latency)[0], expected),
+                     (int8_tiny.forward(loud, lengths)[0], full(int8_tiny, mel))):
+        assert_same({name: values[0] for name, values in out.items()}, one, 1e-5)
+
+
+@pytest.fixture(scope="module")
+def int8_tiny():
+    return OnnxModel(tiny("lstm", 4), int8=True)
+
+
 @pytest.mark.parametrize("cell", ["rnn", "gru"])
 def test_cells_without_8_bit_weights_are_named(cell):
     with pytest.raises(CheckpointError, match=f"'{cell}'.*--int8"):

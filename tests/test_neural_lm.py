@@ -196,11 +196,12 @@ def test_command(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     (tmp_path / "a.wav").touch()
     test.write_text(json.dumps({"audio": "a.wav", "text": "Wb wc, wd!", "split": "dev", "corpus": "mine"}) + "\n")
 
-    def lm(resume: bool = False) -> None:
-        neural_training.run([source], out, "40", [test], "dev", None, resume, "cpu")
+    def lm(resume: bool = False, epochs: float | None = None) -> None:
+        neural_training.run([source], out, "40", [test], "dev", None, epochs, resume, "cpu")
 
-    lm()
+    lm(epochs=3)
     said = capsys.readouterr().out
+    assert "48/48: perplexity" in said  # 16 batches
     assert "Vocabulary: 40 words" in said and "text held out" in said and "test, mine" in said
     assert [path.name for path in out.iterdir()] == [FILE]
     assert len(NeuralLM.load(out / FILE).index) == 40
@@ -215,4 +216,4 @@ def test_command(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     with pytest.raises(TrainingError, match=f"{TEXT} is missing or broken"):
         lm(resume=True)
     with pytest.raises(LanguageModelError, match="texts"):
-        neural_training.run([], tmp_path / "none", "40", [], "dev", None, False, "cpu")
+        neural_training.run([], tmp_path / "none", "40", [], "dev", None, None, False, "cpu")

@@ -16,6 +16,8 @@ RATE = 1000
 class FakeStream:
     """Each block waits for a future of its own, and gives the events that it is sent."""
 
+    wants = 0.1  # seconds
+
     def __init__(self):
         self.resampler = SimpleNamespace(source_rate=RATE)
         self.blocks, self.futures = [], []
@@ -68,20 +70,43 @@ def test_what_came_meanwhile_is_recognised_together():
         stream.futures[0].set_result([])
         while len(stream.blocks) < 2:
             await step()
-        assert stream.blocks == [100, 150]  # at most 0.16 s at once
+        assert stream.blocks == [100, 100]  # as much as the stream wants
         assert session.waiting == 400
+
+    run(talk)
+
+
+def test_nothing_is_begun_with_less_than_the_stream_wants():
+    async def talk(session, stream, step):
+        stream.wants = 0.25
+        for _ in range(2):
+            session.push(sound(0.1))
+            await asyncio.wait_for(session.caught_up(0, 10), 1)
+        assert not stream.blocks and session.waiting == 200
+        session.push(sound(0.1))
+        await step()
+        assert stream.blocks == [300]
+        session.push(sound(0.01))
+        stream.futures[0].set_result([])
+        await asyncio.wait_for(session.caught_up(0, 10), 1)
+        ending = asyncio.create_task(session.finish())
+        for _ in range(3):
+            await step()
+            stream.futures[-1].done() or stream.futures[-1].set_result([])
+        await asyncio.wait_for(ending, 10)
+        assert stream.blocks == [300, 10, 0] and not session.waiting
 
     run(talk)
 
 
 def test_long_blocks_are_cut():
     async def talk(session, stream, step):
-        session.push(sound(0.4))
+        session.push(sound(0.42))
         while len(stream.blocks) < 3:
             await step()
             if len(stream.blocks):
                 stream.futures[-1].done() or stream.futures[-1].set_result([])
-        assert stream.blocks == [160, 160, 80]
+        assert stream.blocks == [160, 160, 100]
 
     run(talk)
 

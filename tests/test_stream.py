@@ -350,3 +350,26 @@ def test_words_are_in_order_and_confidences_are_probabilities(two, two_events):
     assert all(a.start < b.start for a, b in pairwise(words))
     for event in two_events:
         assert all(0 <= word.confidence <= 1 and word.start < word.end for word in event.words)
+
+
+@pytest.mark.parametrize("preview_every", [1, 4, 100])
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+def test_nothing_happens_with_less_than_the_stream_wants(recognizer, sentence, monkeypatch, preview_every, rate):
+    """Sound that comes in portions of just what is wanted makes the same finals in fewer turns."""
+    samples = np.concatenate([np.repeat(sentence.samples, rate // RATE), np.zeros(rate, np.float32)])
+    expected = texts(play(sparse(recognizer.stream(rate)), samples))
+    turns = []
+    turn = recognizer.work.turn
+    monkeypatch.setattr(recognizer.work, "turn", lambda asked: turns.append(len(asked.mel)) or turn(asked))
+    stream = recognizer.stream(rate)
+    stream.preview_every = preview_every
+    events, first = [], 0
+    while first < len(samples):
+        wanted = max(0, int(stream.wants * rate) - 1)
+        before = len(turns)
+        events += stream.accept(samples[first:first + wanted])
+        assert len(turns) == before
+        events += stream.accept(samples[first + wanted:first + wanted + 48])
+        first += wanted + 48
+    assert texts(events + stream.finish()) == expected
+    assert (max(turns) > 16) == (preview_every > 1)  # mel frames: one step, or several with nothing to do in between
