@@ -111,7 +111,7 @@ class BeamDecoder:
         self.rescorer = None
         if language_model.neural and config.neural_weight:
             self.rescorer = Rescorer(language_model, language_model.neural, self.words, config.lm_weight,
-                                     config.neural_weight)
+                                     config.neural_weight, set(index.values()))
 
     def search(self, beam: int) -> Search:
         """A search of its own over the shared tree and models."""

@@ -46,7 +46,7 @@ class DecodingConfig:
     beam: int = 800
     beam_tokens: int = 12
     beam_threshold: float = 12.0  # a path this much worse than the best is given up
-    nbest: int = 50  # sentences of an utterance that the neural language model judges, where there is one,
+    nbest: int = 10  # sentences of an utterance that the neural language model judges, where there is one,
     neural_weight: float = 0.5  # and its share of lm_weight; the rest is the n-gram's
     hotword_bonus: float = 8.0
     margin: float = 5.5  # by which a sentence must beat silence, for each of its words; noise seldom does

@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
                     state["momentum_buffer"] = torch.zeros_like(matrix)
                 momentum = state["momentum_buffer"].lerp_(matrix.grad, 1 - MOMENTUM)
                 if index % world == rank:
-                    steps[index] = orthogonal(matrix.grad.lerp(momentum, MOMENTUM))  # Nesterov's
+                    steps[index] = orthogonal(matrix.grad.lerp(momentum, MOMENTUM)).contiguous()  # Nesterov's
             for index, (matrix, step) in enumerate(zip(matrices, steps, strict=True)):
                 if world > 1:
                     dist.broadcast(step, index % world)

@@ -7,7 +7,7 @@ neural network based language model"), and its logarithms are mixed with the n-g
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 
@@ -24,21 +24,23 @@ class Neural(Protocol):
 class Rescorer:
     """Gives the neural model `share` of the say that the n-gram model has, at the same weight in the whole.
 
-    `words[i]` is the word of index i. Words that the neural model does not know, as some hot words are, keep the
-    n-gram's score; the bonuses of hot words stay as they are.
+    `words[i]` is the word of index i. `hot` words, which somebody expects, and those that the neural model does not
+    know keep the n-gram's score.
     """
 
-    def __init__(self, ngram: NGram, neural: Neural, words: Sequence[str], lm_weight: float,
-                 share: float) -> None:
-        self.ngram, self.neural, self.words = ngram, neural, words
+    def __init__(self, ngram: NGram, neural: Neural, words: Sequence[str], lm_weight: float, share: float,
+                 hot: Collection[int] = ()) -> None:
+        self.ngram, self.neural, self.words, self.hot = ngram, neural, words, hot
         self.weight = lm_weight * share
 
     def scores(self, sentences: Sequence[Sequence[int]], searched: Sequence[float]) -> list[float]:
         """New scores (natural log) of sentences of word indices, from those of the search."""
         judged = self.neural.score([[self.words[word] for word in sentence] for sentence in sentences])
-        return [score + self.weight * self._gain(self.ngram.scores(sentence), neural)
+        return [score + self.weight * self._gain(sentence, neural)
                 for sentence, score, neural in zip(sentences, searched, judged, strict=True)]
 
-    def _gain(self, ngram: Sequence[float], neural: Sequence[float]) -> float:
+    def _gain(self, sentence: Sequence[int], neural: Sequence[float]) -> float:
         """How much likelier a sentence is to the neural model, log10."""
-        return sum(new / math.log(10) - old for new, old in zip(neural, ngram, strict=True) if not math.isnan(new))
+        judged = zip([*sentence, None], self.ngram.scores(sentence), neural, strict=True)  # None: the sentence's end
+        return sum(new / math.log(10) - old for word, old, new in judged
+                   if word not in self.hot and not math.isnan(new))

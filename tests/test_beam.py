@@ -1,4 +1,5 @@
 """Beam search on hand-made emissions, a lexicon of a dozen words and a bigram model that fit on a page."""
+from copy import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -249,15 +250,17 @@ def test_plain_words_with_the_shipped_model(recognizer, capfd):
 
 
 def test_real_speech_through_a_session(recognizer, clips):
-    """A session's words are those of the whole once it is finished; before, the end alone is searched more narrowly."""
-    search = recognizer.decoder(())
+    """A session's words are those of the whole once it is finished; before, the end alone is searched more narrowly,
+    and the neural language model is not asked."""
+    search, unjudged = recognizer.decoder(()), copy(recognizer.decoder(()))
+    unjudged.rescorer = None
     for clip in clips[:6]:
         mel = recognizer.frontend(torch.from_numpy(clip.samples))
         emission, = recognizer.emissions([mel], recognizer.latency)
         session = search.session()
         for start in range(0, len(emission[recognizer.head]), 16):
             session.accept({head: values[start:start + 16] for head, values in emission.items()})
-        got, expected = text(session.words(None)).split(), text(search.decode(emission)).split()
+        got, expected = text(session.words(None)).split(), text(unjudged.decode(emission)).split()
         assert got[:len(expected) - 2] == expected[:-2]
         assert session.finish() == search.decode(emission)
 

@@ -55,6 +55,11 @@ def test_scores_by_hand() -> None:
     assert second > first
 
 
+def test_hot_words_keep_their_score() -> None:
+    hot, plain = (Rescorer(Flat(), Taste(), ["rill", "no"], lm_weight=1.0, share=1.0, hot=each) for each in ({0}, ()))
+    assert hot.scores([(0, 1)], [0.0])[0] - plain.scores([(0, 1)], [0.0])[0] == pytest.approx(5)  # -1 instead of -6
+
+
 def test_unknown_words_keep_their_score() -> None:
     rescorer = Rescorer(Flat(), Taste(unknown=["rill"]), ["rill", "no"], lm_weight=1.0, share=1.0)
     with_unknown, without = rescorer.scores([(0, 1), (1,)], [0.0, 0.0])

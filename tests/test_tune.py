@@ -117,6 +117,6 @@ def test_command(recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     old, new = recognizer.checkpoint.config, read_config(tmp_path / "new" / "config.json")
     assert new.decoding.greedy_confidence and len(new.decoding.lm_confidence) > len(new.decoding.greedy_confidence)
     assert dataclasses.replace(new, decoding=old.decoding) == old
-    changed = {"lm_weight", "word_score", "prior_scale", "lm_confidence", "greedy_confidence"}
+    changed = {"lm_weight", "word_score", "prior_scale", "neural_weight", "lm_confidence", "greedy_confidence"}
     assert all(getattr(new.decoding, field.name) == getattr(old.decoding, field.name)
                for field in dataclasses.fields(DecodingConfig) if field.name not in changed)
