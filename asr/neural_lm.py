@@ -63,32 +63,16 @@ class NeuralLM(nn.Module):
 
     @torch.inference_mode()
     def score(self, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Natural-log probability of each word of each sentence, and of its end; nan for unknown words."""
-        numbers = [self.numbers(sentence) for sentence in sentences]
-        row = [0] * len(numbers)  # of each sentence's words so far: n-best sentences share most of their beginnings
-        newest = [END]
-        zeros = torch.zeros(1, self.rnn.hidden_size)
-        states = [(zeros, zeros)] * self.rnn.num_layers
-        hidden: list[Tensor] = []
-        targets: list[int] = []
-        places: list[list[int]] = [[] for _ in numbers]  # of each sentence's words among the targets
-        for t in range(max(map(len, numbers))):
-            out = self.embed(torch.tensor(newest))
-            for i, weights in enumerate(self.rnn.all_weights):  # the RNN itself packs its weights anew at each call
-                states[i] = torch.lstm_cell(out, states[i], *weights)
-                out = states[i][0]
-            rows: dict[tuple[int, int], int] = {}  # row before, word → row
-            for i, sentence in enumerate(numbers):
-                if t < len(sentence):
-                    row[i] = rows.setdefault((row[i], sentence[t]), len(rows))
-                    places[i].append(len(targets) + row[i])
-            before, newest = [parent for parent, _ in rows], [word for _, word in rows]
-            hidden.append(out[before])
-            targets += newest
-            states = [(h[before], c[before]) for h, c in states]
-        said = torch.tensor(targets)
-        scores = self.softmax(self.project(torch.cat(hidden)), said).output.masked_fill(said == UNKNOWN, float("nan"))
-        return [scores[each].tolist() for each in places]
+        """Natural-log probability of each word of each sentence, and of its end; nan for unknown words.
+
+        All at once, though n-best sentences share their beginnings: at each call that computes, other threads run
+        Python, and many small ones would wait for them many times.
+        """
+        numbers = [torch.tensor(self.numbers(sentence)) for sentence in sentences]
+        lengths = torch.tensor([len(each) for each in numbers])
+        scores = self(nn.utils.rnn.pad_sequence(numbers, batch_first=True), lengths)
+        scores = scores.masked_fill(torch.cat(numbers) == UNKNOWN, float("nan"))
+        return [each.tolist() for each in scores.split(lengths.tolist())]
 
     def save(self, path: Path) -> None:
         """Half-precision weights, with words and sizes as metadata; the file appears whole or not at all."""

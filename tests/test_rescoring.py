@@ -107,7 +107,7 @@ def test_finals_are_judged_and_partials_are_not() -> None:
     session = judged(neural, 1.0).session()
     session.accept(heard_cat())
     assert text(session.words(None)) == "cat" and not neural.asked
-    assert text(session.finish()) == "cats" and len(neural.asked) > 2
+    assert text(session.finish()) == "cats" and len(neural.asked) == 2  # others are too far behind
     assert len(set(neural.asked)) == len(neural.asked)  # no sentence twice
 
 
