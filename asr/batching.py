@@ -31,9 +31,8 @@ from asr.turns import Heard, Turn, take
 REST = 0.05  # seconds that a turn waits for others, at most
 REST_PASSES = 0.06  # the same for second passes
 PATIENCE = 0.2  # seconds that turns which nobody waits for do so, while they are fewer than
-ENOUGH_TURNS = 4  # in one batch, which more of them would make longer but not cheaper
-MOST_PASSES = 4  # utterances in one batch of second passes,
-LONGEST_PASS = 2000  # and their mel frames together, so that the next ones do not wait for long
+ENOUGH_TURNS = 3  # in one batch, which more of them would make longer but hardly cheaper
+LONGEST_PASS = 2000  # mel frames of the utterances in one batch together, so that the next ones do not wait for long
 SIMILAR = 0.6  # shortest over longest utterance of one batch; the rest of the shorter ones is padding
 AT_EASE = 0.02  # seconds that a turn may take; for each `SLOW` more one more provisional pass in a row is left out,
 SLOW = 0.002  # so that a turn seldom takes longer than the 0.16 s of sound that it is for
@@ -174,7 +173,9 @@ class Batcher:
         self.turns: Pool[Turn, Heard] = Pool("turns", threads, lambda turns: [take(engine.model, turns)],
                                              partial(hurried_first, ENOUGH_TURNS if together else 1), REST,
                                              can_wait if together else never)
-        self.passes: Pool[Pass, list[Word]] = Pool("passes", threads + 1, self._recognize, similar, REST_PASSES)
+        passes = engine.model.enough
+        self.passes: Pool[Pass, list[Word]] = Pool("passes", threads + 1, self._recognize, partial(similar, passes),
+                                                   REST_PASSES if passes > 1 else 0.0)
 
     def turn(self, turn: Turn) -> Future[Heard]:
         return self.turns.ask(turn)
@@ -214,12 +215,12 @@ def can_wait(turns: list[Turn]) -> bool:
     return len(turns) < ENOUGH_TURNS and not any(turn.hurried for turn in turns)
 
 
-def similar(waiting: list[Pass]) -> list[int]:
+def similar(most: int, waiting: list[Pass]) -> list[int]:
     """The second pass that has waited longest, and those that would not make much padding with it."""
     length = len(waiting[0][0])
     others = [i for i, (mel, _) in enumerate(waiting) if SIMILAR * length <= len(mel) <= length / SIMILAR]
     frames = accumulate(len(waiting[i][0]) for i in others)
-    return [i for i, total in zip(others, frames, strict=True) if i == 0 or total <= LONGEST_PASS][:MOST_PASSES]
+    return [i for i, total in zip(others, frames, strict=True) if i == 0 or total <= LONGEST_PASS][:most]
 
 
 async def drive(steps: Steps[T]) -> T:

@@ -6,8 +6,10 @@ is built once and shared; a session is one utterance's own, small state.
 """
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from flashlight.lib.text.decoder import LM, CriterionType, DecodeResult, LexiconDecoder, LexiconDecoderOptions, Trie
@@ -31,7 +33,7 @@ RESERVED = 1000  # word indices kept for hot words that the lexicon does not hav
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
 DRAFT_BEAM = 50  # of live text that a second pass replaces
 PREVIEW_BEAM = 25  # of the text right of the last complete word, which the next chunk replaces anyway
-HOPELESS = 4.0  # natural log: how far behind the best a sentence is not worth the neural model's judgement
+HOPELESS = 3.0  # natural log: how far behind the best a sentence is not worth the neural model's judgement
 Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last frame, language model scores
 
 
@@ -166,12 +168,11 @@ class BeamDecoder:
         flashlight's arrays start one place before the first frame; a word's label stands at its boundary token.
         """
         frames = np.asarray(path)[1:len(emissions) + 1]
-        spoken = (frames != self.tokens.blank_index) & (frames != self.tokens.boundary_index)
-        ends = np.flatnonzero(np.asarray(labels) >= 0).tolist()
-        spans = []
-        for start, end in zip([0, *ends], ends, strict=False):
-            inside = start + np.flatnonzero(spoken[start:end])
-            spans.append((labels[end], int(inside[0]), int(inside[-1])))
+        spoken = np.flatnonzero((frames != self.tokens.blank_index) & (frames != self.tokens.boundary_index)).tolist()
+        ends = [place for place, label in enumerate(labels) if label >= 0]
+        firsts = [bisect_left(spoken, end) for end in [0, *ends]]  # of each word among the spoken frames
+        spans = [(labels[end], spoken[first], spoken[after - 1])
+                 for end, (first, after) in zip(ends, pairwise(firsts), strict=True)]
         scores = [*self.language_model.scores([label for label, _, _ in spans])[:-1], 0.0]
         words = []
         for i, (label, first, last) in enumerate(spans):

@@ -5,6 +5,7 @@ recognition: a survey").
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,17 +40,19 @@ class Confidence:
         best tokens, mean entropy of a frame, log of the number of tokens, frames a token, language model's scores."""
         path = evidence.path[evidence.first:evidence.last + 1]
         logp = evidence.emissions[evidence.first:evidence.last + 1]
-        chosen = logp[np.arange(len(path)), path]
-        runs = np.concatenate([[0], np.flatnonzero(path[1:] != path[:-1]) + 1])
-        tokens = path[runs]
-        peaks = np.maximum.reduceat(chosen, runs)[(tokens != self.silent[0]) & (tokens != self.silent[1])]
-        loss = np.minimum(logp.max(axis=1) - chosen, LOWEST).mean()
-        entropy = -(np.exp(logp) * logp).sum(axis=1).mean()
-        return np.array([peaks.mean(), max(peaks.min(), -LOWEST), loss, entropy, np.log(len(peaks)),
-                         len(path) / len(peaks), *evidence.language])
+        frames = len(path)
+        chosen = logp[np.arange(frames), path]
+        tokens = path.tolist()
+        runs = [i for i in range(frames) if i == 0 or tokens[i] != tokens[i - 1]]
+        best = np.maximum.reduceat(chosen, runs).tolist()
+        peaks = [peak for peak, i in zip(best, runs, strict=True) if tokens[i] not in self.silent]
+        loss = float(np.minimum(logp.max(axis=1) - chosen, LOWEST).sum()) / frames
+        entropy = -float(np.vdot(np.exp(logp), logp)) / frames
+        return np.array([sum(peaks) / len(peaks), max(min(peaks), -LOWEST), loss, entropy, math.log(len(peaks)),
+                         frames / len(peaks), *evidence.language])
 
     def __call__(self, evidence: Evidence) -> float:
         features = self.features(evidence)
         if not len(self.weights):
-            return float(np.exp(features[0]))
+            return math.exp(features[0])
         return float(1 / (1 + np.exp(-(features @ self.weights[:-1] + self.weights[-1]))))

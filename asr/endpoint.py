@@ -39,6 +39,12 @@ def active(emissions: np.ndarray, tokens: TokenSet) -> np.ndarray:
     return silent < 0.5
 
 
+def newest(activity: np.ndarray) -> int | None:
+    """The last active frame of (F,) bool, if there is one."""
+    back = int(activity[::-1].argmax()) if len(activity) else 0
+    return len(activity) - 1 - back if len(activity) and activity[-1 - back] else None
+
+
 class Endpointer:
     def __init__(self, rules: EndpointRules, seconds_per_frame: float) -> None:
         self.pause = round(rules.pause / seconds_per_frame)
@@ -50,39 +56,33 @@ class Endpointer:
 
     def likely_end(self, activity: np.ndarray) -> int | None:
         """The frame before which the utterance will be cut if the silence goes on, once most of it has passed."""
-        spoken = np.flatnonzero(activity)
-        if len(spoken) and len(activity) - 1 - spoken[-1] >= LIKELY * self.pause:
-            return int(spoken[-1]) + 1 + self.pause // 2
+        last = newest(activity)
+        if last is not None and len(activity) - 1 - last >= LIKELY * self.pause:
+            return last + 1 + self.pause // 2
         return None
 
     def decide(self, activity: np.ndarray) -> Cut | None:
         """`activity` (F,) of all frames heard in this utterance, provisional ones included."""
-        spoken = np.flatnonzero(activity)
-        heard = len(activity)
-        if not len(spoken):
+        last, heard = newest(activity), len(activity)
+        if last is None:
             return Cut(max(1, heard - self.opening), False) if heard >= self.nothing_said else None
-        if heard - 1 - spoken[-1] >= self.pause:
-            return Cut(int(spoken[-1]) + 1 + self.pause // 2, True)
+        if heard - 1 - last >= self.pause:
+            return Cut(last + 1 + self.pause // 2, True)
         if heard >= self.longest:
             return Cut(self._longest_silence(activity), True)
         return None
 
-    def silence(self, activity: np.ndarray) -> int:
-        """Frames since the last active one, of which there is one at least."""
-        return len(activity) - 1 - int(np.flatnonzero(activity)[-1])
-
-    def could_end(self, activity: np.ndarray, heard: int, soon: int = 0) -> bool:
-        """Whether something could follow from `heard` frames, of which `activity` (F,) of the first ones is known, or
-        an end from less than `soon` frames more.
+    def could_end(self, known: int, last: int | None, heard: int, soon: int = 0,
+                  likely: bool = True) -> bool:
+        """Whether something could follow from `heard` frames, or an end from less than `soon` frames more, where the
+        activity of the first `known` ones is known, and `last` is the newest active one of them. `likely` says whether
+        it is of use to know of a likely end, too.
 
         A stream that saves provisional passes must look then, so that its utterances end where they always do. At the
         worst the others are silent, or all but the first of them are. A likely end is worth a look where some silence
         is known.
         """
-        known = len(activity)
-        spoken = np.flatnonzero(activity)
-        last = int(spoken[-1]) if len(spoken) else None
-        if last is not None and known - 1 - last >= self.calm and heard - 1 - last >= LIKELY * self.pause:
+        if likely and last is not None and known - 1 - last >= self.calm and heard - 1 - last >= LIKELY * self.pause:
             return True
         frames = max(known, heard) + max(0, soon - 1)
         if last is None and frames >= self.nothing_said:

@@ -66,19 +66,23 @@ class Engine:
 
     `latency` is that of its streams, `hotwords` are those of all its work; without `lm` text comes from the characters
     alone. `engine` computes the model: "torch", or "onnx" for ONNX Runtime (CPU only; `onnx_model`); "auto" is the
-    faster one (`fastest`). `int8` computes with 8-bit weights (`model.quantise`, `OnnxModel`). `work` runs the model
-    for live streams. Raises CheckpointError and HotwordError.
+    faster one (`fastest`). `int8` computes with 8-bit weights (`model.quantise`, `OnnxModel`); None: where they are
+    faster and streamed emissions still equal batched ones. `work` runs the model for live streams. Raises
+    CheckpointError and HotwordError.
     """
 
     def __init__(self, name: str | os.PathLike[str] | None = None, *,
                  latency: str | tuple[int, int] | Latency = "balanced", hotwords: Hotwords = (), lm: bool = True,
-                 device: str = "auto", engine: str = "auto", int8: bool = False,
+                 device: str = "auto", engine: str = "auto", int8: bool | None = False,
                  rules: EndpointRules | None = None) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() and engine != "onnx" and not int8 else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise RillError("There is no CUDA GPU that PyTorch can use: choose the device 'cpu' or 'auto'.")
         self.checkpoint = checkpoint.load(name, device)
+        if int8 is None:
+            cell = self.checkpoint.config.model.cell
+            int8 = cell == "lstm" and engine != "torch" and fastest(cell, device, True) == "onnx"
         if engine == "auto":
             engine = fastest(self.checkpoint.config.model.cell, device, int8)
         self.device = torch.device(device)

@@ -56,23 +56,39 @@ class NeuralLM(nn.Module):
     def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
         """Sentences (B, T) of word numbers, each `lengths` long with its END → natural-log probabilities of all their
         words, one sentence after the other, (sum of lengths,)."""
-        before = torch.cat([torch.full_like(words[:, :1], END), words[:, :-1]], dim=1)
-        hidden, _ = self.rnn(self.embed(before))
         real = torch.arange(words.shape[1], device=words.device) < lengths[:, None]
-        return self.softmax(self.project(hidden[real]), words[real]).output.float()
+        return self.softmax(self.project(self.hidden(words)[real]), words[real]).output.float()
+
+    def hidden(self, words: Tensor) -> Tensor:
+        """(B, T) word numbers → (B, T, hidden), what the words before each of them left behind."""
+        before = torch.cat([torch.full_like(words[:, :1], END), words[:, :-1]], dim=1)
+        return self.rnn(self.embed(before))[0]
 
     @torch.inference_mode()
     def score(self, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
         """Natural-log probability of each word of each sentence, and of its end; nan for unknown words.
 
-        All at once, though n-best sentences share their beginnings: at each call that computes, other threads run
-        Python, and many small ones would wait for them many times.
+        N-best sentences share their beginnings, which the softmax sees once. The LSTM sees them with every sentence:
+        at each call that computes, other threads run Python, and one call a word would wait for them many times.
         """
-        numbers = [torch.tensor(self.numbers(sentence)) for sentence in sentences]
-        lengths = torch.tensor([len(each) for each in numbers])
-        scores = self(nn.utils.rnn.pad_sequence(numbers, batch_first=True), lengths)
-        scores = scores.masked_fill(torch.cat(numbers) == UNKNOWN, float("nan"))
-        return [each.tolist() for each in scores.split(lengths.tolist())]
+        numbers = [self.numbers(sentence) for sentence in sentences]
+        words = nn.utils.rnn.pad_sequence([torch.tensor(each) for each in numbers], batch_first=True)
+        tree: dict[tuple[int, int], int] = {}  # a node, 0 for the root, and the word that follows → the node after it
+        rows: list[int] = []  # where each node is first met
+        columns: list[int] = []
+        nodes: list[int] = []  # of all the words in a row
+        for row, sentence in enumerate(numbers):
+            node = 0
+            for column, word in enumerate(sentence):
+                node = tree.setdefault((node, word), len(tree) + 1)
+                if node > len(rows):
+                    rows.append(row)
+                    columns.append(column)
+                nodes.append(node - 1)
+        chosen = words[rows, columns]
+        scores = self.softmax(self.project(self.hidden(words)[rows, columns]), chosen).output
+        scores = scores.masked_fill(chosen == UNKNOWN, float("nan"))[nodes]
+        return [each.tolist() for each in scores.split([len(each) for each in numbers])]
 
     def save(self, path: Path) -> None:
         """Half-precision weights, with words and sizes as metadata; the file appears whole or not at all."""

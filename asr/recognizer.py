@@ -91,6 +91,6 @@ class Recognizer(Engine):
 
 def load(name: str | os.PathLike[str] | None = None, *, latency: str | tuple[int, int] | Latency = "balanced",
          hotwords: Hotwords = (), lm: bool = True, device: str = "auto", engine: str = "auto",
-         int8: bool = False) -> Recognizer:
+         int8: bool | None = False) -> Recognizer:
     """A recognizer from a checkpoint folder, or from the one that is shipped."""
     return Recognizer(name, latency=latency, hotwords=hotwords, lm=lm, device=device, engine=engine, int8=int8)

@@ -51,23 +51,27 @@ class Leave(Exception):
         self.code = code
 
 
+class Waiting:
+    """How long it has been the client's move: to send something, or to read what was sent. (`contextlib` would take
+    longer than all else that a server does for a message.)"""
+
+    since: float | None = None
+
+    def __enter__(self) -> None:
+        self.since = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self.since = None
+
+
 class Place:
     """A speaker's place. The service takes it back by cancelling the task that holds it; then `leave` says why."""
 
     def __init__(self) -> None:
         self.since = time.monotonic()
-        self.idle_since: float | None = None  # when it was the client's move, if it is now
+        self.waiting = Waiting()
         self.leave: Leave | None = None
         self.task = asyncio.current_task()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """While the next move is the client's: to send something, or to read what was sent."""
-        self.idle_since = time.monotonic()
-        try:
-            yield
-        finally:
-            self.idle_since = None
 
     def take_back(self, leave: Leave) -> None:
         if self.task and not self.leave:
@@ -155,7 +159,7 @@ class Service:
             for place in self.places:
                 if now - place.since > limits.seconds:
                     place.take_back(Leave(POLICY, f"A session lasts {limits.seconds:g} s at most: connect again."))
-                elif place.idle_since and now - place.idle_since > limits.idle:
+                elif place.waiting.since and now - place.waiting.since > limits.idle:
                     place.take_back(Leave(POLICY, f"Nothing came, or was read, for {limits.idle:g} s."))
 
     async def close(self) -> None:

@@ -29,6 +29,7 @@ class Session:
     def __init__(self, stream: Stream, door: str, metrics: Metrics) -> None:
         self.stream, self.door, self.metrics = stream, door, metrics
         self.rate = stream.resampler.source_rate
+        self._longest = max(1, round(AT_ONCE * self.rate))  # samples of a block
         self.finals: list[Final] = []
         self.partial = ""
         self.waiting = 0  # samples that are not recognised yet, those being worked on included
@@ -51,8 +52,8 @@ class Session:
         self._pushed += len(samples)
         self.waiting += len(samples)
         self._arrived.append((self._pushed, time.monotonic()))
-        longest = max(1, round(AT_ONCE * self.rate))
-        self._queue.extend(samples[first:first + longest] for first in range(0, len(samples), longest))
+        for first in range(0, len(samples), self._longest):
+            self._queue.append(samples[first:first + self._longest])
         if self._due():
             self._sound.set()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import Future
+from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from asr import audio
 from asr.decoder import Emissions, shift
-from asr.endpoint import Cut, Endpointer, EndpointRules, active
+from asr.endpoint import Cut, Endpointer, EndpointRules, active, newest
 from asr.engine import Engine, Hotwords
 from asr.hotwords import Hotword
 from asr.latency import Latency
@@ -62,6 +63,7 @@ class Stream:
         self.origin = 0  # mel frame of the stream at which the utterance begins
         self.finished = False
         self._begin()
+        self.wants = self._wants()
 
     @property
     def latency(self) -> Latency:
@@ -108,9 +110,9 @@ class Stream:
         self.finished = True
         return (yield from self._hear(self.features.accept(self.resampler.flush()), last=True))
 
-    @property
-    def wants(self) -> float:
-        """Seconds of sound with fewer than which nothing more can happen: more at once is less work."""
+    def _wants(self) -> float:
+        """What `wants` becomes: seconds of sound with fewer than which nothing more can happen. A program that hands
+        over so many at once saves work."""
         missing = self.features.missing(self.step - len(self.pending)) / audio.SAMPLE_RATE
         return max(0.0, missing - self.resampler.held)
 
@@ -126,9 +128,10 @@ class Stream:
         self.state = self.engine.model.stream_state()
         self.decoder = self._decoder  # hot words that change now act from the next utterance on
         self.session = self.decoder.session(draft=self.two_pass)
-        self.activity = self.known = np.zeros(0, dtype=bool)  # of committed frames; of all that were seen last
+        self.activity = np.zeros(0, dtype=bool)  # of committed frames
+        self.known = 0  # frames that were seen last, provisional ones included,
+        self.newest: int | None = None  # and the last active one of them
         self.seen = True  # whether the newest step looked at everything that was heard
-        self.spoken = False  # whether anything was heard in it, provisionally heard included
         self.preview: Emissions | None = None
         self.second_pass: tuple[int, Future[list[Word]]] | None = None  # frames it covers, what it gives
         self.stability = Stability()
@@ -144,7 +147,7 @@ class Stream:
             step, self.pending = self.pending[:self.step], self.pending[self.step:]
             if cut := (yield from self._step(step)):
                 events += yield from self._end(cut)
-            elif self.seen and self.spoken:
+            elif self.seen and self.newest is not None:
                 self.visible = self.stability.shown(self.session.words(self.preview))
             self.step = self._step_size()
         if last:
@@ -153,36 +156,36 @@ class Stream:
             events += yield from self._end(Cut(len(self.activity), True))
         else:
             events += self._partial()
+        self.wants = self._wants()
         return events
 
     def _step_size(self) -> int:
         """Mel frames of the next step: `STEP`, or as many such steps in one as there is nothing to do for in all but
         the last; where a pause may be over sooner, only so many that it ends the utterance."""
         model = self.engine.model
-        missing = self.endpointer.pause - self.endpointer.silence(self.known) if self.spoken else STEP
-        if (size := max(1, missing) * model.config.subsampling) < STEP:
-            return size
-        chunk = self.latency.chunk + self.latency.look_ahead
-        steps = 1
-        while not (self._regular(steps) or self._could_end(steps * STEP)
-                   or model.waiting(self.state, steps * STEP) >= chunk):
-            steps += 1
-        return steps * STEP
+        if self.newest is not None:
+            missing = self.newest + 1 + self.endpointer.pause - self.known
+            if (size := max(1, missing) * model.config.subsampling) < STEP:
+                return size
+        chunk, regular = self.latency.chunk + self.latency.look_ahead, self._until_regular()
+        return next(steps * STEP for steps in count(1) if steps >= regular or self._could_end(steps * STEP)
+                    or model.waiting(self.state, steps * STEP) >= chunk)
 
-    def _regular(self, more: int) -> bool:
-        """Whether everything is looked at again after so many more steps."""
-        return self.unseen + more >= max(self.preview_every, self.engine.work.preview_every)
+    def _until_regular(self) -> int:
+        """Steps after which everything is looked at again."""
+        return max(self.preview_every, self.engine.work.preview_every) - self.unseen
 
     def _could_end(self, more: int) -> bool:
         """Whether an end is to be looked for after so many more mel frames; also where the step after them could be a
         short one, whose size depends on what is known by then."""
         subsampling = self.engine.model.config.subsampling
-        return self.endpointer.could_end(self.known, (self.heard + more) // subsampling, STEP // subsampling)
+        return self.endpointer.could_end(self.known, self.newest, (self.heard + more) // subsampling,
+                                         STEP // subsampling, self.second_pass is None)
 
     def _step(self, mel: Tensor, last: bool = False) -> Steps[Cut | None]:
         """Hear a few more mel frames: commit the chunks that are ready, look at the rest, look for an endpoint."""
         steps = -(-len(mel) // STEP)
-        regular = self._regular(steps)
+        regular = steps >= self._until_regular()
         look = regular or self._could_end(len(mel))
         self.mel.append(mel)
         self.heard += len(mel)
@@ -197,13 +200,15 @@ class Stream:
             self.unseen = 0
         if last or not heard.complete:
             return None
-        self.known = self.activity
+        activity = self.activity
         if self.preview is not None:
-            self.known = np.concatenate([self.activity, active(self.preview[self.engine.head], self.tokens)])
-        self.spoken = bool(self.known.any())
-        if self.two_pass and (end := self.endpointer.likely_end(self.known)):
+            activity = np.concatenate([activity, active(self.preview[self.engine.head], self.tokens)])
+        self.known, self.newest = len(activity), newest(activity)
+        if self.two_pass and (end := self.endpointer.likely_end(activity)):
             self._second_pass(end)
-        return self.endpointer.decide(self.known)
+        else:
+            self._give_up()
+        return self.endpointer.decide(activity)
 
     def _partial(self) -> list[Event]:
         start = self.origin * self.engine.frontend.seconds_per_frame
@@ -215,13 +220,18 @@ class Stream:
 
     def _second_pass(self, frames: int) -> Future[list[Word]]:
         """Words of the utterance's first `frames` frames with full context, worked out on another thread so that live
-        text goes on meanwhile; an end that the speaker has talked past is given up."""
+        text goes on meanwhile."""
         if self.second_pass is None or self.second_pass[0] != frames:
-            if self.second_pass:
-                self.second_pass[1].cancel()
+            self._give_up()
             mel = torch.cat(self.mel)[:frames * self.engine.model.config.subsampling]
             self.second_pass = frames, self.engine.work.second_pass(mel, self.decoder)
         return self.second_pass[1]
+
+    def _give_up(self) -> None:
+        """The speaker has talked past what seemed to be the end."""
+        if self.second_pass:
+            self.second_pass[1].cancel()
+        self.second_pass = None
 
     def _first_pass(self, frame: int) -> list[Word]:
         """Words of the committed pass; at a cut those that begin before it, the others belong to the next utterance."""

@@ -69,6 +69,7 @@ class StreamingModel(ABC):
     config: ModelConfig
     stem: StemPass
     together = True  # whether rows of a batch leave each other's emissions as they are; 8-bit activations share a scale
+    enough = 4  # whole utterances in a batch, more of which make it longer but not cheaper
     mel_mean: Tensor
     mel_std: Tensor
 

@@ -16,6 +16,7 @@ import asyncio
 import json
 import logging
 from contextlib import ExitStack, suppress
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ class Conversation:
 
     async def _talk(self, place: Place) -> None:
         while True:
-            with place.waiting():
+            with place.waiting:
                 message = await self.socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1005))
@@ -107,7 +108,7 @@ class Conversation:
                     await self._configure(command["config"])
                     continue
                 answer = await self._finish()
-            with place.waiting():
+            with place.waiting:
                 await self.socket.send_text(answer)
             if "eof" in command:
                 return
@@ -155,7 +156,7 @@ class Conversation:
         samples = np.frombuffer(data, dtype="<i2")
         self.session.push(samples)
         await self.session.caught_up(HELD_UP, 0.0 if self.session.finals else PATIENCE)
-        return self._final(self.session) if self.session.finals else _dumps({"partial": self.session.partial})
+        return self._final(self.session) if self.session.finals else _partial(self.session.partial)
 
     async def _finish(self) -> str:
         """The end of a recording: its last words."""
@@ -192,6 +193,12 @@ def _parse(text: str) -> dict[str, Any]:
     if not isinstance(command, dict) or not set(UNDERSTOOD) & set(command):
         raise Leave(INVALID, f"A text message must be a JSON object with one of: {', '.join(UNDERSTOOD)}.")
     return command
+
+
+@lru_cache(maxsize=256)
+def _partial(text: str) -> str:
+    """Most answers repeat the one before."""
+    return _dumps({"partial": text})
 
 
 def _dumps(answer: dict[str, Any]) -> str:

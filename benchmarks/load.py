@@ -107,7 +107,7 @@ class Process:
             raise SystemExit(f"The server left with status {self.process.returncode}.")
 
 
-def recordings(path: Path, split: str | None, count: int, seconds: float, int8: bool) -> list[Recording]:
+def recordings(path: Path, split: str | None, count: int, seconds: float, int8: bool | None) -> list[Recording]:
     """Each of other utterances, as far as there are so many, with what one stream alone makes of it."""
     utterances = manifest.read(path, split)
     random.shuffle(utterances)
@@ -255,7 +255,8 @@ def main() -> None:
     parser.add_argument("options", nargs="*", help="of asr serve, behind --")
     args = parser.parse_args()
     random.seed(1)
-    sounds = recordings(args.manifest, args.split, args.recordings, args.seconds, "--int8" in args.options)
+    int8 = False if "--no-int8" in args.options else None
+    sounds = recordings(args.manifest, args.split, args.recordings, args.seconds, int8)
     server = Process(args.options, args.cores)
     try:
         if args.soak:

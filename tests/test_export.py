@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import asr
 from asr import checkpoint, engine, export
 from asr.errors import CheckpointError, RillError
+from asr.latency import Latency
 from asr.model import AcousticModel
 from asr.onnx_model import OnnxModel
 from asr.results import Final
@@ -264,3 +265,14 @@ def test_auto_is_the_faster_one():
     assert isinstance(asr.load(device="cpu", lm=False).model, OnnxModel)
     assert engine.fastest("lstm", "cpu", True) == "onnx"
     assert engine.fastest("lstm", "cuda", False) == engine.fastest("gru", "cpu", True) == "torch"
+
+
+def test_8_bit_weights_are_chosen_where_they_are_exact():
+    def emissions(**options):
+        recognizer = asr.load(device="cpu", lm=False, **options)
+        mel = torch.from_numpy(np.random.default_rng(0).normal(-5, 2, (90, 80)).astype(np.float32))
+        return recognizer.emissions([mel], Latency.parse("offline"))[0]["characters"]
+
+    exact, chosen = emissions(), emissions(int8=None)
+    assert np.array_equal(chosen, emissions(int8=True)) and not np.allclose(chosen, exact, atol=1e-3)
+    assert np.allclose(emissions(int8=None, engine="torch"), exact, atol=1e-3)
