@@ -63,7 +63,7 @@ class Stream:
         self.origin = 0  # mel frame of the stream at which the utterance begins
         self.finished = False
         self._begin()
-        self.wants = self._wants()
+        self.wants = self._wants()  # seconds of sound with fewer than which nothing more can happen
 
     @property
     def latency(self) -> Latency:
@@ -111,8 +111,7 @@ class Stream:
         return (yield from self._hear(self.features.accept(self.resampler.flush()), last=True))
 
     def _wants(self) -> float:
-        """What `wants` becomes: seconds of sound with fewer than which nothing more can happen. A program that hands
-        over so many at once saves work."""
+        """Work is saved by whoever hands over so many seconds at once."""
         missing = self.features.missing(self.step - len(self.pending)) / audio.SAMPLE_RATE
         return max(0.0, missing - self.resampler.held)
 

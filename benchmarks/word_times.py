@@ -51,6 +51,8 @@ def main() -> None:
     args = parser.parse_args()
     grids = {path.stem: path for path in args.alignments.rglob("*.TextGrid")}
     utterances = [u for u in manifest.read(args.manifest) if u.path.stem in grids]
+    if not utterances:
+        raise SystemExit(f"{args.alignments} has no TextGrid of an utterance of {args.manifest}: names must be alike.")
     print(f"{len(utterances)} utterances with an alignment")
     print(f"{'ms':<24} {'words':>6} {'start bias':>12} {'median |error|':>15} {'end: bias':>10} {'median |error|':>15}")
     for name, lm in (("beam + LM", True), ("greedy", False)):
