@@ -72,8 +72,7 @@ class Endpointer:
             return Cut(self._longest_silence(activity), True)
         return None
 
-    def could_end(self, known: int, last: int | None, heard: int, soon: int = 0,
-                  likely: bool = True) -> bool:
+    def could_end(self, known: int, last: int | None, heard: int, soon: int = 0, likely: bool = True) -> bool:
         """Whether something could follow from `heard` frames, or an end from less than `soon` frames more, where the
         activity of the first `known` ones is known, and `last` is the newest active one of them. `likely` says whether
         it is of use to know of a likely end, too.

@@ -52,8 +52,8 @@ class Leave(Exception):
 
 
 class Waiting:
-    """How long it has been the client's move: to send something, or to read what was sent. (`contextlib` would take
-    longer than all else that a server does for a message.)"""
+    """Since when it has been the client's move: to send something, or to read what was sent. (A generator of
+    `contextlib`, twice a message, took a tenth of the time that the event loop has for one.)"""
 
     since: float | None = None
 
