@@ -13,14 +13,17 @@ from asr.options import Checkpoint, Device, DeviceOption, Limit, Manifest, Split
 def prepare(
         kind: Annotated[str, typer.Argument(
             metavar="KIND", help="index (a manifest, or a folder with index.jsonl), folder (recordings with .txt of "
-                                 "the same name), table (CSV, TSV, JSONL), noise (recordings without speech), or a "
-                                 "corpus that Lhotse knows, such as librispeech.")],
+                                 "the same name), table (CSV, TSV, JSONL), kaldi (a data folder), noise (recordings "
+                                 "without speech), or a corpus: speechocean762, or one that Lhotse knows, such as "
+                                 "librispeech.")],
         paths: Annotated[list[Path] | None, typer.Argument(
             metavar="SRC… OUT", help="What to read, and the folder to write.")] = None,
         language: Annotated[str, typer.Option(help="Of the texts: how numbers are spelled out.")] = "en",
         dev: Annotated[float, typer.Option(
-            min=0, max=0.9, help="The fraction of speakers kept for `dev`, where the source names no splits.")] = 0.0
-        ) -> None:
+            min=0, max=0.9, help="The fraction of speakers kept for `dev`, where the source names no splits.")] = 0.0,
+        drop_digits: Annotated[bool, typer.Option(
+            "--drop-digits", help="Drop texts with digits, which may have been said otherwise than they are spelled "
+                                  "out: house numbers, years.")] = False) -> None:
     """Bring recordings and their texts into the form that `asr train` reads, and report what was dropped and why."""
     from asr.prepare import run
     from asr.sources import readers
@@ -28,7 +31,7 @@ def prepare(
     if paths is None or len(paths) < 2:
         raise RillError("Give at least one source and the folder to write: asr prepare folder my-recordings data/mine.")
     read = readers(kind)
-    run((source for path in paths[:-1] for source in read(path)), paths[-1], language, dev)
+    run((source for path in paths[:-1] for source in read(path)), paths[-1], language, dev, not drop_digits)
 
 
 def train(

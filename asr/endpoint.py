@@ -11,7 +11,8 @@ import numpy as np
 from asr.tokens import TokenSet
 
 RECENT = 5.0  # seconds in which the cut of an over-long utterance is looked for
-LIKELY = 0.7  # share of the pause after which speech seldom resumes, and the second pass is worth its work
+LEAD = 0.12  # seconds before a pause ends its utterance at which the second pass begins, and so much more for each
+LEAD_A_SECOND = 0.02  # second of the utterance: what the pass takes when the machine is busy
 CALM = 0.2  # seconds of known silence that make a longer one likely enough to look for it
 OPENING = 0.5  # seconds of silence that stay in front of the next utterance, so that its first sound is whole
 
@@ -51,15 +52,20 @@ class Endpointer:
         self.nothing_said = round(rules.nothing_said / seconds_per_frame)
         self.longest = round(rules.longest / seconds_per_frame)
         self.recent = round(RECENT / seconds_per_frame)
+        self.lead = LEAD / seconds_per_frame
         self.calm = max(1, round(CALM / seconds_per_frame))
         self.opening = round(OPENING / seconds_per_frame)
 
     def likely_end(self, activity: np.ndarray) -> int | None:
         """The frame before which the utterance will be cut if the silence goes on, once most of it has passed."""
         last = newest(activity)
-        if last is not None and len(activity) - 1 - last >= LIKELY * self.pause:
+        if last is not None and len(activity) - 1 - last >= self._likely(last):
             return last + 1 + self.pause // 2
         return None
+
+    def _likely(self, last: int) -> int:
+        """Frames of silence after which speech seldom resumes, and the second pass is worth its work."""
+        return self.pause - min(self.pause // 2, round(self.lead + LEAD_A_SECOND * last))
 
     def decide(self, activity: np.ndarray) -> Cut | None:
         """`activity` (F,) of all frames heard in this utterance, provisional ones included."""
@@ -81,7 +87,7 @@ class Endpointer:
         worst the others are silent, or all but the first of them are. A likely end is worth a look where some silence
         is known.
         """
-        if likely and last is not None and known - 1 - last >= self.calm and heard - 1 - last >= LIKELY * self.pause:
+        if likely and last is not None and known - 1 - last >= self.calm and heard - 1 - last >= self._likely(last):
             return True
         frames = max(known, heard) + max(0, soon - 1)
         if last is None and frames >= self.nothing_said:

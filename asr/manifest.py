@@ -41,11 +41,11 @@ class Utterance:
     split: str | None = None
 
 
-def read(manifest: Path, split: str | None = None, texts: bool = True) -> list[Utterance]:
+def read(manifest: Path, split: str | None = None, texts: bool = True, there: bool = True) -> list[Utterance]:
     """The utterances, in order, of a manifest, or of a folder with an index.jsonl or manifest.jsonl; with `split`, only
-    those that carry its name. `texts`: each line must have one.
+    those that carry its name. `texts`: each line must have one; `there`: each audio file must be there.
 
-    Raises ManifestError, naming the file, the line and what is wrong with it, audio files that are not there included.
+    Raises ManifestError, naming the file, the line and what is wrong with it.
     """
     manifest = Path(manifest)
     if manifest.is_dir():
@@ -63,7 +63,7 @@ def read(manifest: Path, split: str | None = None, texts: bool = True) -> list[U
         try:
             if line.strip():
                 utterances.append(_utterance(json.loads(line), manifest.parent, texts))
-                if not exists(utterances[-1].path):
+                if there and not exists(utterances[-1].path):
                     raise ValueError(f"there is no audio file {utterances[-1].path}")
         except ValueError as error:  # json.JSONDecodeError is one
             raise ManifestError(f"{manifest}, line {number}: {error}.") from error
@@ -140,7 +140,7 @@ def _utterance(entry: Any, folder: Path, texts: bool) -> Utterance:
     if samples == 0:
         raise ValueError("the utterance has no length")
     labels = (None if entry.get(key) is None else str(entry[key]) for key in ("speaker", "corpus", "split"))
-    return Utterance(folder / name, start or 0, samples, entry.get("text", ""), *labels)
+    return Utterance(folder / name, start or 0, samples, str(entry.get("text") or ""), *labels)
 
 
 def _position(entry: dict[str, Any], in_samples: str, in_seconds: str) -> int | None:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -51,10 +51,11 @@ class Report:
     dropped: list[tuple[str, str, str]] = field(default_factory=list)  # reason, name, detail
 
 
-def prepare(sources: Iterable[Source], out: Path, *, language: str = "en", dev: float = 0.0,
+def prepare(sources: Iterable[Source], out: Path, *, language: str = "en", dev: float = 0.0, digits: bool = True,
             heard: Callable[[str, float], None] = lambda name, seconds: None) -> Report:
     """Write a prepared folder. Utterances of no split go to `train`, those of a fraction `dev` of the speakers (of the
-    utterances, where speakers are unknown) to `dev`. `heard(name, seconds)` is told what has been read.
+    utterances, where there are fewer than two) to `dev`. Without `digits` a text that has any is dropped, since they
+    may have been said otherwise than `normalise` spells them. `heard(name, seconds)` is told what has been read.
 
     Raises RillError where nothing could be used, and where `out` was prepared before: a split of another time that
     stays beside the new ones could hold the same utterances.
@@ -63,6 +64,8 @@ def prepare(sources: Iterable[Source], out: Path, *, language: str = "en", dev: 
 
     if any(out.glob("*.jsonl.gz")):
         raise RillError(f"{out} holds prepared data already: remove it, or give another folder.")
+    sources = list(sources)
+    held_out = _held_out([source for source in sources if not source.split], dev)
     report = Report()
     writers: dict[str, Any] = {}
     seen: set[bytes] = set()
@@ -81,12 +84,13 @@ def prepare(sources: Iterable[Source], out: Path, *, language: str = "en", dev: 
             heard(source.corpus, len(samples) / SAMPLE_RATE)
             digest = hashlib.sha1(samples.tobytes() + text.encode()).digest()
             reason = "double" if digest in seen else unusable_sound(samples) or (
-                None if source.noise else unusable_text(source.text, text, len(samples) / SAMPLE_RATE))
+                None if source.noise else unusable_text(text if digits else source.text, text,
+                                                        len(samples) / SAMPLE_RATE))
             seen.add(digest)
             if reason:
                 report.dropped.append((reason, source.name, source.text))
                 continue
-            split = source.split or ("dev" if _share(source.speaker or source.name) < dev else "train")
+            split = source.split or ("dev" if source in held_out else "train")
             key = (split, source.corpus)
             number = sum(count for (other, _), count in report.utterances.items() if other == split)
             # digest: two folders prepared from different sources never share a name
@@ -127,11 +131,12 @@ def unusable_sound(samples: np.ndarray) -> str | None:
     return f"longer than {LONGEST:.0f} s" if seconds > LONGEST else None
 
 
-def unusable_text(raw: str, text: str, seconds: float) -> str | None:
-    """Why a text cannot be what is said in so many seconds, or None. `text` is `raw` normalised."""
+def unusable_text(written: str, text: str, seconds: float) -> str | None:
+    """Why a text cannot be what is said in so many seconds, or None. `text` is normalised; `written`, with it or
+    before, must be without digits."""
     if not text:
         return "no text"
-    if has_digits(raw):
+    if has_digits(written):
         return "digits: not known how they were said"
     if len(text) > FASTEST * seconds:
         return f"too fast: more than {FASTEST:.0f} characters a second"
@@ -158,6 +163,18 @@ def _audio_source(path: Path) -> Any:
     return AudioSource("file", [0], str(path))
 
 
+def _held_out(sources: Sequence[Source], dev: float) -> set[Source]:
+    """About a fraction `dev` of the speakers, but at least one of them and not all; of the utterances where there are
+    not two speakers."""
+    speakers = {source: source.speaker or source.name for source in sources}
+    if len(set(speakers.values())) < 2:
+        speakers = {source: source.name for source in sources}
+    order = sorted(set(speakers.values()), key=_share)
+    count = sum(_share(name) < dev for name in order)
+    chosen = set(order[:min(max(1, count), len(order) - 1)] if dev and order else ())
+    return {source for source in sources if speakers[source] in chosen}
+
+
 def _share(name: str) -> float:
     """A number in [0, 1) that is always the same for a name, so that a speaker never changes sides."""
     return int.from_bytes(hashlib.sha1(name.encode()).digest()[:4], "big") / 2**32
@@ -175,11 +192,14 @@ def table(report: Report) -> Table:
     return shown
 
 
-def run(sources: Iterable[Source], out: Path, language: str, dev: float) -> None:
+def run(sources: Iterable[Source], out: Path, language: str, dev: float, digits: bool) -> None:
     """`asr prepare`: prepare, with a progress bar, then the report."""
     with AudioProgress(None) as progress:
-        report = prepare(sources, out, language=language, dev=dev, heard=progress.add)
+        report = prepare(sources, out, language=language, dev=dev, digits=digits, heard=progress.add)
     Console().print(table(report))
+    for corpus in sorted({corpus for _, corpus in report.utterances}):
+        if both := report.speakers["train", corpus] & report.speakers["dev", corpus]:
+            print(f"{corpus}: {', '.join(sorted(both))} speaks in train and dev, so errors on dev will look too good.")
     print("characters:", *sorted(character for character in report.characters if character != " "))
     for reason, each in groupby(sorted(report.dropped), key=lambda drop: drop[0]):
         names = [name for _, name, _ in each]

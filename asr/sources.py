@@ -24,6 +24,7 @@ from asr.inputs import SUFFIXES
 from asr.manifest import Utterance
 
 NOISE_PIECE = 20.0  # seconds
+CLIPS = "clips"  # the folder beside a table in which its recordings may lie, as Common Voice's do
 AUDIO_COLUMNS = ("audio", "path", "file", "audio_filepath", "filename", "wav", "clip")
 TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription", "normalized_text")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
@@ -43,9 +44,10 @@ class Source:
 
 
 def from_manifest(path: Path, split: str | None = None) -> Iterator[Source]:
-    """A manifest, or a folder that has one (see `manifest.read`)."""
+    """A manifest, or a folder that has one (see `manifest.read`). A line whose recording is not there is a source that
+    cannot be read; one that is no entry at all raises ManifestError."""
     folder = path if path.is_dir() else path.parent
-    for utterance in manifest.read(path, split):
+    for utterance in manifest.read(path, split, texts=False, there=False):
         yield Source(f"{utterance.path.name}@{utterance.start}", partial(manifest.load, utterance), utterance.text,
                      utterance.speaker, utterance.corpus or folder.name, utterance.split)
 
@@ -73,8 +75,33 @@ def from_table(path: Path) -> Iterator[Source]:
     for row in rows:
         cell = {key: str(value) for key, value in row.items() if value not in (None, "")}
         name = cell.get(audio, "?")
-        yield Source(name, partial(decode, path.parent / name), cell.get(text, ""), cell.get(speaker),
+        places = [path.parent / name, path.parent / CLIPS / name]
+        place = next((each for each in places if each.is_file()), places[0])
+        yield Source(name, partial(decode, place), cell.get(text, ""), cell.get(speaker),
                      cell.get("corpus", path.stem), cell.get("split"))
+
+
+def from_kaldi(folder: Path) -> Iterator[Source]:
+    """A Kaldi data folder (`wav.scp`, `text`, perhaps `utt2spk`), or one with such folders inside, which are its splits,
+    as speechocean762 comes. Recordings are whole utterances; their paths are relative to the folder that is given."""
+    inside = [folder, *sorted(each for each in folder.iterdir() if each.is_dir())] if folder.is_dir() else []
+    lists = [each for each in inside if (each / "wav.scp").is_file()]
+    if not lists:
+        raise ManifestError(f"{folder} holds no wav.scp, nor does a folder in it: give a Kaldi data folder.")
+    for each in lists:
+        recordings, texts, speakers = (_mapping(each / name) for name in ("wav.scp", "text", "utt2spk"))
+        for name, place in recordings.items():
+            yield Source(name, partial(decode, folder / place), texts.get(name, ""), speakers.get(name), folder.name,
+                         None if each == folder else _split_of(each.name))
+
+
+def _mapping(path: Path) -> dict[str, str]:
+    """Kaldi's lines of a key and what belongs to it; nothing where there is no such file. Raises ManifestError."""
+    try:
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} cannot be read ({error}): give lines in UTF-8.") from error
+    return {parts[0]: parts[-1].strip() for line in lines if len(parts := line.split(maxsplit=1)) == 2}
 
 
 def from_noise(path: Path) -> Iterator[Source]:
@@ -106,12 +133,16 @@ def from_recipe(name: str, folder: Path) -> Iterator[Source]:
             raise ManifestError(f"Lhotse's recipe '{name}' cannot read {folder} ({' '.join(str(error).split())}): give "
                                 f"the folder as its publisher packs it, or use a table.") from error
         for split, manifests in found:
-            kind = next((each for each in ("dev", "valid", "test", "eval") if each in split.lower()), "train")
-            kind = {"valid": "dev", "eval": "test"}.get(kind, kind)
             for cut in CutSet.from_manifests(**manifests).trim_to_supervisions(keep_overlapping=False):
                 said = cut.supervisions[0]
                 text = (said.custom or {}).get("normalized_text") or said.text or ""  # with numbers spelled out
-                yield Source(cut.id, partial(_first_channel, cut), text, said.speaker, name, kind)
+                yield Source(cut.id, partial(_first_channel, cut), text, said.speaker, name, _split_of(split))
+
+
+def _split_of(name: str) -> str:
+    """A publisher's name of a part of a corpus → train, dev or test."""
+    kind = next((each for each in ("dev", "valid", "test", "eval") if each in name.lower()), "train")
+    return {"valid": "dev", "eval": "test"}.get(kind, kind)
 
 
 def readers(kind: str) -> Callable[[Path], Iterator[Source]]:
@@ -131,7 +162,8 @@ def recipes() -> dict[str, Callable[..., Any]]:
 
 
 SOURCES: dict[str, Callable[[Path], Iterator[Source]]] = {
-    "index": from_manifest, "folder": from_folder, "table": from_table, "noise": from_noise}
+    "index": from_manifest, "folder": from_folder, "table": from_table, "noise": from_noise, "kaldi": from_kaldi,
+    "speechocean762": from_kaldi}
 
 
 def decode(path: Path) -> np.ndarray:
@@ -157,7 +189,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             if path.suffix.lower() in (".jsonl", ".json"):
                 yield from (dict(json.loads(line)) for line in file if line.strip())
             else:
-                yield from csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+                tabs: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # as Common Voice writes them
+                yield from csv.DictReader(file, **tabs if path.suffix.lower() == ".tsv" else {})
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise ManifestError(f"The table {path} cannot be read ({error}); give CSV, TSV or JSONL in UTF-8.") from error
 

@@ -103,11 +103,19 @@ def test_a_likely_end_is_the_end_if_the_silence_goes_on(activity):
     spoken = np.flatnonzero(activity)
     end = ENDPOINTER.likely_end(activity)
     trailing = len(activity) - 1 - spoken[-1] if len(spoken) else 0
-    assert (end is not None) == (trailing >= PAUSE // 2)
+    if trailing >= PAUSE or trailing < PAUSE // 2:
+        assert (end is not None) == (trailing >= PAUSE)
     if end is not None:
         assert end <= len(activity)
         first = int(spoken[-1]) + 1 + PAUSE
         assert ENDPOINTER.decide(np.concatenate([activity, np.zeros(PAUSE, bool)])[:first]) == Cut(end, True)
+
+
+@pytest.mark.parametrize("seconds, silence", [(1, 0.68), (4, 0.6), (8, 0.52), (14, 0.4), (18, 0.4)])
+def test_the_second_pass_of_a_long_utterance_begins_sooner(seconds, silence):
+    said, needed = round(seconds / FRAME), round(silence / FRAME)
+    assert ENDPOINTER.likely_end(frames((1, said), (0, needed - 1))) is None
+    assert ENDPOINTER.likely_end(frames((1, said), (0, needed))) == said + PAUSE // 2
 
 
 def test_rules_are_in_seconds_whatever_the_frame():

@@ -41,6 +41,21 @@ def named(clips: list[Clip], name: str) -> Clip:
     return next(clip for clip in clips if clip.path.stem == name)
 
 
+Asr = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def asr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Asr:
+    """Runs `asr prepare` in this process: exit status, standard output, stderr."""
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["asr", "prepare", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        return leaving.value.code or 0, *capsys.readouterr()
+    return run
+
+
 def test_index(tmp_path: Path, clips: list[Clip]) -> None:
     manifest = write_manifest(tmp_path / "index.jsonl", ("kathleen-0", "commonvoice-5"), ("commonvoice-1",))
     for path in (manifest, tmp_path):  # the manifest itself, or the folder that has it
@@ -131,6 +146,56 @@ def test_ljspeech_comes_with_its_numbers_in_words(tmp_path: Path, clips: list[Cl
     assert texts(tmp_path / "out") == ["born in eighteen eleven"]
 
 
+def test_commonvoice_as_it_is_packed(tmp_path: Path, clips: list[Clip]) -> None:
+    folder = tmp_path / "cv" / "en"
+    (folder / "clips").mkdir(parents=True)
+    columns = ("client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accents", "variant", "locale", "segment")
+    said = {"train": '"No," said he.', "dev": 'An "open quotation', "test": "Nothing"}
+    for number, (split, sentence) in enumerate(said.items()):
+        soundfile.write(folder / "clips" / f"{number}.mp3", clips[number].samples, RATE)
+        row = (f"s{number}", f"{number}.mp3", sentence, "2", "0", "", "", "", "", "en", "")
+        (folder / f"{split}.tsv").write_text("\t".join(columns) + "\n" + "\t".join(row) + "\n", "utf-8")
+    prepare(readers("commonvoice")(tmp_path / "cv"), tmp_path / "out")
+    assert [texts(tmp_path / "out", each) for each in said] == [["no said he"], ["an open quotation"], ["nothing"]]
+    prepare(readers("table")(folder / "dev.tsv"), tmp_path / "table")  # its clips are found, its quotation marks kept
+    assert texts(tmp_path / "table") == ["an open quotation"]
+
+
+def test_speechocean762_as_it_is_packed(tmp_path: Path, clips: list[Clip]) -> None:
+    folder = tmp_path / "speechocean762"
+    for split, number in (("train", 1), ("test", 2)):
+        (folder / split).mkdir(parents=True)
+        wave = folder / "WAVE" / f"SPEAKER000{number}" / f"{number}.WAV"
+        wave.parent.mkdir(parents=True)
+        soundfile.write(wave, clips[number].samples, RATE)
+        (folder / split / "wav.scp").write_text(f"{number}\tWAVE/SPEAKER000{number}/{number}.WAV\ngone WAVE/no.WAV\n",
+                                                "utf-8")
+        (folder / split / "text").write_text(f"{number}\t{clips[number].text.upper()}\ngone A\n", "utf-8")
+        (folder / split / "utt2spk").write_text(f"{number}\t000{number}\n", "utf-8")
+    report = prepare(readers("speechocean762")(folder), tmp_path / "out")
+    assert texts(tmp_path / "out") == [clips[1].text] and texts(tmp_path / "out", "test") == [clips[2].text]
+    assert report.speakers["train", "speechocean762"] == {"0001"} and dropped(tmp_path / "out") == {"gone": "unreadable"}
+
+
+def test_a_manifest_with_bad_lines_is_read_without_them(tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "index.jsonl", ("kathleen-0",), ())
+    with open(manifest, "a", encoding="utf-8") as file:
+        file.write('{"audio": "gone.flac", "text": "a"}\n' + json.dumps({"audio": str(CLIPS / "commonvoice-3.flac")}))
+    prepare(readers("index")(manifest), tmp_path / "out")
+    assert texts(tmp_path / "out") == ["there was nothing on the rock"]
+    assert dropped(tmp_path / "out") == {"gone.flac@0": "unreadable", "commonvoice-3.flac@0": "no text"}
+
+
+@pytest.mark.parametrize(("language", "digits", "kept"), [
+    ("en", True, ["room twelve b"]), ("en", False, []),
+    ("xx", True, [])])  # which num2words does not know
+def test_numbers_are_spelled_out_or_dropped(tmp_path: Path, clips: list[Clip], language: str, digits: bool,
+                                            kept: list[str]) -> None:
+    sources = [source("numbers", clips[1].samples, "Room 12 B"), source("none", clips[2].samples, "room")]
+    prepare(sources, tmp_path / "out", language=language, digits=digits)
+    assert texts(tmp_path / "out") == [*kept, "room"]
+
+
 def test_why_an_utterance_is_dropped(tmp_path: Path, clips: list[Clip]) -> None:
     clip = clips[1].samples
     soundfile.write(tmp_path / "cut.flac", clip, RATE)
@@ -145,7 +210,8 @@ def test_why_an_utterance_is_dropped(tmp_path: Path, clips: list[Clip]) -> None:
         source("silent", np.zeros(RATE, np.float32), "a"), source("nan", nan, "a b c"),
         source("short", clip[:3000], "a"), source("long", NOISE[:31 * RATE], "word " * 31),
         source("no text", clip, " … "), source("digits", clip, "room 12 b"), source("fast", clip, "word " * 60),
-        source("slow", NOISE[:20 * RATE], "word"), *readers("table")(tmp_path / "mine.csv")], tmp_path / "out")
+        source("slow", NOISE[:20 * RATE], "word"), *readers("table")(tmp_path / "mine.csv")], tmp_path / "out",
+        digits=False)
     assert texts(tmp_path / "out") == ["it is good", "it is another"]
     assert {name: reason.split(":")[0] for name, reason in dropped(tmp_path / "out").items()} == {
         "again": "double", "empty": "no sound", "silent": "no sound", "nan": "no sound", "short": "shorter than 0.2 s",
@@ -187,32 +253,36 @@ def test_dev_is_a_share_of_the_speakers_and_stays_so(tmp_path: Path) -> None:
     assert speakers("c", sources[:30]) == first & {each.speaker for each in sources[:30]}
 
 
+@pytest.mark.parametrize("speakers", [[None] * 5, ["ann"] * 5, ["ann", "bob"] * 2, ["ann", "ben", "bob", "bea"]])
+@pytest.mark.parametrize("dev", [0.01, 0.9])
+def test_few_speakers_have_a_dev_too(tmp_path: Path, speakers: list[str | None], dev: float) -> None:
+    sources = [source(f"{number}", NOISE[number:][:4000], "word", speaker) for number, speaker in enumerate(speakers)]
+    report = prepare(sources, tmp_path / "out", dev=dev)
+    assert len(texts(tmp_path / "out", "dev")) + len(texts(tmp_path / "out")) == len(sources)
+    if len(set(speakers)) > 1:
+        assert not report.speakers["train", "own"] & report.speakers["dev", "own"]
+
+
+def test_one_speaker_in_train_and_dev_is_told(tmp_path: Path, asr: Asr) -> None:
+    (tmp_path / "mine" / "ann").mkdir(parents=True)
+    for number in range(3):
+        soundfile.write(tmp_path / "mine" / "ann" / f"{number}.wav", NOISE[number:][:RATE], RATE)
+        (tmp_path / "mine" / "ann" / f"{number}.txt").write_text("a word", "utf-8")
+    status, out, _ = asr("folder", tmp_path / "mine", tmp_path / "out", "--dev", 0.1)
+    assert status == 0 and "mine: ann speaks in train and dev, so errors on dev will look too good.\n" in out
+
+
 def test_a_split_that_is_named_is_kept(tmp_path: Path) -> None:
     sources = [source(f"{number}", NOISE[number:][:RATE], "word of mouth", split="train") for number in range(9)]
     prepare(sources, tmp_path / "out", dev=0.9)
     assert len(texts(tmp_path / "out")) == 9 and not (tmp_path / "out" / "dev.jsonl.gz").exists()
 
 
-Asr = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def asr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Asr:
-    """Runs `asr prepare` in this process: exit status, standard output, stderr."""
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["asr", "prepare", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        return leaving.value.code or 0, *capsys.readouterr()
-    return run
-
-
 def test_the_command_reports(tmp_path: Path, asr: Asr) -> None:
     manifest = write_manifest(tmp_path / "index.jsonl", ("kathleen-0", "commonvoice-5"), ("commonvoice-1",))
     with open(manifest, "a", encoding="utf-8") as file:
         file.write(json.dumps({"audio": str(CLIPS / "commonvoice-3.flac"), "text": "[/b] 7 of 9"}))
-    status, out, _ = asr("index", manifest, tmp_path / "out")
+    status, out, _ = asr("index", manifest, tmp_path / "out", "--drop-digits")
     rows = [line.split() for line in out.splitlines()]
     assert status == 0
     assert ["train", "kathleen", "0.00", "1", "–"] in rows and ["dev", "commonvoice1", "0.00", "1", "–"] in rows
@@ -242,7 +312,7 @@ def test_several_sources(tmp_path: Path, asr: Asr) -> None:
     (("table", "{tmp}/missing.csv", "{tmp}/out"), "Nothing could be used: see {tmp}/out/dropped.tsv"),
     (("librispeech", "{tmp}/empty", "{tmp}/out"), "Lhotse's recipe 'librispeech' cannot read {tmp}/empty"),
     (("callhome_egyptian", "{tmp}/empty", "{tmp}/out"), "Lhotse's recipe 'callhome_egyptian' cannot read"),
-    (("wishes", "{tmp}/empty", "{tmp}/out"), "'wishes' is not a kind of source: use index, folder, table, noise, or"),
+    (("wishes", "{tmp}/empty", "{tmp}/out"), "'wishes' is not a kind of source: use index, folder, table, noise, kaldi, speechocean762, or"),
     (("noise", "{tmp}/empty", "{tmp}/done"), "{tmp}/done holds prepared data already")])
 def test_errors_are_one_sentence(tmp_path: Path, asr: Asr, arguments: tuple[str, ...], said: str) -> None:
     (tmp_path / "empty").mkdir()
