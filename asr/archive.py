@@ -82,6 +82,7 @@ class Manifest:
                   "seconds": round(answer.seconds, 3), "error": answer.error, "warnings": list(answer.warnings)}
         self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self.file.flush()
+        os.fsync(self.file.fileno())
         self._note(record)
 
     def names(self, sources: Sequence[str]) -> dict[str, str]:

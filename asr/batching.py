@@ -9,7 +9,6 @@ more provisional passes, which cost several times the committed work, are left o
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from asr.decoder import Decoder
 from asr.engine import Engine
+from asr.hardware import cores
 from asr.results import Word
 from asr.stream import Steps
 from asr.turns import Heard, Turn, take
@@ -32,6 +32,7 @@ REST = 0.05  # seconds that a turn waits for others, at most
 REST_PASSES = 0.06  # the same for second passes
 PATIENCE = 0.2  # seconds that turns which nobody waits for do so, while they are fewer than
 ENOUGH_TURNS = 3  # in one batch, which more of them would make longer but hardly cheaper
+CROWD = 16  # turns that wait: more of them are served as they came
 LONGEST_PASS = 2000  # mel frames of the utterances in one batch together, so that the next ones do not wait for long
 SIMILAR = 0.6  # shortest over longest utterance of one batch; the rest of the shorter ones is padding
 AT_EASE = 0.02  # seconds that a turn may take; for each `SLOW` more one more provisional pass in a row is left out,
@@ -167,7 +168,7 @@ class Batcher:
     def __init__(self, engine: Engine, threads: int | None = None) -> None:
         self.engine = engine
         if threads is None:
-            threads = 1 if engine.device.type == "cuda" else max(1, (os.cpu_count() or 1) // 2)
+            threads = 1 if engine.device.type == "cuda" else max(1, cores() // 2)
         self.lag = 0.0  # seconds that answers wait until whoever asked goes on; a server measures and sets it
         together = engine.model.together
         self.turns: Pool[Turn, Heard] = Pool("turns", threads, lambda turns: [take(engine.model, turns)],
@@ -206,8 +207,12 @@ class Batcher:
 
 
 def hurried_first(most: int, turns: list[Turn]) -> list[int]:
-    """Those that look for the end of a pause or at what to show, then those that only commit, which adds little."""
-    return sorted(range(len(turns)), key=lambda i: not turns[i].hurried)[:most]
+    """Those that look for the end of a pause or at what to show, then those that only commit, which adds little; where
+    very many wait, in their order, so that none waits for ever."""
+    order = list(range(len(turns)))
+    if len(turns) <= CROWD:
+        order.sort(key=lambda i: not turns[i].hurried)
+    return order[:most]
 
 
 def can_wait(turns: list[Turn]) -> bool:

@@ -7,7 +7,7 @@ is built once and shared; a session is one utterance's own, small state.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -79,11 +79,11 @@ class LanguageModel:
 class BeamDecoder:
     """Lexicon, n-gram language model and hot words over the prior-divided emissions of one head.
 
-    `spellings` gives the pronunciations of each word of the hot words. Raises HotwordError where there are too many.
+    `spell` gives the pronunciations of a word of the hot words. Raises HotwordError where there are too many.
     """
 
     def __init__(self, checkpoint: Checkpoint, language_model: LanguageModel, hotwords: Sequence[Hotword] = (),
-                 spellings: Mapping[str, list[Spelling]] | None = None) -> None:
+                 spell: Callable[[str], list[Spelling]] = lambda word: []) -> None:
         self.config = config = checkpoint.config.decoding
         self.language_model, self.head = language_model, language_model.head
         self.tokens: TokenSet = language_model.tokens
@@ -101,6 +101,7 @@ class BeamDecoder:
         if len(self.words) - len(lexicon.words) > RESERVED:
             raise HotwordError(f"More than {RESERVED} hot words are not in the lexicon: give fewer at a time.")
         phrases = []
+        spellings = {word: spell(word) for word in index}
         first: dict[int, tuple[list[Spelling], float]] = {}
         for hotword in hotwords:
             bonus = config.hotword_bonus if hotword.bonus is None else hotword.bonus
@@ -108,7 +109,7 @@ class BeamDecoder:
             for word in hotword.phrase:
                 number, share = index[word], bonus / config.lm_weight / len(hotword.phrase)
                 score = OUT_OF_VOCABULARY if number >= len(lexicon.words) else language_model.unigrams[number]
-                first[number] = ((spellings or {})[word], max(score + share, first.get(number, ([], -99.0))[1]))
+                first[number] = (spellings[word], max(score + share, first.get(number, ([], -99.0))[1]))
         self.automaton = PhraseAutomaton(phrases) if phrases else None
         self.trie = build_trie(lexicon, language_model.unigrams, first) if first else language_model.trie
         self.rescorer = None

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from asr.errors import RillError
-from asr.options import Checkpoint, Device, DeviceOption, Limit, Manifest, Split
+from asr.options import Checkpoint, Device, DeviceOption, Engine, EngineName, Limit, Manifest, Split
 
 
 def prepare(
@@ -60,6 +60,7 @@ def tune(
         split: Split = "dev",
         checkpoint: Checkpoint = None,
         device: DeviceOption = Device.auto,
+        engine: Engine = EngineName.auto,
         limit: Limit = None,
         output: Annotated[Path | None, typer.Option(
             "--output", "-o", metavar="DIR", help="Folder for the new config.json, not the checkpoint's.")] = None,
@@ -67,7 +68,7 @@ def tune(
     """Find a checkpoint's decoding settings and confidence weights on utterances that it was not trained on."""
     from asr.tune import run
 
-    run(checkpoint, manifest, split, limit, output, device.value)
+    run(checkpoint, manifest, split, limit, output, device.value, engine.value)
 
 
 def lm(

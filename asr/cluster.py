@@ -47,7 +47,7 @@ class Settings(BaseModel, extra="forbid"):
     hotwords: tuple[str, ...] = ()  # several with commas between
     device: str = "auto"  # cuda: each replica has a GPU
     engine: str = "auto"
-    int8: bool = False
+    int8: bool | None = None
     cores: int = Field(2, ge=1)  # of each replica
     sessions: int = Field(40, ge=1)  # what a replica takes at the same time: speakers, recordings and other requests
     uploads: int = Field(2, ge=1)  # recordings among them
@@ -116,12 +116,13 @@ def create_app(chosen: Settings) -> FastAPI:
 
     from asr.recognizer import load
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(max(1, chosen.cores // 2))  # as in `server.run`
     sys.setswitchinterval(server.SWITCH_INTERVAL)
     limits = Limits(chosen.sessions, chosen.uploads, chosen.max_message << 10, chosen.max_upload << 20,
                     60 * chosen.max_minutes, chosen.idle)
     recognizer = load(chosen.checkpoint, latency=chosen.latency, hotwords=chosen.hotwords, lm=chosen.lm,
                       device=chosen.device, engine=chosen.engine, int8=chosen.int8)
+    torch.set_num_threads(1)
     app = server.create_app(Service(recognizer, limits, threads=max(1, chosen.cores // 2)),
                             server.Settings(cors=chosen.cors, demo=False), read_tokens(chosen.token_file))
     app.add_middleware(Inbox, limits=limits)

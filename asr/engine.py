@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -113,11 +113,15 @@ class Engine:
 
     def _build_decoder(self, hotwords: tuple[Hotword, ...]) -> Decoder:
         if self.language_model:
-            spellings = {word: self._spell(word) for hotword in hotwords for word in hotword.phrase}
-            return BeamDecoder(self.checkpoint, self.language_model, hotwords, spellings)
+            return BeamDecoder(self.checkpoint, self.language_model, hotwords, self._spell)
         if hotwords:
             raise HotwordError("Hot words need the language model's search: leave out --no-lm.")
         return GreedyDecoder(self.checkpoint)
+
+    @cached_property
+    def _letter_to_sound(self) -> LetterToSound | None:
+        path = self.checkpoint.optional("pronunciation.safetensors")
+        return LetterToSound.load(path) if path else None
 
     def _spell(self, word: str) -> list[Spelling]:
         """How a hot word is spelled in tokens: from the lexicon, else its letters, else the letter-to-sound network."""
@@ -128,8 +132,7 @@ class Engine:
         if self.head == CHARACTERS:
             guesses: list[tuple[str, ...]] = [tuple(word)]
         else:
-            path = self.checkpoint.optional("pronunciation.safetensors")
-            guesses = LetterToSound.load(path).pronounce(word, n=3) if path else []
+            guesses = self._letter_to_sound.pronounce(word, n=3) if self._letter_to_sound else []
         index = {symbol: i for i, symbol in enumerate(tokens.symbols)}
         spellings = [(*(index[symbol] for symbol in guess), tokens.boundary_index)
                      for guess in guesses if set(guess) <= set(index)]

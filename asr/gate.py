@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from asr.errors import RillError
 from asr.service import Limits
 
 OPEN = ("/health",)  # paths for everybody
+SLOWEST = 4000  # bytes a second of a body in the mean, beside the time that a client may be idle
 
 
 def read_tokens(path: Path | None) -> list[bytes]:
@@ -93,16 +95,17 @@ class Gate:
 
     def _bounded(self, receive: Receive) -> Receive:
         """The same body, as long as it is neither too large nor too slow."""
-        size, complete = 0, False
+        size, complete, begun = 0, False, time.monotonic()
 
         async def bounded() -> Message:
             nonlocal size, complete
             if complete:  # what may come now is the end of the connection
                 return await receive()
+            left = begun + self.limits.idle + size / SLOWEST - time.monotonic()
             try:
-                message = await asyncio.wait_for(receive(), self.limits.idle)
+                message = await asyncio.wait_for(receive(), min(self.limits.idle, left))
             except asyncio.TimeoutError:
-                raise HTTPException(408, f"Nothing came for {self.limits.idle:g} s.") from None
+                raise HTTPException(408, f"Nothing, or hardly anything, came for {self.limits.idle:g} s.") from None
             size += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if size > self.limits.upload:

@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from asr import checkpoint as checkpoints
 from asr.errors import LanguageModelError, TrainingError
 from asr.evaluate import markdown
+from asr.hardware import fast_in_bfloat16
 from asr.neural_lm import FILE, UNKNOWN, NeuralLM
 from asr.ngram import Fit, Withheld, add_row, most_frequent, read_tests, read_vocabulary, separate
-from asr.precision import fast_in_bfloat16
 
 TEXT, STATE = "neural_lm.text", "neural_lm.state"
 BATCH_WORDS = 2048      # of an update

@@ -11,13 +11,17 @@ from typing import Annotated, Any, BinaryIO, cast
 
 from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asr.errors import RillError
+from asr.gate import refusal
 from asr.results import Final, Transcript
-from asr.service import Service
+from asr.service import Busy, Service
 from asr.writers import render
 
-ALIASES = ("whisper-1",)  # models' names that clients have built in
+PATH = "/v1/audio/transcriptions"
+# Models' names that clients have built in; those that stream must use one of the latter two.
+ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 LANGUAGES = {"en": "english"}  # ISO 639-1 → as OpenAI writes it; others are written as they are
 LEAST = 1e-3  # confidence that a logarithm is taken of
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -30,6 +34,13 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     404: {"description": "There is no such model."},
     413: {"description": "The recording is too large or too long."},
     503: {"description": "All places are taken: try again later."}}
+
+
+class NoModel(HTTPException):
+    """There is no such model; clients know it by `code`."""
+
+    code = "model_not_found"
+
 
 Part = tuple[float, list[Final]]  # seconds read so far, segments that became known
 
@@ -61,12 +72,29 @@ Granularities = Annotated[list[Granularity] | None, Form(
 
 def router(service: Service) -> APIRouter:
     door = Door(service)
-    api = APIRouter(prefix="/v1", tags=["OpenAI's API"])
-    api.get("/models", summary="The models that can be asked for: one")(door.models)
-    api.get("/models/{name}", summary="One model")(door.model)
-    api.post("/audio/transcriptions", summary="A recording as text, subtitles or JSON", responses=ANSWERS,
+    api = APIRouter(tags=["OpenAI's API"])
+    api.get("/v1/models", summary="The models that can be asked for: one")(door.models)
+    api.get("/v1/models/{name}", summary="One model")(door.model)
+    api.post(PATH, summary="A recording as text, subtitles or JSON", responses=ANSWERS,
              response_class=Response)(door.transcribe)
     return api
+
+
+class Room:
+    """An ASGI middleware: a recording has its place before any of it is received, until all of it is answered."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        try:
+            with self.service.upload():
+                await self.app(scope, receive, send)
+        except Busy as error:
+            await refusal(503, str(error))(scope, receive, send)
 
 
 class Door:
@@ -81,7 +109,7 @@ class Door:
     def model(self, name: str) -> dict[str, Any]:
         known = self.checkpoint.config.name
         if name not in (known, *ALIASES):
-            raise HTTPException(404, f"There is no model '{name}' here: ask for '{known}'.")
+            raise NoModel(404, f"There is no model '{name}' here: ask for '{known}'.")
         return {"id": known, "object": "model", "created": int(self.checkpoint.path.stat().st_mtime),
                 "owned_by": "rill"}
 
@@ -101,28 +129,27 @@ class Door:
         if stream:
             first = await anext(parts)  # what is wrong with the recording is an error, not half a stream
             return StreamingResponse(_events(first, parts), media_type="text/event-stream")
-        transcript = Transcript((), 0.0)
-        async for seconds, finals in parts:
-            transcript = Transcript((*transcript.segments, *finals), seconds)
-        if response_format is ResponseFormat.json:
-            return JSONResponse({"text": _text(transcript.segments), "usage": _usage(transcript)})
-        if response_format is ResponseFormat.verbose_json:
-            return JSONResponse(verbose(transcript, own, timestamp_granularities or [Granularity.segment]))
-        if response_format is ResponseFormat.text:
-            return PlainTextResponse(_text(transcript.segments) + "\n")
-        return PlainTextResponse(render(transcript, response_format.value))
+        segments: list[Final] = []
+        seconds = 0.0
+        async for heard, finals in parts:
+            segments += finals
+            seconds = heard
+        # Of hours of speech this takes a while, which other speakers need not wait for.
+        return await asyncio.to_thread(_laid_out, Transcript(tuple(segments), seconds), response_format, own,
+                                       timestamp_granularities or [Granularity.segment])
 
     async def _parts(self, request: Request, recording: BinaryIO) -> AsyncIterator[Part]:
         """(seconds read so far, segments that became known), until the client leaves. Raises AudioError and Busy."""
         longest = self.service.limits.seconds
-        with self.service.upload():
-            parts = self.service.recognizer.transcribe_parts(recording)
-            while (part := await asyncio.to_thread(next, parts, None)) is not None:
-                if part[0] > longest:
-                    raise HTTPException(413, f"The recording lasts longer than {longest:g} s, the most that is taken.")
-                yield part
-                if await request.is_disconnected():
-                    return
+        parts = self.service.recognizer.transcribe_parts(recording)
+        while (part := await asyncio.to_thread(next, parts, None)) is not None:
+            if part[0] > longest:
+                raise HTTPException(413, f"The recording lasts longer than {longest:g} s, the most that is taken.")
+            if self.service.closing:
+                raise Busy("The server is shutting down: send the recording again in a minute.")
+            yield part
+            if await request.is_disconnected():
+                return
 
 
 class _Named:
@@ -134,6 +161,17 @@ class _Named:
 
     def seekable(self) -> bool:
         return True
+
+
+def _laid_out(transcript: Transcript, format: ResponseFormat, language: str,
+              granularities: Sequence[Granularity]) -> Response:
+    if format is ResponseFormat.json:
+        return JSONResponse({"text": _text(transcript.segments), "usage": _usage(transcript)})
+    if format is ResponseFormat.verbose_json:
+        return JSONResponse(verbose(transcript, language, granularities))
+    if format is ResponseFormat.text:
+        return PlainTextResponse(_text(transcript.segments) + "\n")
+    return PlainTextResponse(render(transcript, format.value))
 
 
 def verbose(transcript: Transcript, language: str, granularities: Sequence[Granularity]) -> dict[str, Any]:

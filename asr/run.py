@@ -27,10 +27,10 @@ from asr.checkpoint import Checkpoint, Config, DecodingConfig
 from asr.crf import Denominator, estimate
 from asr.data import Speller, token_sets
 from asr.errors import ManifestError, RecipeError, TrainingError
+from asr.hardware import fast_in_bfloat16
 from asr.model import AcousticModel
 from asr.muon import Muon
 from asr.objective import Objective
-from asr.precision import fast_in_bfloat16
 from asr.recipe import Recipe, TrainConfig
 from asr.tokens import CHARACTERS, PHONEMES, TokenSet
 

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 import uvicorn
@@ -31,13 +32,15 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from asr import __version__, openai_door, vosk_door
 from asr.errors import RillError
 from asr.gate import Gate, read_tokens, refusal
+from asr.hardware import cores
 from asr.recognizer import Recognizer
 from asr.service import Busy, Limits, Service
 
 PORT = 2700  # Vosk server's
 SWITCH_INTERVAL = 0.0005  # seconds after which Python lets another thread on, so that the model waits for it less
-PING = 20.0  # seconds between pings of a WebSocket, and in which an answer must come
-HANDSHAKE = 10.0  # seconds in which a new connection must ask for something
+PING, PONG = 20.0, 120.0  # seconds between pings of a WebSocket, and in which an answer must come: that of a client who
+# sends ahead waits behind all the sound that is not recognised yet
+HANDSHAKE = 10.0  # seconds in which a connection must have asked for something
 DEAD_AFTER = 30_000  # milliseconds after which a connection is closed whose other end takes nothing
 CONNECTIONS = 100  # beside four for each place: pages of the demo load many files at once
 TAGS = [{"name": "OpenAI's API", "description": "What programs for OpenAI's transcription API ask for: set their "
@@ -75,12 +78,13 @@ class Settings:
 
 def run(recognizer: Callable[[], Recognizer], limits: Limits, settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises RillError where address, certificate, tokens or model cannot be used."""
-    torch.set_num_threads(1)  # batches share the cores better than threads inside one batch
+    torch.set_num_threads(max(1, cores() // 2))  # so many recordings' batches at once, beside live speech
     sys.setswitchinterval(SWITCH_INTERVAL)
     tokens = read_tokens(settings.token_file)
     _check_certificate(settings)
     with closing(listen(settings.host, settings.port)) as listener:
         service = Service(recognizer(), limits)
+        torch.set_num_threads(1)  # batches share the cores better than threads inside one batch
         scheme, (host, port, *_) = "https" if settings.ssl_certfile else "http", listener.getsockname()
         here = f"//{host}:{port}"
         demo = f", demo {scheme}:{here}/demo" if settings.demo and not tokens else ""
@@ -130,6 +134,7 @@ def create_app(service: Service, settings: Settings, tokens: Sequence[bytes] = (
         from asr import web
 
         web.mount(app, service.recognizer, "/demo", lambda: service.place("demo"), service.metrics.demo)
+    app.add_middleware(openai_door.Room, service=service)
     app.add_middleware(Gate, limits=service.limits, tokens=tokens, origins=settings.cors)
     if settings.cors:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors, allow_methods=["*"], allow_headers=["*"])
@@ -139,7 +144,7 @@ def create_app(service: Service, settings: Settings, tokens: Sequence[bytes] = (
 async def _refuse(request: Request, error: Exception) -> Response:
     """Every error in one shape; see `gate.refusal`."""
     if isinstance(error, HTTPException):
-        return refusal(error.status_code, str(error.detail))
+        return refusal(error.status_code, str(error.detail), getattr(error, "code", None))
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         return refusal(400, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}.")
@@ -154,7 +159,7 @@ class Server(uvicorn.Server):
         limits = service.limits
         super().__init__(uvicorn.Config(
             app, http=PromptHTTP, ws="websockets-sansio", ws_max_size=limits.message, ws_per_message_deflate=False,
-            ws_ping_interval=PING, ws_ping_timeout=PING, limit_concurrency=4 * limits.sessions + CONNECTIONS,
+            ws_ping_interval=PING, ws_ping_timeout=PONG, limit_concurrency=4 * limits.sessions + CONNECTIONS,
             timeout_graceful_shutdown=5, log_level="warning", access_log=False, server_header=False,
             ssl_certfile=settings.ssl_certfile, ssl_keyfile=settings.ssl_keyfile))
         self.service, self.welcome = service, welcome
@@ -178,11 +183,23 @@ class Server(uvicorn.Server):
 
 
 class PromptHTTP(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """Closes a connection on which nothing is asked for."""
+    """Closes a connection on which nothing is asked for, or a question is begun and not ended."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(HANDSHAKE, self.timeout_keep_alive_handler)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        self.loop.call_later(HANDSHAKE, self._look, self.cycle)
+
+    def _look(self, before: Any) -> None:
+        """`before` is the request, or none, that was the newest one the last time."""
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:  # it is a WebSocket's now
+            return
+        if self.cycle is before and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
+        else:
+            self._look_later()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from asr.batching import Batcher
@@ -67,11 +67,18 @@ class Waiting:
 class Place:
     """A speaker's place. The service takes it back by cancelling the task that holds it; then `leave` says why."""
 
-    def __init__(self) -> None:
+    def __init__(self, phrases: Callable[[tuple[Hotword, ...]], AbstractContextManager[None]]) -> None:
+        self._phrases, self._held = phrases, ExitStack()
         self.since = time.monotonic()
         self.waiting = Waiting()
         self.leave: Leave | None = None
         self.task = asyncio.current_task()
+
+    def hold(self, hotwords: tuple[Hotword, ...]) -> None:
+        """This speaker uses these hot words beside the server's own, and no others any more. Raises Busy."""
+        self._held.close()
+        if hotwords:
+            self._held.enter_context(self._phrases(hotwords))
 
     def take_back(self, leave: Leave) -> None:
         if self.task and not self.leave:
@@ -99,12 +106,13 @@ class Service:
     def place(self, door: str) -> Iterator[Place]:
         """A speaker's place. Raises Busy."""
         self._let_in("sessions", len(self.places), self.limits.sessions)
-        place = Place()
+        place = Place(self._use)
         self.places.add(place)
         with self.metrics.sessions.labels(door).track_inprogress():
             try:
                 yield place
             finally:
+                place.hold(())
                 self.places.discard(place)
 
     @contextmanager
@@ -131,7 +139,7 @@ class Service:
         raise Busy(sentence)
 
     @contextmanager
-    def phrases(self, hotwords: tuple[Hotword, ...]) -> Iterator[None]:
+    def _use(self, hotwords: tuple[Hotword, ...]) -> Iterator[None]:
         """While a session uses these hot words beside the server's own. Raises Busy where there are too many sets."""
         if hotwords not in self._phrase_lists and len(self._phrase_lists) >= MOST_PHRASE_LISTS:
             self._refuse("phrase_lists", f"{MOST_PHRASE_LISTS} other phrase lists are in use: try again later.")
@@ -143,8 +151,8 @@ class Service:
 
     async def prepare(self, hotwords: tuple[Hotword, ...]) -> None:
         """Builds their search tree, which takes a moment, beside the event loop. Raises HotwordError."""
-        async with self._building:
-            if hotwords:
+        if hotwords:
+            async with self._building:
                 await asyncio.to_thread(self.recognizer.decoder, hotwords)
 
     async def watch(self) -> None:

@@ -82,8 +82,8 @@ def from_table(path: Path) -> Iterator[Source]:
 
 
 def from_kaldi(folder: Path) -> Iterator[Source]:
-    """A Kaldi data folder (`wav.scp`, `text`, perhaps `utt2spk`), or one with such folders inside, which are its splits,
-    as speechocean762 comes. Recordings are whole utterances; their paths are relative to the folder that is given."""
+    """A Kaldi data folder (`wav.scp`, `text`, perhaps `utt2spk`), or one with such folders inside, which are its
+    splits, as speechocean762 comes. Recordings are whole utterances; their paths are relative to the folder given."""
     inside = [folder, *sorted(each for each in folder.iterdir() if each.is_dir())] if folder.is_dir() else []
     lists = [each for each in inside if (each / "wav.scp").is_file()]
     if not lists:

@@ -68,7 +68,7 @@ def _spell(found: re.Match[str], language: str) -> str:
             return _money(amount, unit, language)
         by_digit = not found["decimals"] and (len(whole) > LONGEST_NUMBER or re.match("0.", whole))
         words = " ".join(num2words(part, lang=language) for part in (whole if by_digit else [amount]))
-    except (NotImplementedError, OverflowError, LookupError):  # unknown language, currency or size
+    except (NotImplementedError, ArithmeticError, LookupError, ValueError):  # unknown language, currency or size
         return found[0]
     return f"{words} {PERCENT.get(language[:2], '') if unit == '%' else found['scale'] or ''}"
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import os
 import signal
 import sys
 import warnings
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from asr import audio, writers
 from asr.audio import AudioWarning
 from asr.errors import RillError
+from asr.hardware import cores
 from asr.inputs import STDIN, expand, opened, output_names
 from asr.latency import PRESETS, Latency
 from asr.numerals import numerals
@@ -106,11 +106,10 @@ def _transcribe(recognizer: Recognizer, source: str, options: Options, heard: He
 
 
 def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, heard: Heard) -> Iterator[Outcome]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor threads that were running
     seconds = context.Value("d", 0.0)
     known = 0.0
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (max(1, cores // jobs), seconds))
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (max(1, cores() // jobs), seconds))
     try:
         sent: dict[Future[Outcome], str] = {pool.submit(_work, source, options): source for source in sources}
         waiting = set(sent)

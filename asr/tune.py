@@ -169,10 +169,11 @@ def _fit(name: str, decoder: BeamDecoder | GreedyDecoder, samples: Sequence[Samp
     return fit.weights
 
 
-def run(name: str | None, manifest: Path, split: str, limit: int | None, output: Path | None, device: str) -> None:
+def run(name: str | None, manifest: Path, split: str, limit: int | None, output: Path | None, device: str,
+        engine: str) -> None:
     """`asr tune`: the table on standard output, the settings into the checkpoint's config.json, or `output`'s."""
     lm = (checkpoints.find(name) / "lm.bin").is_file()
-    recognizer = Recognizer(name, lm=lm, device=device)
+    recognizer = Recognizer(name, lm=lm, device=device, engine=engine)
     decoding, table = tune(recognizer, of_split(manifest, split), limit, lambda line: print(line, file=sys.stderr))
     print(markdown(table))
     folder = output or recognizer.checkpoint.path

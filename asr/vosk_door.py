@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -26,12 +26,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from asr.audio import SAMPLE_RATE, Resampler
 from asr.decoder import shift
 from asr.errors import AudioError, RillError
+from asr.hotwords import parse_list
 from asr.service import DONE, FAILED, INVALID, TRY_LATER, Busy, Leave, Place, Service
 from asr.session import Session
 
 PATIENCE = 0.3  # seconds that an answer may wait for its sound to be recognised
 HELD_UP = 2.0  # seconds of sound that may wait; a client that has sent more gets its answer later
-MOST_PHRASES = 1000
 LONGEST_REASON = 123  # bytes of a close frame's reason (RFC 6455, section 5.5)
 FAREWELL = 2.0  # seconds in which a client must take the last message and the close frame
 ANYTHING = "[unk]"  # in a Vosk grammar: all other words, which are never excluded here
@@ -54,7 +54,6 @@ class Conversation:
         self.sample_rate = float(SAMPLE_RATE)
         self.words = True
         self.hotwords = service.recognizer.hotwords
-        self.held = ExitStack()  # the place of its hot words
         self.session: Session | None = None
         self.offset = 0.0  # seconds of the recordings before the last reset
 
@@ -69,7 +68,7 @@ class Conversation:
     async def _serve(self) -> Leave:
         """Talk until the end, and say why it was one."""
         try:
-            with self.service.place("vosk") as place, self.held:
+            with self.service.place("vosk") as place:
                 try:
                     await self._talk(place)
                     return Leave(DONE, "")
@@ -105,7 +104,7 @@ class Conversation:
             else:
                 command = _parse(message["text"])
                 if "config" in command:
-                    await self._configure(command["config"])
+                    await self._configure(command["config"], place)
                     continue
                 answer = await self._finish()
             with place.waiting:
@@ -113,7 +112,7 @@ class Conversation:
             if "eof" in command:
                 return
 
-    async def _configure(self, config: object) -> None:
+    async def _configure(self, config: object, place: Place) -> None:
         if not isinstance(config, dict):
             raise Leave(INVALID, "The config must be a JSON object.")
         try:
@@ -129,18 +128,15 @@ class Conversation:
         self.sample_rate = rate
         self.words = bool(config.get("words", self.words))
         if "phrase_list" in config:
-            await self._boost(config["phrase_list"])
+            await self._boost(config["phrase_list"], place)
 
-    async def _boost(self, phrases: object) -> None:
+    async def _boost(self, phrases: object, place: Place) -> None:
         """Expect these phrases, from the next utterance on; all other words remain possible."""
-        if not isinstance(phrases, list) or len(phrases) > MOST_PHRASES or not all(isinstance(p, str) for p in phrases):
-            raise Leave(INVALID, f"The phrase_list must be a list of {MOST_PHRASES} texts at most.")
-        recognizer = self.service.recognizer
-        hotwords = recognizer.parse_hotwords([phrase for phrase in phrases if phrase != ANYTHING])
-        self.held.close()
-        if hotwords:
-            self.held.enter_context(self.service.phrases(hotwords))
-        self.hotwords = (*recognizer.hotwords, *hotwords)
+        if isinstance(phrases, list):
+            phrases = [phrase for phrase in phrases if phrase != ANYTHING]
+        hotwords = await asyncio.to_thread(parse_list, phrases)
+        place.hold(hotwords)
+        self.hotwords = (*self.service.recognizer.hotwords, *hotwords)
         await self.service.prepare(self.hotwords)
         if self.session:
             self.session.stream.hotwords = self.hotwords

@@ -19,7 +19,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from starlette.requests import Request
@@ -28,20 +28,43 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asr.errors import RillError
+from asr.hotwords import Hotword, parse_list
 from asr.live import LiveSession, Stats
 from asr.recognizer import Event, Recognizer
 from asr.results import Final, Transcript, Word
 from asr.writers import render
 
 STATS_EVERY = 0.25  # seconds
-LONGEST_REQUEST = 64_000_000  # bytes of a transcript that is to be laid out as a file
+LONGEST_REQUEST = 16_000_000  # bytes of a transcript that is to be laid out as a file: days of speech
+DONE, TRY_LATER = 1000, 1013  # close codes
 
 
-Admit = Callable[[], AbstractContextManager[object]]
+class Guest(Protocol):
+    """Who has been let in: a `service.Place`."""
+
+    @property
+    def waiting(self) -> AbstractContextManager[object]:
+        """Entered while it is the page's move."""
+
+    def hold(self, hotwords: tuple[Hotword, ...]) -> None:
+        """The page uses these hot words, and no others any more. Raises RillError."""
+
+
+class Anybody:
+    """A guest of a program that counts none."""
+
+    waiting = nullcontext()
+
+    def hold(self, hotwords: tuple[Hotword, ...]) -> None:
+        pass
+
+
+Admit = Callable[[], AbstractContextManager[Guest]]
 Ended = Callable[[Stats], None]
 
 
-def routes(recognizer: Recognizer, admit: Admit = nullcontext, ended: Ended | None = None) -> list[BaseRoute]:
+def routes(recognizer: Recognizer, admit: Admit = lambda: nullcontext(Anybody()), ended: Ended | None = None
+           ) -> list[BaseRoute]:
     """What the live page needs beside Gradio: `/live` for sound, `/transcript/srt` (txt, vtt, json) for downloads.
 
     A recording lasts as long as the context that `admit` gives, which may raise RillError; `ended` is told of its end.
@@ -51,10 +74,10 @@ def routes(recognizer: Recognizer, admit: Admit = nullcontext, ended: Ended | No
         await socket.accept()
         connection = Connection(socket, recognizer)
         try:
-            with admit():
-                await connection.run()
+            with admit() as guest:
+                await connection.run(guest)
         except RillError as error:
-            await connection.give_up(error)
+            await connection.give_up(error, TRY_LATER)
         if ended and connection.stats:
             ended(connection.stats)
 
@@ -71,19 +94,26 @@ class Connection:
         self.wake = asyncio.Event()
         self.done = False  # nothing more will be posted
         self.stats: Stats | None = None  # of the whole recording
+        self.wanted: dict[str, Any] = {}  # settings that are to be changed
+        self.changing: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
+    async def run(self, guest: Guest) -> None:
         try:
-            first = await self.socket.receive_json()
-            session = await asyncio.to_thread(self._open, first)
+            with guest.waiting:
+                first = await self.socket.receive_json()
+            guest.hold(hotwords := parse_list(first.get("hotwords") or []))
+            session = await asyncio.to_thread(self._open, first, hotwords)
         except WebSocketDisconnect:
+            return
+        except asyncio.CancelledError:  # the server wants the place back
+            await self.give_up(RillError("The server has taken the place back: start again."))
             return
         except (RillError, ValueError, TypeError, KeyError, AttributeError) as error:
             await self.give_up(error)
             return
         sender = asyncio.create_task(self._send(session))
         try:
-            await self._receive(session)
+            await self._receive(session, guest)
             await asyncio.to_thread(session.close)
         except WebSocketDisconnect:
             await asyncio.to_thread(session.close, flush=False)
@@ -91,6 +121,8 @@ class Connection:
             await asyncio.to_thread(session.close)
         except Exception as error:
             self._post({"type": "error", "message": sentence(error)})
+            with suppress(Exception):  # that of the session has just been told
+                await asyncio.to_thread(session.close, flush=False)
         finally:
             self.stats = session.stats
             self.done = True
@@ -99,15 +131,15 @@ class Connection:
                 await sender
                 await self.socket.close()
 
-    def _open(self, first: Mapping[str, Any]) -> LiveSession:
-        return LiveSession(self.recognizer, float(first["rate"]), self._on_event,
-                           latency=first.get("latency"), hotwords=first.get("hotwords"))
+    def _open(self, first: Mapping[str, Any], hotwords: tuple[Hotword, ...]) -> LiveSession:
+        return LiveSession(self.recognizer, float(first["rate"]), self._on_event, latency=first.get("latency"),
+                           hotwords=None if first.get("hotwords") is None else hotwords)
 
-    async def _receive(self, session: LiveSession) -> None:
+    async def _receive(self, session: LiveSession, guest: Guest) -> None:
         """Sound and settings until the page says that it is finished."""
-        changes: set[asyncio.Task[None]] = set()
         while True:
-            message = await self.socket.receive()
+            with guest.waiting:
+                message = await self.socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1000))
             if message.get("bytes") is not None:
@@ -116,18 +148,22 @@ class Connection:
             settings = _parse(message.get("text"))
             if settings.get("finish"):
                 return
-            task = asyncio.create_task(self._change(session, settings))  # new hot words take a second to build
-            changes.add(task)
-            task.add_done_callback(changes.discard)
+            self.wanted |= settings
+            if self.changing is None or self.changing.done():
+                self.changing = asyncio.create_task(self._change(session, guest))
 
-    async def _change(self, session: LiveSession, settings: Mapping[str, Any]) -> None:
-        try:
-            if "latency" in settings:
-                session.set_latency(settings["latency"])
-            if "hotwords" in settings:
-                await asyncio.to_thread(session.set_hotwords, settings["hotwords"])
-        except (RillError, ValueError, TypeError) as error:
-            self._post({"type": "error", "message": sentence(error)})
+    async def _change(self, session: LiveSession, guest: Guest) -> None:
+        """One change at a time, and of those that came meanwhile the newest: new hot words take a second to build."""
+        while self.wanted:
+            settings, self.wanted = self.wanted, {}
+            try:
+                if "latency" in settings:
+                    session.set_latency(settings["latency"])
+                if "hotwords" in settings:
+                    guest.hold(hotwords := parse_list(settings["hotwords"]))
+                    await asyncio.to_thread(session.set_hotwords, hotwords)
+            except (RillError, ValueError, TypeError) as error:
+                self._post({"type": "error", "message": sentence(error)})
 
     def _on_event(self, event: Event, lag: float) -> None:
         """On the session's worker thread."""
@@ -156,13 +192,13 @@ class Connection:
                 await self.socket.send_json({"type": "end"})
                 return
 
-    async def give_up(self, error: Exception) -> None:
+    async def give_up(self, error: Exception, code: int = DONE) -> None:
         with suppress(WebSocketDisconnect, RuntimeError):
             await self.socket.send_json({"type": "error", "message": sentence(error)})
-            await self.socket.close()
+            await self.socket.close(code)
 
 
-def _parse(text: str | None) -> Mapping[str, Any]:
+def _parse(text: str | None) -> dict[str, Any]:
     settings = json.loads(text or "")
     if not isinstance(settings, dict):
         raise ValueError("A message of the page must be a JSON object.")
@@ -179,7 +215,9 @@ async def transcript(request: Request) -> Response:
     try:
         if int(request.headers.get("content-length", 0)) > LONGEST_REQUEST:
             raise ValueError("too long")
-        text = render(parse_transcript(await request.json()), request.path_params["format"])
+        body = await request.body()
+        format = request.path_params["format"]
+        text = await asyncio.to_thread(lambda: render(parse_transcript(json.loads(body)), format))
     except (RillError, ValueError, TypeError, KeyError) as error:
         return PlainTextResponse(f"This is no transcript: {error}", status_code=400)
     return PlainTextResponse(text)

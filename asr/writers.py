@@ -167,7 +167,10 @@ def put(text: str, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # on disk before its name is: a power cut must not leave an empty file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

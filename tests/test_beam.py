@@ -61,7 +61,8 @@ def decoder(hotwords=(), spellings=None, entries=LEXICON, **options) -> BeamDeco
     known = {word: [(*(SYMBOLS.index(s) for s in spelling.split()), 1)] for word, spelling in (spellings or {}).items()}
     for word in (word for hotword in hotwords for word in hotword.phrase):
         known.setdefault(word, language_model.lexicon.of(word))
-    return BeamDecoder(SimpleNamespace(config=config, seconds_per_frame=0.04), language_model, hotwords, known)
+    checkpoint = SimpleNamespace(config=config, seconds_per_frame=0.04)
+    return BeamDecoder(checkpoint, language_model, hotwords, known.__getitem__)
 
 
 def emissions(said: str, sure: float = 0.95) -> dict[str, np.ndarray]:

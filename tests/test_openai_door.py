@@ -55,9 +55,10 @@ def transcribe(client, path, **options):
 def test_models(client):
     listed = client.models.list().data
     assert [(model.id, model.object) for model in listed] == [("en-small", "model")]
-    assert client.models.retrieve("whisper-1").id == "en-small"
-    with pytest.raises(openai.NotFoundError, match=r"ask for 'en-small'"):
+    assert client.models.retrieve("whisper-1").id == client.models.retrieve("gpt-4o-transcribe").id == "en-small"
+    with pytest.raises(openai.NotFoundError, match=r"ask for 'en-small'") as error:
         client.models.retrieve("whisper-2")
+    assert error.value.code == "model_not_found"
 
 
 def test_json(client, talk, expected):
@@ -169,6 +170,29 @@ def test_there_is_room_for_so_many(client, server, monkeypatch):
     assert error.value.status_code == 503 and error.value.response.headers["retry-after"]
     assert transcribe(client, ROCK).text == "there was nothing on the rock"
     assert server.service.uploads == 0
+
+
+def test_there_is_no_room_for_a_recording_that_has_not_come_either(server):
+    """Its place is asked for before any of it is received."""
+    import socket
+
+    with server.service.upload(), socket.create_connection(("127.0.0.1", server.port)) as early:
+        early.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+        early.settimeout(PATIENCE)
+        assert b" 503 " in early.recv(10_000)
+
+
+def test_a_recording_at_the_end_is_told_so(client, server, monkeypatch):
+    def closes(recording):
+        yield 0.5, []
+        server.service.closing = True
+        yield 1.0, []
+
+    monkeypatch.setattr(server.service, "closing", False)
+    monkeypatch.setattr(server.service.recognizer, "transcribe_parts", closes)
+    with pytest.raises(openai.InternalServerError, match="shutting down") as error:
+        transcribe(client, ROCK)
+    assert error.value.status_code == 503
 
 
 def test_an_upload_that_stops_half_way(recognizer):

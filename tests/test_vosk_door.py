@@ -148,6 +148,7 @@ BAD = {
     "too high": ('{"config": {"sample_rate": 1e300}}', "Hz"), "null": ('{"config": {"sample_rate": null}}', "number"),
     "no list": ('{"config": {"phrase_list": "yes no"}}', "list"),
     "no texts": ('{"config": {"phrase_list": [1]}}', "list"),
+    "no end": (json.dumps({"config": {"phrase_list": ["9" * 101]}}), "longer than 100 characters"),
     "no word": ('{"config": {"phrase_list": ["!"]}}', "holds no word"), "odd": (b"abc", "3 bytes"),
 }
 
@@ -313,7 +314,7 @@ def test_a_fault_of_the_model_ends_one_session_only(server, url, monkeypatch, ca
 
 
 def test_reasons_fit_into_a_close_frame(server, url, monkeypatch):
-    async def refuse(self, config):
+    async def refuse(self, config, place):
         raise Leave(1007, "ä" * 200)
 
     monkeypatch.setattr(vosk_door.Conversation, "_configure", refuse)

@@ -4,6 +4,8 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,21 @@ import pytest
 import soundfile as sf
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
+from websockets import ConnectionClosed
+from websockets.sync.client import connect
 
 import app
 import asr
-from asr import web, web_live
+from asr import service, web, web_live
 from asr.errors import RillError
 from asr.results import Final, Transcript, Word
+from asr.server import Settings
+from asr.service import Limits
 from asr.writers import render
+from tests.serving import PATIENCE, running, until
 
 CLIPS = Path(__file__).parent / "clips"
+connect_now = partial(connect, compression=None, open_timeout=PATIENCE)
 ONE, OTHER = CLIPS / "kathleen-1.flac", CLIPS / "ljspeech-1.flac"
 TRANSCRIPT = Transcript((Final((Word("hello", 0.5, 0.9, 0.75), Word("<b>", 1.0, 1.2, 0.25)), 0.5, 1.2),), 2.0)
 
@@ -120,6 +128,33 @@ def test_a_bad_message_ends_the_recording_with_a_sentence(client, bad):
         page.send_json({"rate": 16_000})
         (page.send_bytes if isinstance(bad, bytes) else page.send_text)(bad)
         assert [message for message in until_end(page) if message["type"] == "error"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "recogniser"]
+
+
+def test_a_page_that_is_silent_loses_its_place(recognizer):
+    with (running(recognizer, Limits(sessions=2, idle=0.3), Settings(demo=True)) as server,
+          connect_now(server.url("/demo/live", "ws")) as silent, connect_now(server.url("/demo/live", "ws")) as begun):
+        begun.send('{"rate": 16000}')
+        assert [json.loads(message)["type"] for message in begun][-1] == "end"
+        assert json.loads(silent.recv())["type"] == "error"
+        until(lambda: not server.service.places)
+
+
+def test_the_hot_words_of_pages_are_counted(recognizer, monkeypatch):
+    monkeypatch.setattr(service, "MOST_PHRASE_LISTS", 0)
+    with (running(recognizer, Limits(), Settings(demo=True)) as server,
+          connect_now(server.url("/demo/live", "ws")) as page):
+        page.send('{"rate": 16000, "hotwords": ["rill"]}')
+        assert "phrase lists" in json.loads(page.recv())["message"]
+
+
+def test_a_page_for_which_there_is_no_room(recognizer):
+    with (running(recognizer, Limits(sessions=0), Settings(demo=True)) as server,
+          connect_now(server.url("/demo/live", "ws")) as page):
+        assert "places" in json.loads(page.recv())["message"]
+        with pytest.raises(ConnectionClosed):
+            page.recv()
+        assert page.close_code == 1013
 
 
 @pytest.mark.parametrize("format", web.DOWNLOADS)
