@@ -109,6 +109,11 @@ def find(name: str | os.PathLike[str] | None = None) -> Path:
     raise CheckpointError(f"There is no checkpoint '{name}': give a folder, or '{DEFAULT}' for the shipped one.")
 
 
+def beside(folder: Path, name: str | None) -> Path:
+    """The checkpoint that is named, else the one in the folder, else the shipped one. Raises CheckpointError."""
+    return folder if name is None and (folder / "config.json").is_file() else find(name)
+
+
 def load(name: str | os.PathLike[str] | None = None, device: str = "cpu") -> Checkpoint:
     """Read and check a checkpoint folder. Raises CheckpointError, naming what is wrong."""
     path = find(name)

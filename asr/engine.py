@@ -17,6 +17,7 @@ from asr.decoder import Decoder, Emissions
 from asr.endpoint import EndpointRules, active
 from asr.errors import HotwordError, RillError
 from asr.greedy import GreedyDecoder
+from asr.hardware import NO_GPU
 from asr.hotwords import Hotword
 from asr.latency import PRESETS, Latency
 from asr.lexicon import Spelling
@@ -78,7 +79,7 @@ class Engine:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() and engine != "onnx" and not int8 else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise RillError("There is no CUDA GPU that PyTorch can use: choose the device 'cpu' or 'auto'.")
+            raise RillError(NO_GPU)
         self.checkpoint = checkpoint.load(name, device)
         if int8 is None:
             cell = self.checkpoint.config.model.cell

@@ -64,6 +64,8 @@ class Figures:
     wer_low: float
     wer_high: float
     cer: float
+    cer_low: float
+    cer_high: float
     rtf: float
     auroc: float
     nce: float
@@ -141,7 +143,8 @@ def measure(results: Sequence[Result], took: float) -> Figures:
     sure = [word.confidence for each in results for word in each.words]
     seconds = sum(each.seconds for each in results)
     return Figures(len(results), seconds, result.words, result.substitutions, result.deletions, result.insertions,
-                   result.wer, low, high, result.cer, took / seconds,
+                   result.wer, low, high, result.cer,
+                   *bootstrap_interval(result.utterance_character_errors, result.utterance_characters), took / seconds,
                    *((auroc(sure, right), normalised_cross_entropy(sure, right)) if right else (np.nan, np.nan)))
 
 
@@ -155,14 +158,15 @@ def markdown(table: Table) -> str:
 
 def table(report: Report) -> Table:
     found = Table(box=box.MARKDOWN)
-    for heading in ("corpus", "utterances", "words", "sub", "del", "ins", "WER % [95 % interval]", "CER %", "RTF",
-                    "AUROC", "NCE"):
+    for heading in ("corpus", "utterances", "words", "sub", "del", "ins", "WER % [95 % interval]",
+                    "CER % [95 % interval]", "RTF", "AUROC", "NCE"):
         found.add_column(heading, justify="left" if heading == "corpus" else "right", no_wrap=True)
     for corpus, f in report.corpora.items():
         if corpus != ALL or len(report.corpora) > 2:
             counts = map(str, (f.utterances, f.words, f.substitutions, f.deletions, f.insertions))
-            found.add_row(corpus, *counts, f"{100 * f.wer:.1f} [{100 * f.wer_low:.1f}, {100 * f.wer_high:.1f}]",
-                          f"{100 * f.cer:.1f}", f"{f.rtf:.3f}", f"{f.auroc:.3f}", f"{f.nce:.3f}")
+            rates = (f"{100 * rate:.1f} [{100 * low:.1f}, {100 * high:.1f}]" for rate, low, high in (
+                (f.wer, f.wer_low, f.wer_high), (f.cer, f.cer_low, f.cer_high)))
+            found.add_row(corpus, *counts, *rates, f"{f.rtf:.3f}", f"{f.auroc:.3f}", f"{f.nce:.3f}")
     return found
 
 

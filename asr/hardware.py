@@ -4,13 +4,26 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from asr.errors import RillError
+
 if TYPE_CHECKING:
     import torch
+
+NO_GPU = "There is no CUDA GPU that PyTorch can use: choose the device 'cpu' or 'auto'."
 
 
 def cores() -> int:
     """Of the processor, as many as this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def training_device(name: str) -> str:
+    """"cuda" or "cpu", also for "auto". Raises RillError where there is no such device."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RillError(NO_GPU)
+    return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
 
 
 def fast_in_bfloat16(device: torch.device) -> bool:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from asr import checkpoint as checkpoints
 from asr.errors import LanguageModelError, TrainingError
 from asr.evaluate import markdown
-from asr.hardware import fast_in_bfloat16
+from asr.hardware import fast_in_bfloat16, training_device
 from asr.neural_lm import FILE, UNKNOWN, NeuralLM
 from asr.ngram import Fit, Withheld, add_row, most_frequent, read_tests, read_vocabulary, separate
 
@@ -200,9 +200,8 @@ def read(texts: Sequence[Path], folder: Path, vocabulary: int | list[str], withh
 def run(texts: Sequence[Path], folder: Path, vocabulary: str, without: Sequence[Path], split: str,
         checkpoint: str | None, epochs: float | None, resume: bool, device: str) -> None:
     """`asr lm --neural`. Raises LanguageModelError, TrainingError, CheckpointError and ManifestError."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    language = checkpoints.read_config(checkpoints.find(checkpoint) / "config.json").language
+    device = training_device(device)
+    language = checkpoints.read_config(checkpoints.beside(folder, checkpoint) / "config.json").language
     tests = read_tests(without, split, language)
     if resume:
         training = Run.restore(folder, torch.device(device))

@@ -15,6 +15,7 @@ import gzip
 import lzma
 import os
 import re
+import shutil
 import tempfile
 import zlib
 from collections import Counter
@@ -237,7 +238,7 @@ def run(texts: Sequence[Path], folder: Path, order: int, prune: str, vocabulary:
         raise LanguageModelError("Give texts to learn from, or --vocab FILE for the lexicon of the words in a file.")
     if not re.fullmatch(r"\d+( \d+)*", prune):
         raise LanguageModelError(f"--prune '{prune}' should be counts, one an order, such as \"0 0 1\".")
-    source = checkpoints.find(checkpoint)
+    source = checkpoints.beside(folder, checkpoint)
     config = checkpoints.read_config(source / "config.json")
     pronounced = PHONEMES in config.tokens
     listed = dictionary.cmudict() if pronounced else {}  # what is missing is told of before the long work
@@ -250,6 +251,8 @@ def run(texts: Sequence[Path], folder: Path, order: int, prune: str, vocabulary:
     made = dictionary.spell(words, config.tokens, listed, network)
     folder.mkdir(parents=True, exist_ok=True)
     made.write(folder / "lexicon.txt")
+    if network and source == folder != networks[0].parent:  # hot words that are in no dictionary will need it
+        shutil.copyfile(networks[0], folder / dictionary.NETWORK)
     print(made.report())
     if network and network.held_out:
         print(f"Letter-to-sound: {network.held_out}")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,11 @@ class DataConfig:
     sorted_epochs: int = 1        # this many first epochs go from short utterances to long ones
     dev_utterances: int = 400     # that scores during training are of, spread over all
 
+    def __post_init__(self) -> None:
+        _within(self, 1e-3, math.inf, "batch_seconds")
+        _within(self, 0, math.inf, "workers", "sorted_epochs")
+        _within(self, 1, math.inf, "dev_utterances")
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -54,6 +60,12 @@ class AugmentConfig:
     time_mask: int = 30           # mel frames at most
     band_masks: int = 2
     band_mask: int = 15           # mel bands at most
+
+    def __post_init__(self) -> None:
+        _within(self, 0, 1, "ramp", "speed", "noise", "rooms", "narrow", "join", "noise_only")
+        _within(self, 0, 0.5, "vocal_tract")
+        _within(self, 0, math.inf, "gain", "time_masks", "time_mask", "band_masks", "band_mask")
+        _within(self, self.least_snr, math.inf, "most_snr")
 
 
 @dataclass(frozen=True)
@@ -80,17 +92,27 @@ class TrainConfig:
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("updates", "accumulate", "evaluate_every", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more")
+        _within(self, 1, math.inf, "updates", "accumulate", "evaluate_every", "save_every", "log_every")
+        _within(self, 0, 1, "hold", "final", "averaging", "full", "crf_after")
+        _within(self, 0, 0.99, "dropout")
+        _within(self, 0, math.inf, "learning_rate", "warmup", "weight_decay", "middle", "crf")
+        _within(self, 1e-6, math.inf, "clip")
+        _within(self, 2, 3, "crf_order")
+
+
+def _within(section: Any, least: float, most: float, *names: str) -> None:
+    for name in names:
+        if not least <= getattr(section, name) <= most:
+            raise ValueError(f"{name} must be " + (f"{least:g} or more" if most == math.inf else
+                                                   f"from {least:g} to {most:g}"))
 
 
 @dataclass(frozen=True)
 class Recipe:
     name: str
     data: DataConfig
-    language: str = "en"
-    licence: str = "unknown"
+    language: str = ""            # of the texts; "en", or that of the checkpoint which training starts from
+    licence: str = ""             # of the weights; "unknown", or that of the checkpoint
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -13,8 +13,10 @@ import math
 import os
 import pickle
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -37,6 +39,8 @@ from asr.tokens import CHARACTERS, PHONEMES, TokenSet
 if TYPE_CHECKING:
     from lhotse import CutSet
 
+CHECKED = 10_000      # utterances whose characters must be the checkpoint's,
+MOST_UNKNOWN = 0.02   # but for so many; those are left out
 STATISTICS_UTTERANCES = 500  # that mean and deviation of the mel bands are of
 NUMBERS = ("update", "epoch", "batch", "bad", "skipped", "seconds", "working", "best")  # of a Run, kept in its state
 
@@ -104,6 +108,7 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init
     start = None if init is None else checkpoint.load(init)
     if start is not None:
         recipe = continued(recipe, start)
+        check_characters(cuts, start.config.tokens[CHARACTERS])
         tokens, frontend, model = start.config.tokens, start.frontend, start.model.requires_grad_(True)
     else:
         tokens = token_sets(cuts, recipe.data)
@@ -141,7 +146,18 @@ def continued(recipe: Recipe, start: Checkpoint) -> Recipe:
         lexicon, network = start.optional("lexicon.txt"), start.optional("pronunciation.safetensors")
         data = dataclasses.replace(data, lexicon=str(lexicon or ""),
                                    pronunciation=data.pronunciation or str(network or ""))
-    return dataclasses.replace(recipe, data=data, frontend=start.config.frontend, model=start.config.model)
+    return dataclasses.replace(recipe, data=data, frontend=start.config.frontend, model=start.config.model,
+                               language=recipe.language or start.config.language,
+                               licence=recipe.licence or start.config.licence)
+
+
+def check_characters(cuts: CutSet, tokens: TokenSet) -> None:
+    """Raises RecipeError where the texts are in another alphabet than the checkpoint that training starts from."""
+    counts = Counter(character for cut in islice(cuts, CHECKED) for character in cut.supervisions[0].text)
+    unknown = {each: count for each, count in counts.items() if each != " " and each not in tokens.symbols}
+    if sum(unknown.values()) > MOST_UNKNOWN * counts.total():
+        raise RecipeError(f"The checkpoint given by --init has no {' '.join(sorted(unknown))}, which make "
+                          f"{sum(unknown.values()) / counts.total():.0%} of the texts: train without --init.")
 
 
 def denominator(recipe: Recipe, cuts: CutSet, tokens: dict[str, TokenSet]) -> tuple[float, str, Denominator | None]:
@@ -185,7 +201,7 @@ def config_of(run: Run) -> Config:
             tokens[name] = dataclasses.replace(tokens[name], priors=priors)
     r = run.recipe
     decoding = run.start.config.decoding if run.start else DecodingConfig()
-    return Config(r.name, r.language, r.licence, r.frontend, r.model, tokens, decoding,
+    return Config(r.name, r.language or "en", r.licence or "unknown", r.frontend, r.model, tokens, decoding,
                   training={"updates": run.update, "hours_of_speech_heard": round(run.seconds / 3600, 1),
                             "hours_of_work": round(run.working / 3600, 2), "recipe": dataclasses.asdict(r)})
 
@@ -203,7 +219,9 @@ def keep(run: Run, errors: Mapping[str, float]) -> None:
         for optional in checkpoint.OPTIONAL if run.start else ():
             source = run.start.optional(optional) if run.start else None
             if source and not (run.folder / name / optional).exists():
-                shutil.copyfile(source, run.folder / name / optional)
+                part = run.folder / name / f"{optional}.part"
+                shutil.copyfile(source, part)
+                os.replace(part, run.folder / name / optional)
 
 
 def save_state(run: Run) -> None:
@@ -212,7 +230,7 @@ def save_state(run: Run) -> None:
         return
     state = {"objective": run.objective.state_dict(), "average": run.average.state_dict(),
              "optimizers": [each.state_dict() for each in run.optimizers], "scaler": run.scaler.state_dict(),
-             "posteriors": run.posteriors, "planned": run.planned,
+             "posteriors": run.posteriors, "planned": run.planned, "failed": sorted(run.failed),
              "symbols": {name: list(each.symbols) for name, each in run.tokens.items()},
              "numbers": {name: getattr(run, name) for name in NUMBERS}}
     path = run.folder / "last.state"
@@ -236,6 +254,7 @@ def restore(run: Run) -> None:
             optimizer.load_state_dict(kept)
         run.scaler.load_state_dict(state["scaler"])
         run.posteriors, run.planned = state["posteriors"], state["planned"]
+        run.failed = set(state.get("failed", ()))
     except FileNotFoundError as error:
         raise TrainingError(f"{path} is not there, so there is nothing to resume: leave out --resume.") from error
     except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:

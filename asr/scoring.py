@@ -20,18 +20,18 @@ LEAST_CONFIDENCE = 1e-6  # confidences are clipped to [1e-6, 1 - 1e-6] before th
 class Score:
     """Edit operations that turn references into hypotheses, summed over utterances.
 
-    Characters include the one space between words. `utterance_errors` and `utterance_words` hold each utterance's
-    word errors and reference words, in order: what `bootstrap_interval` takes.
+    Characters include the one space between words. Tuples hold each utterance's, in order: what `bootstrap_interval`
+    takes.
     """
 
     words: int
     substitutions: int
     deletions: int
     insertions: int
-    characters: int
-    character_errors: int
     utterance_errors: tuple[int, ...]
     utterance_words: tuple[int, ...]
+    utterance_character_errors: tuple[int, ...]
+    utterance_characters: tuple[int, ...]
 
     @property
     def word_errors(self) -> int:
@@ -45,7 +45,7 @@ class Score:
     @property
     def cer(self) -> float:
         """Character error rate, likewise."""
-        return _rate(self.character_errors, self.characters)
+        return _rate(sum(self.utterance_character_errors), sum(self.utterance_characters))
 
 
 def spoken(text: str, language: str = "en") -> str:
@@ -69,10 +69,10 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
         substitutions=sum(edit["substitute"] for edit in edits),
         deletions=sum(edit["delete"] for edit in edits),
         insertions=sum(edit["insert"] for edit in edits),
-        characters=sum(len(reference) for reference, _ in spelled),
-        character_errors=sum(sum(_count_edits(*pair).values()) for pair in spelled),
         utterance_errors=tuple(sum(edit.values()) for edit in edits),
-        utterance_words=tuple(map(len, said)))
+        utterance_words=tuple(map(len, said)),
+        utterance_character_errors=tuple(sum(_count_edits(*pair).values()) for pair in spelled),
+        utterance_characters=tuple(len(reference) for reference, _ in spelled))
 
 
 def bootstrap_interval(errors_per_utterance: ArrayLike, words_per_utterance: ArrayLike, *, level: float = 0.95,

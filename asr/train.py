@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from asr.audio import SAMPLE_RATE
 from asr.data import Augment, Batch, Speller, batches, load_augment, load_cuts
 from asr.errors import TrainingError
+from asr.hardware import training_device
 from asr.objective import Objective, pack
 from asr.recipe import Recipe, TrainConfig
 from asr.run import Run, begin, keep, restore, save_state
@@ -93,7 +94,7 @@ def train(recipe: Recipe, folder: Path, *, init: Path | None = None, resume: boo
     finally:
         stop.restore()
         if watch:
-            watch.end(run, speller.unpronounced)
+            watch.end(run, speller)
     return run
 
 
@@ -185,10 +186,11 @@ def draw_latency(t: TrainConfig, rng: random.Random) -> tuple[int, int] | None:
 
 
 def learning_rate(t: TrainConfig, update: int, updates: int) -> float:
-    """Warm-up, hold, cosine."""
-    if update < t.warmup:
-        return t.learning_rate * (update + 1) / t.warmup
-    held = max(t.hold * updates, t.warmup)
+    """Warm-up (of a short run half at most), hold, cosine."""
+    warmup = min(t.warmup, updates // 2)
+    if update < warmup:
+        return t.learning_rate * (update + 1) / warmup
+    held = max(t.hold * updates, warmup)
     if update < held:
         return t.learning_rate
     fraction = (update - held) / max(1, updates - held)
@@ -286,8 +288,7 @@ def run(recipe: Recipe, folder: Path | None, *, init: Path | None, resume: bool,
     """`asr train`, alone or as one of torchrun's processes."""
     from asr.watch import Watch
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = training_device(device)
     torch.set_flush_denormal(True)  # the tiny probabilities of the CTC-CRF would take twice as long
     if threads:
         torch.set_num_threads(threads)

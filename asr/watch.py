@@ -3,14 +3,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asr.audio import SAMPLE_RATE
-from asr.data import Batch
+from asr.data import Batch, Speller
 from asr.gradients import by_distance, by_layer
 from asr.run import Run
 from asr.train import mels
@@ -48,10 +47,10 @@ class Watch:
 
     def step(self, run: Run, losses: dict[str, float], norm: float, working: float, batch: Batch) -> None:
         """After an update that took `working` seconds; the time since the last one beyond that was the loader's."""
-        if self.silent:
-            return
         for failure in batch.failed:
             self.console.print(f"left out {failure}")
+        if self.silent:
+            return
         now = time.perf_counter()
         wall, self.last = now - self.last, now
         seconds = float(batch.lengths.sum()) / SAMPLE_RATE * run.world
@@ -90,8 +89,7 @@ class Watch:
         self.console.print(f"update {run.update}: dev errors, greedy: {shown}")
         self.last = time.perf_counter()  # this was no waiting for data
 
-    def end(self, run: Run, unpronounced: Collection[str]) -> None:
-        """`unpronounced`: words of the texts that have no pronunciation."""
+    def end(self, run: Run, speller: Speller) -> None:
         if self.silent:
             return
         self.bar.stop()
@@ -100,9 +98,11 @@ class Watch:
             self.console.print(f"{run.skipped} updates were skipped: their loss was not finite.")
         if run.failed:
             self.console.print(f"{len(run.failed)} clips could not be read and were left out.")
-        if unpronounced:
-            self.console.print(f"{len(unpronounced)} words such as '{min(unpronounced)}' have no pronunciation and are "
-                               f"left out of the phonemes: add them to data.lexicon, or give data.pronunciation.")
+        if words := speller.unpronounced:
+            self.console.print(f"{len(words)} words such as '{min(words)}' have no pronunciation and are left out of "
+                               f"the phonemes: add them to data.lexicon, or give data.pronunciation.")
+        if speller.unwritten:
+            self.console.print(f"The model has no {' '.join(sorted(speller.unwritten))}: left out of the texts.")
         done = run.update >= run.updates
         self.console.print(f"checkpoints: {run.folder / 'last'}, {run.folder / 'best'}" if done else
                            f"stopped at update {run.update}; --resume goes on from there")

@@ -1,26 +1,19 @@
 """What is heard where nothing is said: words per ten minutes of background noise and of silence, live and offline.
 
-    python benchmarks/silence.py ../shared/speech/noise.jsonl
+    python benchmarks/silence.py ../shared/speech/noise.jsonl --minutes 30
+    python benchmarks/silence.py data/noise --split dev        (of `asr prepare noise`: what training has not heard)
 """
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 
 import asr
 from asr import manifest
-from asr.manifest import Utterance
 
 BLOCK = 16_000
-
-
-def clips(path: Path) -> list[Utterance]:
-    """A manifest whose lines say where a noise is, without a text."""
-    return [Utterance(path.parent / line["file"], line["start"], line["samples"], "")
-            for line in map(json.loads, path.read_text(encoding="utf-8").splitlines())]
 
 
 def live(recognizer: asr.Recognizer, samples: np.ndarray) -> list[str]:
@@ -32,10 +25,12 @@ def live(recognizer: asr.Recognizer, samples: np.ndarray) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("noise", type=Path)
+    parser.add_argument("--split", default=None)
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--minutes", type=float, default=60)
     args = parser.parse_args()
-    noise = np.concatenate([manifest.load(clip) for clip in clips(args.noise)])[:int(args.minutes * 60 * 16_000)]
+    clips = manifest.read(args.noise, args.split, texts=False)
+    noise = np.concatenate([manifest.load(clip) for clip in clips])[:int(args.minutes * 60 * 16_000)]
     silence = np.zeros_like(noise[:9_600_000])
     recordings = {"noise": noise, "noise, 20 dB lower": 0.1 * noise, "digital silence": silence}
     print(f"{'words per 10 minutes':<24} {'minutes':>8} {'live':>7} {'offline':>8} {'greedy offline':>15}")

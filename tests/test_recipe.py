@@ -22,9 +22,13 @@ def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
     assert read_back.train.updates == 10_000
 
 
-@pytest.mark.parametrize("name", ["recipes/en-small.toml", "tests/overfit.toml"])
-def test_the_recipes_of_this_repository(name: str) -> None:
-    assert read(Path(__file__).parents[1] / name).name == Path(name).stem
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("path", [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "tests" / "overfit.toml"],
+                         ids=lambda path: path.stem)
+def test_the_recipes_of_this_repository(path: Path) -> None:
+    assert read(path).name == path.stem
 
 
 def test_changes(tmp_path: Path) -> None:
@@ -45,6 +49,12 @@ def test_changes(tmp_path: Path) -> None:
     (SHORT + "[train]\nclip = true\n", (), "'train.clip' is True, which is not of kind float"),
     (SHORT + "[train]\nupdates = 0\n", (), "'train': updates must be 1 or more"),
     (SHORT + "[train]\naccumulate = 0\n", (), "'train': accumulate must be 1 or more"),
+    (SHORT + "workers = -1\n", (), "'data': workers must be 0 or more"),
+    (SHORT + "batch_seconds = 0\n", (), "'data': batch_seconds must be 0.001 or more"),
+    (SHORT + "[augment]\nspeed = -1.0\n", (), "'augment': speed must be from 0 to 1"),
+    (SHORT + "[augment]\nmost_snr = 3.0\n", (), "'augment': most_snr must be 5 or more"),
+    (SHORT + "[train]\naveraging = 7.0\n", (), "'train': averaging must be from 0 to 1"),
+    (SHORT + "[train]\ncrf_order = 4\n", (), "'train': crf_order must be from 2 to 3"),
     (SHORT + "[model]\nlayers = 1000\n", (), "'model': layers must lie between 1 and 64"),
     (SHORT, ("data.train=a",), "'data.train' is 'a', which is not a list of texts"),
     (SHORT, ("data.train=[1]",), r"'data.train' is \[1\], which is not a list of texts"),

@@ -28,7 +28,8 @@ def test_score_by_hand() -> None:
     assert (result.words, result.substitutions, result.deletions, result.insertions) == (6, 1, 1, 3)
     assert result.word_errors == 5 and result.wer == pytest.approx(5 / 6)
     assert result.utterance_errors == (2, 1, 2) and result.utterance_words == (3, 3, 0)
-    assert result.characters == 11 + 10 and result.character_errors == (1 + 5) + 4 + 7
+    assert sum(result.utterance_characters) == 11 + 10
+    assert sum(result.utterance_character_errors) == (1 + 5) + 4 + 7
     assert result.cer == pytest.approx(17 / 21)
 
 
@@ -45,7 +46,7 @@ def test_score_is_the_edit_distance(pairs) -> None:
     result = score(references, hypotheses)
     assert result.utterance_errors == tuple(edit_distance(r.split(), h.split()) for r, h in pairs)
     assert result.word_errors == sum(result.utterance_errors)
-    assert result.character_errors == sum(edit_distance(r, h) for r, h in pairs)
+    assert sum(result.utterance_character_errors) == sum(edit_distance(r, h) for r, h in pairs)
 
 
 def test_bootstrap_is_the_percentile_of_all_resamples() -> None:

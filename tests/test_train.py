@@ -25,7 +25,7 @@ from torch import Tensor
 from asr import checkpoint
 from asr import train as training
 from asr.cli import main
-from asr.data import Batch
+from asr.data import Batch, Speller
 from asr.errors import RecipeError, TrainingError
 from asr.prepare import load_prepared, prepare
 from asr.recipe import TrainConfig
@@ -35,6 +35,7 @@ from asr.sources import from_noise
 from asr.train import draw_latency, learning_rate, plan_updates, strength, train
 from asr.watch import Watch
 from tests.conftest import Clip
+from tests.test_ngram import lmplz
 from tests.training import SHORT, prepare_clips, tiny, write_manifest, write_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +78,7 @@ class Diary(Watch):
     def scores(self, run: Run, errors: dict[str, float], batch: Batch) -> None:
         self.errors.append(errors)
 
-    def end(self, run: Run, unpronounced: object) -> None:
+    def end(self, run: Run, speller: Speller) -> None:
         self.ended = True
 
 
@@ -155,6 +156,14 @@ def test_eight_clips_are_learnt_by_heart(tmp_path: Path, clips: list[Clip], asr:
     for latency in ("offline", "balanced"):  # trained with both
         assert [recognizer.decode_utterance(clip.samples, latency).text for clip in learnt.values()] == [
             clip.text for clip in learnt.values()]
+    if lmplz():  # then the language model, in the checkpoint's characters
+        (tmp_path / "texts.txt").write_text("".join(f"{clip.text}\n" for clip in clips), encoding="utf-8")
+        last = tmp_path / "run" / "last"
+        assert asr("lm", tmp_path / "texts.txt", "--out", last)[0] == 0
+        assert asr("tune", manifest, "--split", "train", "--checkpoint", last, "--device", "cpu")[0] == 0
+        assert asr("evaluate", manifest, "--split", "train", "--checkpoint", last, "--device", "cpu", "-o",
+                   tmp_path / "figures.json")[0] == 0
+        assert json.loads((tmp_path / "figures.json").read_text("utf-8"))["corpora"]["all"]["wer"] == 0.0
 
 
 def test_killed_and_resumed_is_as_if_it_had_never_stopped(data: Path, tmp_path: Path, asr: Asr) -> None:
@@ -353,6 +362,38 @@ def test_a_checkpoint_to_start_from_keeps_what_it_has(data: Path, tmp_path: Path
     assert run.update == 2
 
 
+def test_language_and_licence_go_on_unless_the_recipe_says_otherwise(data: Path, tmp_path: Path) -> None:
+    train(tiny(data, "train.updates=1", "language=de", "licence=CC0"), tmp_path / "a")
+    for changes, expected in (((), ("de", "CC0")), (("language=en", "licence=MIT"), ("en", "MIT"))):
+        home = tmp_path / expected[0]
+        train(tiny(data, "train.updates=1", *changes), home, init=tmp_path / "a" / "last")
+        config = checkpoint.read_config(home / "last" / "config.json")
+        assert (config.language, config.licence) == expected
+
+
+def test_a_checkpoint_of_another_alphabet_is_no_start(data: Path, tmp_path: Path) -> None:
+    train(tiny(data, "train.updates=1"), tmp_path / "a")
+    old = checkpoint.load(tmp_path / "a" / "last")
+    tokens = old.config.tokens["characters"]
+    symbols = tuple(chr(ord(each) + 1000) if each.isalpha() else each for each in tokens.symbols)
+    config = dataclasses.replace(old.config, tokens={"characters": dataclasses.replace(tokens, symbols=symbols)})
+    checkpoint.save(tmp_path / "other", config, old.model)
+    with pytest.raises(RecipeError, match=r"has no a b .*of the texts: train without --init"):
+        train(tiny(data, "train.updates=1"), tmp_path / "b", init=tmp_path / "other")
+
+
+def test_characters_that_the_checkpoint_lacks_are_told(data: Path, tmp_path: Path,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    train(tiny(data, "train.updates=1"), tmp_path / "a")
+    old = checkpoint.load(tmp_path / "a" / "last")
+    tokens = old.config.tokens["characters"]
+    rare = tuple("Ω" if each == "k" else each for each in tokens.symbols)
+    checkpoint.save(tmp_path / "other", dataclasses.replace(
+        old.config, tokens={"characters": dataclasses.replace(tokens, symbols=rare)}), old.model)
+    train(tiny(data, "train.updates=1"), tmp_path / "b", init=tmp_path / "other", watch=Watch())
+    assert "The model has no k: left out of the texts." in capsys.readouterr().err
+
+
 def test_a_run_that_began_from_a_checkpoint_cannot_go_on_without_it(data: Path, tmp_path: Path) -> None:
     recipe = tiny(data, "train.updates=2")
     train(recipe, tmp_path / "a")
@@ -400,6 +441,7 @@ def test_what_the_command_refuses(data: Path, tmp_path: Path, asr: Asr) -> None:
                         (("train.update=1",), "unknown key 'train.update'"),
                         (("data.dev=[]",), "names no folder for 'dev'"),
                         (('data.train=["gone"]',), "gone holds no prepared split 'train'"),
+                        *([] if torch.cuda.is_available() else [(("--device", "cuda"), "There is no CUDA GPU")]),
                         (("--init", tmp_path), "is not a checkpoint")):
         status, err = asr(*asked, *extra)
         assert status == 1 and said in err and err.startswith("asr: ") and err.count("\n") == 1
