@@ -13,6 +13,7 @@ import torch
 from asr import batching
 from asr.batching import Batcher, Pool, can_wait, drive, hurried_first, similar
 from asr.latency import Latency
+from asr.recognizer import load
 from asr.results import Final
 from asr.turns import Turn
 
@@ -179,6 +180,8 @@ def test_turns_that_somebody_waits_for_come_first():
     waiting = [turn(), turn(look=True), turn(), turn(last=True), turn(), turn()]
     assert hurried_first(4, waiting) == [1, 3, 0, 2]
     assert hurried_first(1, waiting) == [1]
+    crowd = [turn(look=i > 3) for i in range(batching.CROWD + 1)]  # then none must wait for ever
+    assert hurried_first(3, crowd) == [0, 1, 2]
 
 
 def test_chunks_in_the_midst_of_speech_wait_for_each_other():
@@ -207,6 +210,12 @@ def test_the_patient_wait_for_others_until_one_is_hurried_or_patience_ends(monke
     finally:
         pool.close()
     assert last.result(0) == "d1"
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["float", "int8"])
+def recognizer(request):
+    """In both precisions, of which servers use the latter."""
+    return load(device="cpu", int8=request.param)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Turns of many streams in one batch give what each gives alone: emissions, states, and what is still to come."""
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -47,11 +48,15 @@ def assert_same(got, alone):
             np.testing.assert_allclose(a[head], b[head], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("cell, subsampling", [("rnn", 4), ("gru", 4), ("lstm", 4), ("lstm", 3)])
+ENGINES = {"torch": lambda model: model, "onnx": OnnxModel, "onnx int8": partial(OnnxModel, int8=True)}
+
+
+@pytest.mark.parametrize("cell, subsampling, engine", [
+    *((cell, subsampling, engine) for cell, subsampling in (("rnn", 4), ("gru", 4), ("lstm", 4), ("lstm", 3))
+      for engine in ("torch", "onnx")), ("lstm", 4, "onnx int8"), ("lstm", 3, "onnx int8")])
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("engine", [lambda model: model, OnnxModel], ids=["torch", "onnx"])
 def test_a_batch_gives_what_each_stream_gives_alone(cell, subsampling, seed, engine):
-    model = engine(tiny(cell, subsampling))
+    model = ENGINES[engine](tiny(cell, subsampling))
     together, alone = ([model.stream_state() for _ in range(7)] for _ in range(2))
     sizes = set()
     for turns in plan(seed):
