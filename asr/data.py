@@ -65,7 +65,6 @@ class Speller:
         self.pronunciations: dict[str, tuple[str, ...]] = {}
         self.letter_to_sound: LetterToSound | None = None
         self.unpronounced: set[str] = set()
-        self.unwritten: set[str] = set()  # characters that the tokens lack
         if PHONEMES in tokens:
             if not config.lexicon:
                 raise RecipeError("The model has a head for phonemes: name a lexicon in the recipe's data.lexicon.")
@@ -80,8 +79,6 @@ class Speller:
             targets: list[int] = []
             for word in text.split():
                 symbols = self.pronounce(word) if name == PHONEMES else tuple(word)
-                if name == CHARACTERS:
-                    self.unwritten.update(each for each in symbols if each not in index)
                 targets += [index[symbol] for symbol in symbols if symbol in index]
                 targets += [boundary] if symbols else []
             result[name] = targets

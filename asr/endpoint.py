@@ -57,7 +57,7 @@ class Endpointer:
         self.opening = round(OPENING / seconds_per_frame)
 
     def likely_end(self, activity: np.ndarray) -> int | None:
-        """The frame before which the utterance will be cut if the silence goes on, once most of it has passed."""
+        """The frame before which the utterance will be cut if the silence goes on, once it is likely to."""
         last = newest(activity)
         if last is not None and len(activity) - 1 - last >= self._likely(last):
             return last + 1 + self.pause // 2

@@ -23,7 +23,9 @@ def training_device(name: str) -> str:
 
     if name == "cuda" and not torch.cuda.is_available():
         raise RillError(NO_GPU)
-    return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
 
 
 def fast_in_bfloat16(device: torch.device) -> bool:

@@ -15,7 +15,7 @@ from asr.errors import HotwordError
 from asr.text import normalise
 
 MOST = 30  # natural logarithm; a larger bonus would put the word everywhere
-MOST_PHRASES, LONGEST_PHRASE = 1000, 100  # characters: of a list that comes from elsewhere
+MOST_PHRASES, LONGEST_PHRASE, MOST_DIGITS = 1000, 100, 200  # of a list that comes from elsewhere; numbers take long
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,11 @@ class Hotword:
 def parse_list(phrases: object) -> tuple[Hotword, ...]:
     """A list of phrases that a client sent. Raises HotwordError where it is none, or larger than one person needs."""
     if not isinstance(phrases, list) or len(phrases) > MOST_PHRASES or not all(isinstance(p, str) for p in phrases):
-        raise HotwordError(f"The hot words must be a list of {MOST_PHRASES} texts at most.")
+        raise HotwordError(f"The phrases to expect must be a list of {MOST_PHRASES} texts at most.")
     if too_long := next((phrase for phrase in phrases if len(phrase) > LONGEST_PHRASE), None):
         raise HotwordError(f"Hot word '{too_long:.30}…' is longer than {LONGEST_PHRASE} characters: give shorter ones.")
+    if sum(map(str.isdigit, "".join(phrases))) > MOST_DIGITS:
+        raise HotwordError(f"The hot words hold more than {MOST_DIGITS} digits: write numbers in words.")
     return tuple(map(Hotword.parse, phrases))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from enum import Enum
@@ -23,6 +24,8 @@ PATH = "/v1/audio/transcriptions"
 # Models' names that clients have built in; those that stream must use one of the latter two.
 ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 LANGUAGES = {"en": "english"}  # ISO 639-1 → as OpenAI writes it; others are written as they are
+RECEIVED = 4  # times as many recordings as are transcribed may be on their way
+LAST_WORD = 5.0  # seconds before the server's end at which a recording that has not ended is given up
 LEAST = 1e-3  # confidence that a logarithm is taken of
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The text, in the format that was asked for.",
@@ -59,7 +62,8 @@ class Granularity(str, Enum):
 
 
 Recording = Annotated[UploadFile, File(description="A sound or video file in any format that FFmpeg reads.")]
-Model = Annotated[str, Form(description="The model's name, as `GET /v1/models` has it; `whisper-1` is understood too.")]
+Model = Annotated[str, Form(description="The model's name, as `GET /v1/models` has it; `whisper-1` and OpenAI's other "
+                                        "names are understood too.")]
 Language = Annotated[str | None, Form(description="The model's own language, as ISO 639-1; another one is refused.")]
 Prompt = Annotated[str | None, Form(description="Accepted, and not used.")]
 Format = Annotated[ResponseFormat, Form(description="`text`, `srt` and `vtt` come as plain text.")]
@@ -81,20 +85,29 @@ def router(service: Service) -> APIRouter:
 
 
 class Room:
-    """An ASGI middleware: a recording has its place before any of it is received, until all of it is answered."""
+    """An ASGI middleware that bounds what is received before it is known what it is: recordings for which there is no
+    place, and more than `RECEIVED` times as many as there are places."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app, self.service = app, service
+        self.inside = 0  # requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
         try:
-            with self.service.upload():
-                await self.app(scope, receive, send)
+            self.service.expect_upload()
+            if self.inside >= RECEIVED * self.service.limits.uploads:
+                raise Busy("Too many recordings are being received: try again later.")
         except Busy as error:
             await refusal(503, str(error))(scope, receive, send)
+            return
+        self.inside += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.inside -= 1
 
 
 class Door:
@@ -141,15 +154,16 @@ class Door:
     async def _parts(self, request: Request, recording: BinaryIO) -> AsyncIterator[Part]:
         """(seconds read so far, segments that became known), until the client leaves. Raises AudioError and Busy."""
         longest = self.service.limits.seconds
-        parts = self.service.recognizer.transcribe_parts(recording)
-        while (part := await asyncio.to_thread(next, parts, None)) is not None:
-            if part[0] > longest:
-                raise HTTPException(413, f"The recording lasts longer than {longest:g} s, the most that is taken.")
-            if self.service.closing:
-                raise Busy("The server is shutting down: send the recording again in a minute.")
-            yield part
-            if await request.is_disconnected():
-                return
+        with self.service.upload():
+            parts = self.service.recognizer.transcribe_parts(recording)
+            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                if part[0] > longest:
+                    raise HTTPException(413, f"The recording lasts longer than {longest:g} s, the most that is taken.")
+                if time.monotonic() > self.service.until - LAST_WORD:
+                    raise Busy("The server is shutting down: send the recording again in a minute.")
+                yield part
+                if await request.is_disconnected():
+                    return
 
 
 class _Named:
@@ -209,7 +223,8 @@ async def _events(part: Part, others: AsyncIterator[Part]) -> AsyncIterator[str]
         yield _event({"type": "transcript.text.done", "text": text})
     except (RillError, HTTPException) as error:
         sentence = error.detail if isinstance(error, HTTPException) else str(error)
-        yield _event({"error": {"message": sentence, "type": "invalid_request_error", "param": None, "code": None}})
+        kind = "server_error" if isinstance(error, Busy) else "invalid_request_error"
+        yield _event({"error": {"message": sentence, "type": kind, "param": None, "code": None}})
 
 
 def _event(event: dict[str, Any]) -> str:

@@ -132,8 +132,8 @@ def unusable_sound(samples: np.ndarray) -> str | None:
 
 
 def unusable_text(written: str, text: str, seconds: float) -> str | None:
-    """Why a text cannot be what is said in so many seconds, or None. `text` is normalised; `written`, with it or
-    before, must be without digits."""
+    """Why a text, normalised, cannot be what is said in so many seconds, or None. `written` is the same or what it was
+    before: the one that must be without digits."""
     if not text:
         return "no text"
     if has_digits(written):
@@ -164,19 +164,20 @@ def _audio_source(path: Path) -> Any:
 
 
 def _held_out(sources: Sequence[Source], dev: float) -> set[Source]:
-    """About a fraction `dev` of the speakers, but at least one of them and not all; of the utterances where there are
-    not two speakers."""
+    """About a fraction `dev` of the speakers, but not all of them, and where it is less than one that who says least;
+    of the utterances where there are not two speakers."""
     speakers = {source: source.speaker or source.name for source in sources}
     if len(set(speakers.values())) < 2:
         speakers = {source: source.name for source in sources}
-    order = sorted(set(speakers.values()), key=_share)
-    count = sum(_share(name) < dev for name in order)
-    chosen = set(order[:min(max(1, count), len(order) - 1)] if dev and order else ())
-    return {source for source in sources if speakers[source] in chosen}
+    said = Counter(speakers.values())
+    chosen = sorted((name for name in said if _share(name) < dev), key=_share)[:len(said) - 1]
+    if dev and not chosen and len(said) > 1:
+        chosen = [min(said, key=lambda name: (said[name], _share(name)))]
+    return {source for source in sources if speakers[source] in set(chosen)}
 
 
 def _share(name: str) -> float:
-    """A number in [0, 1) that is always the same for a name, so that a speaker never changes sides."""
+    """A number in [0, 1) that is always the same for a name, so that more recordings change nobody's side."""
     return int.from_bytes(hashlib.sha1(name.encode()).digest()[:4], "big") / 2**32
 
 
@@ -199,7 +200,7 @@ def run(sources: Iterable[Source], out: Path, language: str, dev: float, digits:
     Console().print(table(report))
     for corpus in sorted({corpus for _, corpus in report.utterances}):
         if both := report.speakers["train", corpus] & report.speakers["dev", corpus]:
-            print(f"{corpus}: {', '.join(sorted(both))} speaks in train and dev, so errors on dev will look too good.")
+            print(f"{corpus}: {min(both)} is heard in train and dev, so errors on dev will look too good.")
     print("characters:", *sorted(character for character in report.characters if character != " "))
     for reason, each in groupby(sorted(report.dropped), key=lambda drop: drop[0]):
         names = [name for _, name, _ in each]

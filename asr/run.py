@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 CHECKED = 10_000      # utterances whose characters must be the checkpoint's,
 MOST_UNKNOWN = 0.02   # but for so many; those are left out
+SHOWN = 20            # of them
 STATISTICS_UTTERANCES = 500  # that mean and deviation of the mel bands are of
 NUMBERS = ("update", "epoch", "batch", "bad", "skipped", "seconds", "working", "best")  # of a Run, kept in its state
 
@@ -59,7 +60,8 @@ class Run:
     optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
     posteriors: dict[str, Tensor]      # running mean over frames, of each head
-    start: Checkpoint | None = None    # that it began from
+    start: Checkpoint | None = None    # that it began from,
+    unknown: str = ""                  # and characters of the texts that it lacks
     planned: int | None = None         # updates that --minutes has room for
     update: int = 0                    # done
     epoch: int = 0
@@ -105,10 +107,10 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init
         raise RecipeError(f"The recipe's train.precision is '{t.precision}': use auto, bf16, fp16 or fp32.")
     if t.precision == "fp16" and device.type == "cpu":
         raise RecipeError("train.precision fp16 needs a GPU: use bf16 or fp32 on the CPU.")
-    start = None if init is None else checkpoint.load(init)
+    start, unknown = None if init is None else checkpoint.load(init), ""
     if start is not None:
         recipe = continued(recipe, start)
-        check_characters(cuts, start.config.tokens[CHARACTERS])
+        unknown = unknown_characters(cuts, start.config.tokens[CHARACTERS])
         tokens, frontend, model = start.config.tokens, start.frontend, start.model.requires_grad_(True)
     else:
         tokens = token_sets(cuts, recipe.data)
@@ -125,7 +127,7 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init
     return Run(recipe, folder, device, frontend.to(device), tokens, objective,
                AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(t.averaging)), optimizers(objective, t),
                torch.amp.GradScaler(device.type, enabled=t.precision == "fp16"),
-               {name: torch.zeros(len(each), device=device) for name, each in tokens.items()}, start)
+               {name: torch.zeros(len(each), device=device) for name, each in tokens.items()}, start, unknown)
 
 
 def optimizers(objective: Objective, t: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -151,13 +153,16 @@ def continued(recipe: Recipe, start: Checkpoint) -> Recipe:
                                licence=recipe.licence or start.config.licence)
 
 
-def check_characters(cuts: CutSet, tokens: TokenSet) -> None:
-    """Raises RecipeError where the texts are in another alphabet than the checkpoint that training starts from."""
+def unknown_characters(cuts: CutSet, tokens: TokenSet) -> str:
+    """Those of the texts that the checkpoint lacks which training starts from, the most frequent ones. Raises
+    RecipeError where it is of another alphabet."""
     counts = Counter(character for cut in islice(cuts, CHECKED) for character in cut.supervisions[0].text)
-    unknown = {each: count for each, count in counts.items() if each != " " and each not in tokens.symbols}
-    if sum(unknown.values()) > MOST_UNKNOWN * counts.total():
-        raise RecipeError(f"The checkpoint given by --init has no {' '.join(sorted(unknown))}, which make "
-                          f"{sum(unknown.values()) / counts.total():.0%} of the texts: train without --init.")
+    unknown = Counter({each: count for each, count in counts.items() if each != " " and each not in tokens.symbols})
+    shown = " ".join(each for each, _ in unknown.most_common(SHOWN))
+    if unknown.total() > MOST_UNKNOWN * counts.total():
+        raise RecipeError(f"The checkpoint given by --init has no {shown}; characters that it lacks make "
+                          f"{unknown.total() / counts.total():.0%} of the texts: train without --init.")
+    return shown
 
 
 def denominator(recipe: Recipe, cuts: CutSet, tokens: dict[str, TokenSet]) -> tuple[float, str, Denominator | None]:

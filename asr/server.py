@@ -17,7 +17,6 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 import uvicorn
@@ -189,14 +188,18 @@ class PromptHTTP(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         super().connection_made(transport)
         self._look_later()
 
-    def _look_later(self) -> None:
-        self.loop.call_later(HANDSHAKE, self._look, self.cycle)
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
-    def _look(self, before: Any) -> None:
-        """`before` is the request, or none, that was the newest one the last time."""
+    def _look_later(self) -> None:
+        self.loop.call_later(HANDSHAKE, self._look, self.cycle, self._idle)
+
+    def _look(self, request: object, idle: bool) -> None:
+        """`request` is the newest one, or none, that there was the last time, and `idle` whether nothing was asked."""
         if self.transport.is_closing() or self.transport.get_protocol() is not self:  # it is a WebSocket's now
             return
-        if self.cycle is before and (self.cycle is None or self.cycle.response_complete):
+        if idle and self._idle and self.cycle is request:
             self.transport.close()
         else:
             self._look_later()

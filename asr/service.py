@@ -5,6 +5,7 @@ A door (`vosk_door`, `openai_door`, the demo) speaks a client's protocol; it ask
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -69,14 +70,23 @@ class Place:
 
     def __init__(self, phrases: Callable[[tuple[Hotword, ...]], AbstractContextManager[None]]) -> None:
         self._phrases, self._held = phrases, ExitStack()
+        self.hotwords: tuple[Hotword, ...] = ()  # beside the server's own
         self.since = time.monotonic()
         self.waiting = Waiting()
         self.leave: Leave | None = None
         self.task = asyncio.current_task()
 
     def hold(self, hotwords: tuple[Hotword, ...]) -> None:
-        """This speaker uses these hot words beside the server's own, and no others any more. Raises Busy."""
+        """This speaker uses these hot words, and no others any more. Raises Busy, and leaves those of before."""
         self._held.close()
+        try:
+            self._enter(hotwords)
+        except Busy:
+            self._enter(self.hotwords)
+            raise
+        self.hotwords = hotwords
+
+    def _enter(self, hotwords: tuple[Hotword, ...]) -> None:
         if hotwords:
             self._held.enter_context(self._phrases(hotwords))
 
@@ -97,6 +107,7 @@ class Service:
         self.places: set[Place] = set()
         self.uploads = 0
         self.closing = False
+        self.until = math.inf  # when everybody must have left
         self._phrase_lists: Counter[tuple[Hotword, ...]] = Counter()  # sessions that use each
         self._building = asyncio.Lock()
         self.batcher = recognizer.work = Batcher(recognizer, threads)
@@ -115,10 +126,14 @@ class Service:
                 place.hold(())
                 self.places.discard(place)
 
+    def expect_upload(self) -> None:
+        """Raises Busy where a recording would have no place now."""
+        self._let_in("uploads", self.uploads, self.limits.uploads)
+
     @contextmanager
     def upload(self) -> Iterator[None]:
         """A recording's place. Raises Busy."""
-        self._let_in("uploads", self.uploads, self.limits.uploads)
+        self.expect_upload()
         self.uploads += 1
         with self.metrics.uploads.track_inprogress():
             try:
@@ -175,6 +190,6 @@ class Service:
         self.closing = True
         for place in self.places:
             place.take_back(Leave(GOING_AWAY, "The server is shutting down."))
-        until = time.monotonic() + GRACE
-        while (self.places or self.uploads) and time.monotonic() < until:
+        self.until = time.monotonic() + GRACE
+        while (self.places or self.uploads) and time.monotonic() < self.until:
             await asyncio.sleep(BEAT)

@@ -83,12 +83,16 @@ def from_table(path: Path) -> Iterator[Source]:
 
 def from_kaldi(folder: Path) -> Iterator[Source]:
     """A Kaldi data folder (`wav.scp`, `text`, perhaps `utt2spk`), or one with such folders inside, which are its
-    splits, as speechocean762 comes. Recordings are whole utterances; their paths are relative to the folder given."""
+    splits, as speechocean762 comes. Recordings are whole utterances, files and not commands; their paths are relative
+    to the folder given."""
     inside = [folder, *sorted(each for each in folder.iterdir() if each.is_dir())] if folder.is_dir() else []
     lists = [each for each in inside if (each / "wav.scp").is_file()]
     if not lists:
         raise ManifestError(f"{folder} holds no wav.scp, nor does a folder in it: give a Kaldi data folder.")
     for each in lists:
+        if (each / "segments").exists():
+            raise ManifestError(f"{each} has `segments`, which are not read: cut its recordings (Kaldi's "
+                                f"extract-segments.sh), or write a table.")
         recordings, texts, speakers = (_mapping(each / name) for name in ("wav.scp", "text", "utt2spk"))
         for name, place in recordings.items():
             yield Source(name, partial(decode, folder / place), texts.get(name, ""), speakers.get(name), folder.name,
@@ -189,8 +193,12 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             if path.suffix.lower() in (".jsonl", ".json"):
                 yield from (dict(json.loads(line)) for line in file if line.strip())
             else:
-                tabs: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}  # as Common Voice writes them
-                yield from csv.DictReader(file, **tabs if path.suffix.lower() == ".tsv" else {})
+                options: dict[str, Any] = {}
+                if path.suffix.lower() == ".tsv":
+                    quoted = '"' in file.readline()  # Common Voice's are not: there a quotation mark is one
+                    options = {"delimiter": "\t", "quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE}
+                    file.seek(0)
+                yield from csv.DictReader(file, **options)
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise ManifestError(f"The table {path} cannot be read ({error}); give CSV, TSV or JSONL in UTF-8.") from error
 

@@ -38,7 +38,7 @@ def warp(mel: Tensor, frontend: FrontendConfig, factors: Tensor) -> Tensor:
 
 
 def mask(mel: Tensor, c: AugmentConfig, strength: float) -> Tensor:
-    """SpecAugment (Park et al. 2019): bands and stretches of time become the utterance's mean."""
+    """SpecAugment (Park et al. 2019): bands and stretches of time become the row's mean, padding included."""
     x = mel.transpose(1, 2)[:, None]  # (B, 1, bands, T)
     mean = x.mean(dim=(2, 3), keepdim=True)
     x = x - mean

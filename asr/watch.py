@@ -19,7 +19,7 @@ DISTANCES = (0, 5, 10, 25, 50)   # frames
 
 
 class Watch:
-    """Is told by `train` what happens; only the first of many processes speaks."""
+    """Is told by `train` what happens; of many processes the first one speaks, the others of bad clips only."""
 
     def __init__(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -41,6 +41,8 @@ class Watch:
         begun = f", going on from update {run.update}" if run.update else ""
         self.console.print(f"{size:.1f} M parameters, {run.updates} updates on {run.world} × {run.device}{begun}; "
                            f"curves: tensorboard --logdir {run.folder}")
+        if run.unknown:
+            self.console.print(f"The checkpoint that this starts from has no {run.unknown}: left out of the texts.")
         self.task = self.bar.add_task("", total=run.updates, completed=run.update)
         self.bar.start()
         self.last = time.perf_counter()
@@ -101,8 +103,6 @@ class Watch:
         if words := speller.unpronounced:
             self.console.print(f"{len(words)} words such as '{min(words)}' have no pronunciation and are left out of "
                                f"the phonemes: add them to data.lexicon, or give data.pronunciation.")
-        if speller.unwritten:
-            self.console.print(f"The model has no {' '.join(sorted(speller.unwritten))}: left out of the texts.")
         done = run.update >= run.updates
         self.console.print(f"checkpoints: {run.folder / 'last'}, {run.folder / 'best'}" if done else
                            f"stopped at update {run.update}; --resume goes on from there")

@@ -46,6 +46,14 @@ class Guest(Protocol):
     def waiting(self) -> AbstractContextManager[object]:
         """Entered while it is the page's move."""
 
+    @property
+    def leave(self) -> Exception | None:
+        """Why the place was taken back, if it was; its `code` closes the socket."""
+
+    @property
+    def hotwords(self) -> tuple[Hotword, ...]:
+        """Those that are held."""
+
     def hold(self, hotwords: tuple[Hotword, ...]) -> None:
         """The page uses these hot words, and no others any more. Raises RillError."""
 
@@ -53,7 +61,7 @@ class Guest(Protocol):
 class Anybody:
     """A guest of a program that counts none."""
 
-    waiting = nullcontext()
+    waiting, leave, hotwords = nullcontext(), None, ()
 
     def hold(self, hotwords: tuple[Hotword, ...]) -> None:
         pass
@@ -94,19 +102,19 @@ class Connection:
         self.wake = asyncio.Event()
         self.done = False  # nothing more will be posted
         self.stats: Stats | None = None  # of the whole recording
-        self.wanted: dict[str, Any] = {}  # settings that are to be changed
+        self.wanted: object = None  # hot words that are to be used from now on
         self.changing: asyncio.Task[None] | None = None
 
     async def run(self, guest: Guest) -> None:
         try:
             with guest.waiting:
                 first = await self.socket.receive_json()
-            guest.hold(hotwords := parse_list(first.get("hotwords") or []))
+            guest.hold(hotwords := await asyncio.to_thread(parse_list, first.get("hotwords") or []))
             session = await asyncio.to_thread(self._open, first, hotwords)
         except WebSocketDisconnect:
             return
         except asyncio.CancelledError:  # the server wants the place back
-            await self.give_up(RillError("The server has taken the place back: start again."))
+            await self.give_up(guest.leave or RillError("The server ends: start again."), _code(guest))
             return
         except (RillError, ValueError, TypeError, KeyError, AttributeError) as error:
             await self.give_up(error)
@@ -119,17 +127,22 @@ class Connection:
             await asyncio.to_thread(session.close, flush=False)
         except asyncio.CancelledError:  # the server wants the place back: the last words become final
             await asyncio.to_thread(session.close)
+            if guest.leave:
+                self._post({"type": "error", "message": str(guest.leave)})
         except Exception as error:
             self._post({"type": "error", "message": sentence(error)})
             with suppress(Exception):  # that of the session has just been told
                 await asyncio.to_thread(session.close, flush=False)
         finally:
             self.stats = session.stats
+            self.wanted = None
+            if self.changing:
+                await self.changing
             self.done = True
             self.wake.set()
             with suppress(WebSocketDisconnect, RuntimeError):  # the page may be gone by now
                 await sender
-                await self.socket.close()
+                await self.socket.close(_code(guest))
 
     def _open(self, first: Mapping[str, Any], hotwords: tuple[Hotword, ...]) -> LiveSession:
         return LiveSession(self.recognizer, float(first["rate"]), self._on_event, latency=first.get("latency"),
@@ -148,21 +161,27 @@ class Connection:
             settings = _parse(message.get("text"))
             if settings.get("finish"):
                 return
-            self.wanted |= settings
-            if self.changing is None or self.changing.done():
-                self.changing = asyncio.create_task(self._change(session, guest))
+            if "hotwords" in settings:
+                self.wanted = settings["hotwords"]
+                if self.changing is None or self.changing.done():
+                    self.changing = asyncio.create_task(self._change(session, guest))
+            if "latency" in settings:
+                try:
+                    session.set_latency(settings["latency"])
+                except (ValueError, TypeError) as error:
+                    self._post({"type": "error", "message": sentence(error)})
 
     async def _change(self, session: LiveSession, guest: Guest) -> None:
-        """One change at a time, and of those that came meanwhile the newest: new hot words take a second to build."""
-        while self.wanted:
-            settings, self.wanted = self.wanted, {}
+        """New hot words, which take a second to build: one list after another, and of those that came meanwhile the
+        newest."""
+        while self.wanted is not None:
+            wanted, self.wanted = self.wanted, None
+            before = guest.hotwords
             try:
-                if "latency" in settings:
-                    session.set_latency(settings["latency"])
-                if "hotwords" in settings:
-                    guest.hold(hotwords := parse_list(settings["hotwords"]))
-                    await asyncio.to_thread(session.set_hotwords, hotwords)
-            except (RillError, ValueError, TypeError) as error:
+                guest.hold(hotwords := await asyncio.to_thread(parse_list, wanted))
+                await asyncio.to_thread(session.set_hotwords, hotwords)
+            except RillError as error:
+                guest.hold(before)
                 self._post({"type": "error", "message": sentence(error)})
 
     def _on_event(self, event: Event, lag: float) -> None:
@@ -198,6 +217,10 @@ class Connection:
             await self.socket.close(code)
 
 
+def _code(guest: Guest) -> int:
+    return getattr(guest.leave, "code", DONE)
+
+
 def _parse(text: str | None) -> dict[str, Any]:
     settings = json.loads(text or "")
     if not isinstance(settings, dict):
@@ -213,12 +236,14 @@ def sentence(error: Exception) -> str:
 async def transcript(request: Request) -> Response:
     """The page's segments (as in JSON transcripts) as a file; the page keeps them, so that no session needs to."""
     try:
-        if int(request.headers.get("content-length", 0)) > LONGEST_REQUEST:
-            raise ValueError("too long")
-        body = await request.body()
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > LONGEST_REQUEST:
+                raise ValueError("it is too long")
         format = request.path_params["format"]
         text = await asyncio.to_thread(lambda: render(parse_transcript(json.loads(body)), format))
-    except (RillError, ValueError, TypeError, KeyError) as error:
+    except (RillError, ValueError, TypeError, KeyError, RecursionError) as error:
         return PlainTextResponse(f"This is no transcript: {error}", status_code=400)
     return PlainTextResponse(text)
 

@@ -347,3 +347,8 @@ def test_any_value_under_any_key(fuzzed, data, value):
     else:
         place[repr(value)[:9]] = place.pop(key)
     fuzzed.load(config=json.dumps(parsed).encode("utf-8", "replace"))
+
+
+def test_the_shipped_one_is_small():
+    sizes = [path.stat().st_size for path in checkpoint.find().iterdir()]
+    assert sum(sizes) < 80e6

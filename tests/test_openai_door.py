@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import io
+import socket
+from contextlib import ExitStack
 
 import httpx
 import numpy as np
@@ -10,10 +12,11 @@ import pytest
 import soundfile
 
 from asr.errors import AudioError
+from asr.openai_door import RECEIVED
 from asr.service import Limits
 from asr.writers import render
 from tests.conftest import CLIPS
-from tests.serving import PATIENCE, running
+from tests.serving import PATIENCE, running, until
 
 ROCK = CLIPS / "kathleen-0.flac"
 
@@ -172,34 +175,48 @@ def test_there_is_room_for_so_many(client, server, monkeypatch):
     assert server.service.uploads == 0
 
 
-def test_there_is_no_room_for_a_recording_that_has_not_come_either(server):
-    """Its place is asked for before any of it is received."""
-    import socket
+def begin(server) -> socket.socket:
+    """A recording of which the beginning has come only."""
+    begun = socket.create_connection(("127.0.0.1", server.port))
+    begun.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+                  b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n")
+    begun.settimeout(PATIENCE)
+    return begun
 
-    with server.service.upload(), socket.create_connection(("127.0.0.1", server.port)) as early:
-        early.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
-        early.settimeout(PATIENCE)
+
+def test_recordings_are_refused_before_they_are_received(server):
+    """Where all places are taken, and where too many are on their way."""
+    with server.service.upload(), begin(server) as early:
         assert b" 503 " in early.recv(10_000)
+    with ExitStack() as others:
+        for _ in range(RECEIVED):
+            others.enter_context(begin(server)).settimeout(0.05)
+        until(lambda: _refused(server))
 
 
-def test_a_recording_at_the_end_is_told_so(client, server, monkeypatch):
-    def closes(recording):
+def _refused(server) -> bool:
+    with begin(server) as one_more:
+        one_more.settimeout(0.5)
+        try:
+            return b"Too many recordings" in one_more.recv(10_000)
+        except TimeoutError:
+            return False
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_recording_that_does_not_end_before_the_server_does_is_told_so(client, server, monkeypatch, stream):
+    def slow(recording):
         yield 0.5, []
-        server.service.closing = True
+        server.service.until = 0.0
         yield 1.0, []
 
-    monkeypatch.setattr(server.service, "closing", False)
-    monkeypatch.setattr(server.service.recognizer, "transcribe_parts", closes)
-    with pytest.raises(openai.InternalServerError, match="shutting down") as error:
-        transcribe(client, ROCK)
-    assert error.value.status_code == 503
+    monkeypatch.setattr(server.service, "until", server.service.until)
+    monkeypatch.setattr(server.service.recognizer, "transcribe_parts", slow)
+    with pytest.raises(openai.APIError, match="shutting down"):
+        for _ in transcribe(client, ROCK, stream=stream):
+            pass
 
 
 def test_an_upload_that_stops_half_way(recognizer):
-    import socket
-
-    with running(recognizer, Limits(idle=0.3)) as server, socket.create_connection(("127.0.0.1", server.port)) as half:
-        half.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
-                     b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n")
-        half.settimeout(PATIENCE)
+    with running(recognizer, Limits(idle=0.3)) as server, begin(server) as half:
         assert b" 408 " in half.recv(10_000)

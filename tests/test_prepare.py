@@ -264,13 +264,19 @@ def test_few_speakers_have_a_dev_too(tmp_path: Path, speakers: list[str | None],
         assert not report.speakers["train", "own"] & report.speakers["dev", "own"]
 
 
+def test_dev_is_not_the_one_who_says_most(tmp_path: Path) -> None:
+    many = [source(f"{number}", NOISE[number:][:4000], "word", "alice") for number in range(9)]
+    prepare([*many, source("hello", NOISE[99:][:4000], "word")], tmp_path / "out", dev=0.01)
+    assert len(texts(tmp_path / "out", "dev")) == 1 and len(texts(tmp_path / "out")) == 9
+
+
 def test_one_speaker_in_train_and_dev_is_told(tmp_path: Path, asr: Asr) -> None:
     (tmp_path / "mine" / "ann").mkdir(parents=True)
     for number in range(3):
         soundfile.write(tmp_path / "mine" / "ann" / f"{number}.wav", NOISE[number:][:RATE], RATE)
         (tmp_path / "mine" / "ann" / f"{number}.txt").write_text("a word", "utf-8")
     status, out, _ = asr("folder", tmp_path / "mine", tmp_path / "out", "--dev", 0.1)
-    assert status == 0 and "mine: ann speaks in train and dev, so errors on dev will look too good.\n" in out
+    assert status == 0 and "mine: ann is heard in train and dev, so errors on dev will look too good.\n" in out
 
 
 def test_a_split_that_is_named_is_kept(tmp_path: Path) -> None:
@@ -314,10 +320,15 @@ def test_several_sources(tmp_path: Path, asr: Asr) -> None:
     (("librispeech", "{tmp}/empty", "{tmp}/out"), "Lhotse's recipe 'librispeech' cannot read {tmp}/empty"),
     (("callhome_egyptian", "{tmp}/empty", "{tmp}/out"), "Lhotse's recipe 'callhome_egyptian' cannot read"),
     (("wishes", "{tmp}/empty", "{tmp}/out"), "'wishes' is not a kind of source: use index, folder, table, noise,"),
+    (("kaldi", "{tmp}/empty", "{tmp}/out"), "holds no wav.scp"),
+    (("kaldi", "{tmp}/cut", "{tmp}/out"), "{tmp}/cut has `segments`, which are not read"),
     (("noise", "{tmp}/empty", "{tmp}/done"), "{tmp}/done holds prepared data already")])
 def test_errors_are_one_sentence(tmp_path: Path, asr: Asr, arguments: tuple[str, ...], said: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "done").mkdir()
+    (tmp_path / "cut").mkdir()
+    for name in ("wav.scp", "segments"):
+        (tmp_path / "cut" / name).touch()
     (tmp_path / "done" / "train.jsonl.gz").touch()
     (tmp_path / "columns.csv").write_text("sound,words\n1.wav,a\n", "utf-8")
     (tmp_path / "header.csv").write_text("audio,text\n", "utf-8")

@@ -378,7 +378,7 @@ def test_a_checkpoint_of_another_alphabet_is_no_start(data: Path, tmp_path: Path
     symbols = tuple(chr(ord(each) + 1000) if each.isalpha() else each for each in tokens.symbols)
     config = dataclasses.replace(old.config, tokens={"characters": dataclasses.replace(tokens, symbols=symbols)})
     checkpoint.save(tmp_path / "other", config, old.model)
-    with pytest.raises(RecipeError, match=r"has no a b .*of the texts: train without --init"):
+    with pytest.raises(RecipeError, match=r"has no .* e.*of the texts: train without --init"):
         train(tiny(data, "train.updates=1"), tmp_path / "b", init=tmp_path / "other")
 
 
@@ -391,7 +391,7 @@ def test_characters_that_the_checkpoint_lacks_are_told(data: Path, tmp_path: Pat
     checkpoint.save(tmp_path / "other", dataclasses.replace(
         old.config, tokens={"characters": dataclasses.replace(tokens, symbols=rare)}), old.model)
     train(tiny(data, "train.updates=1"), tmp_path / "b", init=tmp_path / "other", watch=Watch())
-    assert "The model has no k: left out of the texts." in capsys.readouterr().err
+    assert "this starts from has no k: left out of the texts." in capsys.readouterr().err
 
 
 def test_a_run_that_began_from_a_checkpoint_cannot_go_on_without_it(data: Path, tmp_path: Path) -> None:
@@ -423,6 +423,14 @@ def test_precisions_and_cells(data: Path, tmp_path: Path, cell: str, precision: 
     run = train(recipe, tmp_path, watch=diary)
     assert run.skipped == 0 and not same(weights(run), diary.first)
     assert all(value.dtype == torch.float32 for value in run.model.parameters())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_on_a_gpu(data: Path, tmp_path: Path, precision: str) -> None:
+    diary = Diary()
+    run = train(tiny(data, f"train.precision={precision}"), tmp_path, watch=diary, device="cuda")
+    assert run.skipped == 0 and not same(weights(run), diary.first)
 
 
 @pytest.mark.parametrize(("change", "said"), [
