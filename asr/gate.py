@@ -105,7 +105,7 @@ class Gate:
             try:
                 message = await asyncio.wait_for(receive(), min(self.limits.idle, left))
             except asyncio.TimeoutError:
-                raise HTTPException(408, f"Nothing came for {self.limits.idle:g} s, or less than {SLOWEST} bytes a second."
+                raise HTTPException(408, f"Nothing came for {self.limits.idle:g} s, or under {SLOWEST} bytes a second."
                                     ) from None
             size += len(message.get("body", b""))
             complete = not message.get("more_body", False)
