@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from asr.errors import AudioError
-from asr.openai_door import RECEIVED
+from asr.openai_door import PATH, RECEIVED
 from asr.service import Limits
 from asr.writers import render
 from tests.conftest import CLIPS
@@ -192,6 +192,7 @@ def test_recordings_are_refused_before_they_are_received(server):
         for _ in range(RECEIVED):
             others.enter_context(begin(server)).settimeout(0.05)
         until(lambda: _refused(server))
+    until(lambda: httpx.post(server.url(PATH), timeout=PATIENCE).status_code == 400)  # all have left
 
 
 def _refused(server) -> bool:

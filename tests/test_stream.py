@@ -298,7 +298,7 @@ def test_a_lower_latency_commits_earlier(recognizer, sentence):
 def test_hot_words_act_from_the_next_utterance_on(recognizer, two):
     samples, (first, second) = two
     plain = [recognizer.decode_utterance(clip.samples).text for clip in (first, second)]
-    hot = ["knight:8", "roc:12"]  # they sound like night and rock
+    hot = ["knight:12", "roc:12"]  # they sound like night and rock
     assert plain == ["no one seemed to have thought about it that night", "there was nothing on the rock"]
     stream = sparse(recognizer.stream())
     events = stream.accept(samples[:2 * RATE])
