@@ -129,7 +129,8 @@ class Stream:
         self.session = self.decoder.session(draft=self.two_pass)
         self.activity = np.zeros(0, dtype=bool)  # of committed frames
         self.known = 0  # frames that were seen last, provisional ones included,
-        self.newest: int | None = None  # and the last active one of them
+        self.newest: int | None = None  # and the last active one of them,
+        self.sure: int | None = None  # also without those that may turn out to be silent
         self.seen = True  # whether the newest step looked at everything that was heard
         self.preview: Emissions | None = None
         self.second_pass: tuple[int, Future[list[Word]]] | None = None  # frames it covers, what it gives
@@ -179,7 +180,7 @@ class Stream:
         short one, whose size depends on what is known by then."""
         subsampling = self.engine.model.config.subsampling
         return self.endpointer.could_end(self.known, self.newest, (self.heard + more) // subsampling,
-                                         STEP // subsampling, self.second_pass is None)
+                                         STEP // subsampling, self.second_pass is None, self.sure)
 
     def _step(self, mel: Tensor, last: bool = False) -> Steps[Cut | None]:
         """Hear a few more mel frames: commit the chunks that are ready, look at the rest, look for an endpoint."""
@@ -203,6 +204,7 @@ class Stream:
         if self.preview is not None:
             activity = np.concatenate([activity, active(self.preview[self.engine.head], self.tokens)])
         self.known, self.newest = len(activity), newest(activity)
+        self.sure = newest(activity[:-self.endpointer.edge])
         if self.two_pass and (end := self.endpointer.likely_end(activity)):
             self._second_pass(end)
         else:

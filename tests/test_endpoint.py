@@ -143,3 +143,9 @@ def test_whoever_looks_only_when_something_could_follow_misses_nothing(activity,
             break
     if often > 4 and activity[:heard].all():
         assert looks <= steps // 4 + 1  # while somebody speaks, one look in 0.6 s is enough
+
+
+def test_an_active_frame_at_the_edge_may_be_silent_after_all():
+    """Whoever looks seldom must look where the pause would then be over, so that its utterances end as others' do."""
+    assert not ENDPOINTER.could_end(104, 101, 116, 4, False)
+    assert ENDPOINTER.could_end(104, 101, 116, 4, False, sure=96)
