@@ -161,21 +161,21 @@ def _fail(batch: list[_Asked[Q, A]], error: Exception) -> None:
 class Batcher:
     """Runs the model for all streams of one engine, on threads of its own; see `engine.Work`.
 
-    Turns have a thread, or as many as half of the cores; second passes, which are long, have one more, so that neither
-    waits for the other.
+    Turns have as many threads as there are cores, and second passes, which are long, as many of their own, so that
+    neither waits for the other; on a GPU turns have one, whose batches are the larger.
     """
 
     def __init__(self, engine: Engine, threads: int | None = None) -> None:
         self.engine = engine
-        if threads is None:
-            threads = 1 if engine.device.type == "cuda" else max(1, cores() // 2)
+        threads = threads or cores()
         self.lag = 0.0  # seconds that answers wait until whoever asked goes on; a server measures and sets it
         together = engine.model.together
-        self.turns: Pool[Turn, Heard] = Pool("turns", threads, lambda turns: [take(engine.model, turns)],
+        self.turns: Pool[Turn, Heard] = Pool("turns", 1 if engine.device.type == "cuda" else threads,
+                                             lambda turns: [take(engine.model, turns)],
                                              partial(hurried_first, ENOUGH_TURNS if together else 1), REST,
                                              can_wait if together else never)
         passes = engine.model.enough
-        self.passes: Pool[Pass, list[Word]] = Pool("passes", threads + 1, self._recognize, partial(similar, passes),
+        self.passes: Pool[Pass, list[Word]] = Pool("passes", threads, self._recognize, partial(similar, passes),
                                                    REST_PASSES if passes > 1 else 0.0)
 
     def turn(self, turn: Turn) -> Future[Heard]:

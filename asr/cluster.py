@@ -123,7 +123,7 @@ def create_app(chosen: Settings) -> FastAPI:
     recognizer = load(chosen.checkpoint, latency=chosen.latency, hotwords=chosen.hotwords, lm=chosen.lm,
                       device=chosen.device, engine=chosen.engine, int8=chosen.int8)
     torch.set_num_threads(1)
-    app = server.create_app(Service(recognizer, limits, threads=max(1, chosen.cores // 2)),
+    app = server.create_app(Service(recognizer, limits, threads=chosen.cores),
                             server.Settings(cors=chosen.cors, demo=False), read_tokens(chosen.token_file))
     app.add_middleware(Inbox, limits=limits)
     return app

@@ -14,7 +14,6 @@ RECENT = 5.0  # seconds in which the cut of an over-long utterance is looked for
 LEAD = 0.12  # seconds before a pause ends its utterance at which the second pass begins, and so much more for each
 LEAD_A_SECOND = 0.02  # second of the utterance: what the pass takes when the machine is busy
 CALM = 0.2  # seconds of known silence that make a longer one likely enough to look for it
-EDGE = 0.2  # seconds left of the end of what is known in which an active frame may turn out to be silent
 OPENING = 0.5  # seconds of silence that stay in front of the next utterance, so that its first sound is whole
 
 
@@ -55,7 +54,6 @@ class Endpointer:
         self.recent = round(RECENT / seconds_per_frame)
         self.lead = LEAD / seconds_per_frame
         self.calm = max(1, round(CALM / seconds_per_frame))
-        self.edge = round(EDGE / seconds_per_frame)
         self.opening = round(OPENING / seconds_per_frame)
 
     def likely_end(self, activity: np.ndarray) -> int | None:
@@ -80,26 +78,17 @@ class Endpointer:
             return Cut(self._longest_silence(activity), True)
         return None
 
-    def could_end(self, known: int, last: int | None, heard: int, soon: int = 0, likely: bool = True,
-                  sure: int | None = None) -> bool:
-        """Whether something could follow from `heard` frames, or an end from less than `soon` frames more, where the
-        activity of the first `known` ones is known, and `last` is the newest active one of them. `likely` says whether
-        it is of use to know of a likely end, too. `sure` is the newest active frame left of the last `edge` ones: those
-        are seen with little of what follows them, and may be silent after all.
+    def next_look(self, activity: np.ndarray) -> int:
+        """How many frames must have been heard for the next decision, after one on these that was no cut: nothing can
+        end sooner. A pause that has begun is looked at once more when it has become a likely end.
 
-        A stream that saves provisional passes must look then, so that its utterances end where they always do. At the
-        worst the others are silent, or all but the first of them are. A likely end is worth a look where some silence
-        is known.
+        It depends on nothing but `activity`, so that utterances end where they do however busy the computer is.
         """
-        if likely and last is not None and known - 1 - last >= self.calm and heard - 1 - last >= self._likely(last):
-            return True
-        frames = max(known, heard) + max(0, soon - 1)
-        if last is None and frames >= self.nothing_said:
-            return True
-        if frames > known:
-            last = known if last is None else last  # at the worst for the pause; what is silent anyway ends no sooner
-            last = last if sure is None else sure
-        return last is not None and (frames >= self.longest or frames - 1 - last >= self.pause)
+        last, heard = newest(activity), len(activity)
+        if last is None:
+            return self.nothing_said
+        silent, likely = heard - 1 - last, self._likely(last)
+        return min(self.longest, last + 1 + (likely if self.calm <= silent < likely else self.pause))
 
     def _longest_silence(self, activity: np.ndarray) -> int:
         """The middle of the longest silent run of the last seconds; everything, where there is none."""

@@ -99,7 +99,7 @@ class Place:
 class Service:
     """One recogniser for many speakers. `watch` must run as long as it serves.
 
-    `threads` are those of live turns; see `Batcher`.
+    `threads` are those that compute; see `Batcher`.
     """
 
     def __init__(self, recognizer: Recognizer, limits: Limits, threads: int | None = None) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import Future
-from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,7 +26,7 @@ from asr.turns import Turn
 T = TypeVar("T")
 Event = Partial | Final
 Steps = Generator[Future[Any], Any, T]  # work that waits for one future after another, and is sent its result
-STEP = 16  # mel frames (160 ms) after which a stream looks for new chunks and endpoints, however its input is cut
+STEP = 16  # mel frames (160 ms) after which a stream that is at ease looks at all that it has heard
 
 
 def run(steps: Steps[T]) -> T:
@@ -128,16 +127,15 @@ class Stream:
         self.decoder = self._decoder  # hot words that change now act from the next utterance on
         self.session = self.decoder.session(draft=self.two_pass)
         self.activity = np.zeros(0, dtype=bool)  # of committed frames
-        self.known = 0  # frames that were seen last, provisional ones included,
-        self.newest: int | None = None  # and the last active one of them,
-        self.sure: int | None = None  # also without those that may turn out to be silent
+        self.newest: int | None = None  # the last active frame that was seen, provisional ones included
+        self.look_at = self.endpointer.next_look(self.activity)  # frames with which the next decision is due
         self.seen = True  # whether the newest step looked at everything that was heard
         self.preview: Emissions | None = None
         self.second_pass: tuple[int, Future[list[Word]]] | None = None  # frames it covers, what it gives
         self.stability = Stability()
         self.visible: tuple[Word, ...] = ()  # what a partial shows
         self.shown = ""  # what the last one did
-        self.unseen = 0  # steps since one did
+        self.unseen = 0  # mel frames since one did
         self.step = self._step_size()
 
     def _hear(self, mel: Tensor, last: bool) -> Steps[list[Event]]:
@@ -160,37 +158,29 @@ class Stream:
         return events
 
     def _step_size(self) -> int:
-        """Mel frames of the next step: `STEP`, or as many such steps in one as there is nothing to do for in all but
-        the last; where a pause may be over sooner, only so many that it ends the utterance."""
-        model = self.engine.model
-        if self.newest is not None:
-            missing = self.newest + 1 + self.endpointer.pause - self.known
-            if (size := max(1, missing) * model.config.subsampling) < STEP:
-                return size
-        chunk, regular = self.latency.chunk + self.latency.look_ahead, self._until_regular()
-        return next(steps * STEP for steps in count(1) if steps >= regular or self._could_end(steps * STEP)
-                    or model.waiting(self.state, steps * STEP) >= chunk)
+        """Mel frames until something is to be done: a chunk is ready, a decision due, or everything looked at again.
+
+        The first two depend on nothing but the sound, and only there an utterance can end: so it ends where it does
+        also when the third comes seldom.
+        """
+        chunk = self.engine.model.missing(self.state, self.latency.chunk + self.latency.look_ahead)
+        return max(1, min(chunk, self._until_due(), self._until_regular()))
+
+    def _until_due(self) -> int:
+        """Mel frames until a decision is due."""
+        return self.engine.model.missing(self.state, self.look_at - len(self.activity))
 
     def _until_regular(self) -> int:
-        """Steps after which everything is looked at again."""
-        return max(self.preview_every, self.engine.work.preview_every) - self.unseen
-
-    def _could_end(self, more: int) -> bool:
-        """Whether an end is to be looked for after so many more mel frames; also where the step after them could be a
-        short one, whose size depends on what is known by then."""
-        subsampling = self.engine.model.config.subsampling
-        return self.endpointer.could_end(self.known, self.newest, (self.heard + more) // subsampling,
-                                         STEP // subsampling, self.second_pass is None, self.sure)
+        """Mel frames until everything is looked at again."""
+        return STEP * max(self.preview_every, self.engine.work.preview_every) - self.unseen
 
     def _step(self, mel: Tensor, last: bool = False) -> Steps[Cut | None]:
-        """Hear a few more mel frames: commit the chunks that are ready, look at the rest, look for an endpoint."""
-        steps = -(-len(mel) // STEP)
-        regular = steps >= self._until_regular()
-        look = regular or self._could_end(len(mel))
+        """Hear a few more mel frames: commit the chunk that is ready, look at the rest, look for an endpoint."""
+        regular, due = self._until_regular() <= len(mel), self._until_due() <= len(mel)
         self.mel.append(mel)
         self.heard += len(mel)
-        self.unseen += steps
-        heard = yield self.engine.work.turn(Turn(self.state, mel, self._latency, last, look))
+        self.unseen += len(mel)
+        heard = yield self.engine.work.turn(Turn(self.state, mel, self._latency, last, regular or due))
         for emissions in heard.committed:
             self.session.accept(emissions)
             self.activity = np.concatenate([self.activity, active(emissions[self.engine.head], self.tokens)])
@@ -203,12 +193,14 @@ class Stream:
         activity = self.activity
         if self.preview is not None:
             activity = np.concatenate([activity, active(self.preview[self.engine.head], self.tokens)])
-        self.known, self.newest = len(activity), newest(activity)
-        self.sure = newest(activity[:-self.endpointer.edge])
+        self.newest = newest(activity)
         if self.two_pass and (end := self.endpointer.likely_end(activity)):
             self._second_pass(end)
         else:
             self._give_up()
+        if not (due or heard.committed):
+            return None
+        self.look_at = self.endpointer.next_look(activity)
         return self.endpointer.decide(activity)
 
     def _partial(self) -> list[Event]:

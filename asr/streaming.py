@@ -116,10 +116,12 @@ class StreamingModel(ABC):
         zeros = tuple(like.new_zeros(config.layers, 1, config.hidden) for _ in range(parts))
         return StreamState(like.new_zeros(self.stem.context, len(like)), like.new_zeros(1, 0, config.hidden), zeros)
 
-    def waiting(self, state: StreamState, more: int) -> int:
-        """Stem frames that will wait to be committed once `more` mel frames are pushed."""
-        context = self.stem.context
-        return state.frames.shape[1] + max(0, (len(state.mel) + more - 2 * context - 1) // self.config.subsampling + 1)
+    def missing(self, state: StreamState, frames: int) -> int:
+        """Mel frames that are to be pushed until so many stem frames wait to be committed."""
+        new = frames - state.frames.shape[1]
+        if new <= 0:
+            return 0
+        return max(0, (new - 1) * self.config.subsampling + 2 * self.stem.context + 1 - len(state.mel))
 
     def push(self, state: StreamState, mel: Tensor, last: bool = False) -> None:
         """Hand over new mel frames (n, bands); `last` says that the utterance ends with them."""

@@ -30,7 +30,7 @@ from asr.hotwords import parse_list
 from asr.service import DONE, FAILED, INVALID, TRY_LATER, Busy, Leave, Place, Service
 from asr.session import Session
 
-PATIENCE = 0.3  # seconds that an answer may wait for its sound to be recognised
+PATIENCE = 0.5  # of the time that its sound lasts: so long may an answer wait for it, and no live client falls behind
 HELD_UP = 2.0  # seconds of sound that may wait; a client that has sent more gets its answer later
 LONGEST_REASON = 123  # bytes of a close frame's reason (RFC 6455, section 5.5)
 FAREWELL = 2.0  # seconds in which a client must take the last message and the close frame
@@ -151,7 +151,8 @@ class Conversation:
             self.session = Session(stream, "vosk", self.service.metrics)
         samples = np.frombuffer(data, dtype="<i2")
         self.session.push(samples)
-        await self.session.caught_up(HELD_UP, 0.0 if self.session.finals else PATIENCE)
+        patience = 0.0 if self.session.finals else PATIENCE * len(samples) / self.sample_rate
+        await self.session.caught_up(HELD_UP, patience)
         return self._final(self.session) if self.session.finals else _partial(self.session.partial)
 
     async def _finish(self) -> str:

@@ -291,5 +291,5 @@ def test_under_load_looks_thin_out_and_finals_stay(shared, spoken, alone, monkey
         counts.append((sum(looks), len(looks)))
     assert served.work.preview_every == batching.FEWEST_PREVIEWS
     (all_looks, steps), (few, left) = counts
-    assert all_looks == steps and few < 0.5 * steps
+    assert all_looks > 0.9 * steps and few < 0.5 * all_looks  # the other turns only commit
     assert left < steps  # steps with nothing to do are taken together

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.endpoint import Cut, Endpointer, EndpointRules, active, newest
+from asr.endpoint import Cut, Endpointer, EndpointRules, active
 from asr.tokens import TokenSet
 
 FRAME = 0.04
@@ -129,23 +129,28 @@ def test_rules_are_in_seconds_whatever_the_frame():
 
 
 @given(activities(700), st.integers(1, 30))
-def test_whoever_looks_only_when_something_could_follow_misses_nothing(activity, often):
-    seen = steps = looks = heard = 0
-    for heard in range(4, len(activity) + 1, 4):
+def test_whoever_decides_only_at_the_next_look_misses_nothing(activity, chunk):
+    """Decisions come with chunks, too."""
+    looks, look_at = 0, ENDPOINTER.next_look(activity[:0])
+    for heard in range(1, len(activity) + 1):
         now = activity[:heard]
-        steps += 1
-        if ENDPOINTER.could_end(seen, newest(activity[:seen]), heard) or steps % often == 0:
-            seen, looks = heard, looks + 1
+        if heard == look_at or heard % chunk == 0:
+            look_at = ENDPOINTER.next_look(now)
+            looks += heard % chunk > 0
+            if ENDPOINTER.decide(now):
+                break
+            assert look_at > heard
         else:
             assert ENDPOINTER.decide(now) is None
-            assert ENDPOINTER.likely_end(now) is None or activity[max(0, seen - 5):seen].any() or seen < 5
-        if ENDPOINTER.decide(now):
-            break
-    if often > 4 and activity[:heard].all():
-        assert looks <= steps // 4 + 1  # while somebody speaks, one look in 0.6 s is enough
+    if chunk <= PAUSE and activity[:heard].all():
+        assert looks <= 1  # while somebody speaks, chunks suffice; only the longest utterance ends in between
 
 
-def test_an_active_frame_at_the_edge_may_be_silent_after_all():
-    """Whoever looks seldom must look where the pause would then be over, so that its utterances end as others' do."""
-    assert not ENDPOINTER.could_end(104, 101, 116, 4, False)
-    assert ENDPOINTER.could_end(104, 101, 116, 4, False, sure=96)
+def test_a_pause_that_has_begun_is_looked_at_when_it_has_become_likely_to_be_the_end():
+    said = 50
+    likely = next(n for n in range(PAUSE) if ENDPOINTER.likely_end(frames((1, said), (0, n))))
+    begun = 5  # frames: 0.2 s
+    assert ENDPOINTER.next_look(frames((1, said))) == said + PAUSE
+    assert ENDPOINTER.next_look(frames((1, said), (0, begun - 1))) == said + PAUSE
+    assert ENDPOINTER.next_look(frames((1, said), (0, begun))) == said + likely
+    assert ENDPOINTER.next_look(frames((1, said), (0, likely))) == said + PAUSE
