@@ -12,6 +12,7 @@ of 0.1 s, and waits for each answer, as Vosk's clients do. What it must get is w
   95 % must come within the endpoint's pause + 0.5 s (the last of a recording, which its end makes final, is left out)
 - MB a session: growth of the server's resident memory since its warm-up
 - cores: that the server's process kept busy, in the mean
+- stolen: seconds in which this (virtual) computer's cores were taken by others, as Linux counts them
 - wrong: finals that are missing, too many, or another text; broken off: clients that did not come to their end
 """
 from __future__ import annotations
@@ -107,6 +108,11 @@ class Process:
             raise SystemExit(f"The server left with status {self.process.returncode}.")
 
 
+def stolen() -> float:
+    """Seconds of all cores since the computer's start."""
+    return int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def recordings(path: Path, split: str | None, count: int, seconds: float, int8: bool | None) -> list[Recording]:
     """Each of other utterances, as far as there are so many, with what one stream alone makes of it."""
     utterances = manifest.read(path, split)
@@ -195,16 +201,16 @@ async def at_once(server: Process, sounds: list[Recording], sessions: int) -> tu
 def table(server: Process, sounds: list[Recording], counts: list[int]) -> None:
     asyncio.run(at_once(server, [Recording(sound.sound[:20 * BLOCK], []) for sound in sounds[:4]], 4))  # warm-up
     at_rest = server.resident()
-    print("| sessions | final p50 | p95 | max | MB a session | cores | finals | wrong | broken off |")
-    print("|" + " ---: |" * 9)
+    print("| sessions | final p50 | p95 | max | MB a session | cores | stolen | finals | wrong | broken off |")
+    print("|" + " ---: |" * 10)
     largest = 0
     for sessions in counts:
-        busy, began = server.busy(), time.monotonic()
+        busy, lost, began = server.busy(), stolen(), time.monotonic()
         tally, memory = asyncio.run(at_once(server, sounds, sessions))
         cores = (server.busy() - busy) / (time.monotonic() - began)
         p50, p95 = np.percentile(tally.delays, [50, 95])
         print(f"| {sessions} | {p50:.2f} | {p95:.2f} | {max(tally.delays):.2f} | {(memory - at_rest) / sessions:.1f} "
-              f"| {cores:.2f} | {tally.finals} | {tally.wrong} | {tally.broken} |", flush=True)
+              f"| {cores:.2f} | {stolen() - lost:.1f} | {tally.finals} | {tally.wrong} | {tally.broken} |", flush=True)
         if p95 < ALLOWED and not tally.wrong and not tally.broken:
             largest = max(largest, sessions)
     print(f"\n{largest} sessions on {len(server.cores)} cores: 95 % of finals within {ALLOWED:.1f} s, every text as of "
