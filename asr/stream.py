@@ -15,7 +15,7 @@ from torch import Tensor
 
 from asr import audio
 from asr.decoder import Emissions, shift
-from asr.endpoint import Cut, Endpointer, EndpointRules, active, newest
+from asr.endpoint import Cut, Endpointer, EndpointRules, active
 from asr.engine import Engine, Hotwords
 from asr.hotwords import Hotword
 from asr.latency import Latency
@@ -127,7 +127,7 @@ class Stream:
         self.decoder = self._decoder  # hot words that change now act from the next utterance on
         self.session = self.decoder.session(draft=self.two_pass)
         self.activity = np.zeros(0, dtype=bool)  # of committed frames
-        self.newest: int | None = None  # the last active frame that was seen, provisional ones included
+        self.audible = False  # whether an active frame was seen, provisional ones included
         self.look_at = self.endpointer.next_look(self.activity)  # frames with which the next decision is due
         self.seen = True  # whether the newest step looked at everything that was heard
         self.preview: Emissions | None = None
@@ -145,7 +145,7 @@ class Stream:
             step, self.pending = self.pending[:self.step], self.pending[self.step:]
             if cut := (yield from self._step(step)):
                 events += yield from self._end(cut)
-            elif self.seen and self.newest is not None:
+            elif self.seen and self.audible:
                 self.visible = self.stability.shown(self.session.words(self.preview))
             self.step = self._step_size()
         if last:
@@ -193,7 +193,7 @@ class Stream:
         activity = self.activity
         if self.preview is not None:
             activity = np.concatenate([activity, active(self.preview[self.engine.head], self.tokens)])
-        self.newest = newest(activity)
+        self.audible = bool(activity.any())
         if self.two_pass and (end := self.endpointer.likely_end(activity)):
             self._second_pass(end)
         else:

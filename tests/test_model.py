@@ -256,9 +256,11 @@ def test_a_chunk_is_committed_as_soon_as_its_look_ahead_is_there(cell, subsampli
     model, mel = tiny(cell, subsampling), mel_frames(100)
     needed = (4 + 2 - 1) * subsampling + model.stem.context + 1
     state = model.stream_state()
+    assert model.missing(state, 4 + 2) == needed
     model.push(state, mel[:needed - 1])
-    assert model.step(state, 4, 2) is None
+    assert model.step(state, 4, 2) is None and model.missing(state, 4 + 2) == 1
     model.push(state, mel[needed - 1:needed])
+    assert model.missing(state, 4 + 2) == 0
     committed, provisional = model.step(state, 4, 2)
     assert_same(committed, {name: values[:4] for name, values in chunked(model, mel, 4, 2).items()})
     assert_same(provisional, model.preview(state))  # the look-ahead, as if the utterance ended there
