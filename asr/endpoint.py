@@ -13,7 +13,7 @@ from asr.tokens import TokenSet
 RECENT = 5.0  # seconds in which the cut of an over-long utterance is looked for
 LEAD = 0.12  # seconds before a pause ends its utterance at which the second pass begins, and so much more for each
 LEAD_A_SECOND = 0.02  # second of the utterance: what the pass takes when the machine is busy
-CALM = 0.2  # seconds of known silence that make a longer one likely enough to look for it
+CALM = 0.2  # seconds: of known silence, which make a longer one likely enough to look for it; of sound, a short word
 OPENING = 0.5  # seconds of silence that stay in front of the next utterance, so that its first sound is whole
 
 
@@ -80,13 +80,14 @@ class Endpointer:
 
     def next_look(self, activity: np.ndarray) -> int:
         """How many frames must have been heard for the next decision, after one on these that was no cut: nothing can
-        end sooner. A pause that has begun is looked at once more when it has become a likely end.
+        end sooner, but for an utterance that begins with less than `calm` frames of sound and has no more. A pause
+        that has begun is looked at once more when it has become a likely end.
 
         It depends on nothing but `activity`, so that utterances end where they do however busy the computer is.
         """
         last, heard = newest(activity), len(activity)
         if last is None:
-            return self.nothing_said
+            return min(self.nothing_said, heard + self.calm + self.pause)
         silent, likely = heard - 1 - last, self._likely(last)
         return min(self.longest, last + 1 + (likely if self.calm <= silent < likely else self.pause))
 
