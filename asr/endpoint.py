@@ -14,7 +14,7 @@ RECENT = 5.0  # seconds in which the cut of an over-long utterance is looked for
 LEAD = 0.12  # seconds before a pause ends its utterance at which the second pass begins, and so much more for each
 LEAD_A_SECOND = 0.02  # second of the utterance: what the pass takes when the machine is busy
 CALM = 0.2  # seconds: of known silence, which make a longer one likely enough to look for it; of sound, a short word
-OPENING = 0.5  # seconds of silence that stay in front of the next utterance, so that its first sound is whole
+OPENING = 0.5  # seconds of silence that stay in front of an utterance, so that its first sound is whole
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class Endpointer:
         self.lead = LEAD / seconds_per_frame
         self.calm = max(1, round(CALM / seconds_per_frame))
         self.opening = round(OPENING / seconds_per_frame)
+
+    def beginning(self, activity: np.ndarray) -> int:
+        """The frame from which on the utterance is worth a second pass; 0 where nothing is active."""
+        return max(0, int(activity.argmax()) - self.opening) if len(activity) else 0
 
     def likely_end(self, activity: np.ndarray) -> int | None:
         """The frame before which the utterance will be cut if the silence goes on, once it is likely to."""

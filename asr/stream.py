@@ -131,7 +131,8 @@ class Stream:
         self.look_at = self.endpointer.next_look(self.activity)  # frames with which the next decision is due
         self.seen = True  # whether the newest step looked at everything that was heard
         self.preview: Emissions | None = None
-        self.second_pass: tuple[int, Future[list[Word]]] | None = None  # frames it covers, what it gives
+        self.beginning = 0  # frame before which nothing was said
+        self.second_pass: tuple[int, int, Future[list[Word]]] | None = None  # its first frame, its end, what it gives
         self.stability = Stability()
         self.visible: tuple[Word, ...] = ()  # what a partial shows
         self.shown = ""  # what the last one did
@@ -188,11 +189,12 @@ class Stream:
         self.seen = heard.complete and (regular or bool(heard.committed))
         if self.seen:
             self.unseen = 0
-        if last or not heard.complete:
-            return None
         activity = self.activity
         if self.preview is not None:
             activity = np.concatenate([activity, active(self.preview[self.engine.head], self.tokens)])
+        self.beginning = self.endpointer.beginning(activity)
+        if last or not heard.complete:
+            return None
         self.audible = bool(activity.any())
         if self.two_pass and (end := self.endpointer.likely_end(activity)):
             self._second_pass(end)
@@ -211,19 +213,21 @@ class Stream:
         self.shown = partial.text
         return [partial]
 
-    def _second_pass(self, frames: int) -> Future[list[Word]]:
-        """Words of the utterance's first `frames` frames with full context, worked out on another thread so that live
-        text goes on meanwhile."""
-        if self.second_pass is None or self.second_pass[0] != frames:
+    def _second_pass(self, end: int) -> Future[list[Word]]:
+        """Words of the utterance up to a frame with full context, times from its beginning; worked out on another
+        thread so that live text goes on meanwhile."""
+        begin = self.beginning
+        if self.second_pass is None or self.second_pass[:2] != (begin, end):
             self._give_up()
-            mel = torch.cat(self.mel)[:frames * self.engine.model.config.subsampling]
-            self.second_pass = frames, self.engine.work.second_pass(mel, self.decoder)
-        return self.second_pass[1]
+            subsampling = self.engine.model.config.subsampling
+            mel = torch.cat(self.mel)[begin * subsampling:end * subsampling]
+            self.second_pass = begin, end, self.engine.work.second_pass(mel, self.decoder)
+        return self.second_pass[2]
 
     def _give_up(self) -> None:
         """The speaker has talked past what seemed to be the end."""
         if self.second_pass:
-            self.second_pass[1].cancel()
+            self.second_pass[2].cancel()
         self.second_pass = None
 
     def _first_pass(self, frame: int) -> list[Word]:
@@ -237,7 +241,10 @@ class Stream:
         """Close the utterance at a cut; what was heard right of it opens the next one."""
         words: list[Word] = []
         if cut.spoken and cut.frame:
-            words = (yield self._second_pass(cut.frame)) if self.two_pass else self._first_pass(cut.frame)
+            if self.two_pass:
+                words = shift((yield self._second_pass(cut.frame)), self.beginning * self.engine.seconds_per_frame)
+            else:
+                words = self._first_pass(cut.frame)
         words = shift(words, self.origin * self.engine.frontend.seconds_per_frame)
         end = min(cut.frame * self.engine.model.config.subsampling, self.heard)
         self.pending = torch.cat([*self.mel, self.pending])[end:]

@@ -98,6 +98,14 @@ def test_decisions_follow_the_rules(activity):
             assert right - left == max(map(len, runs))
 
 
+@pytest.mark.parametrize("runs, beginning", [
+    ([], 0), ([(0, 60)], 0), ([(1, 3)], 0), ([(0, OPENING), (1, 3), (0, 9)], 0), ([(0, OPENING + 1), (1, 3)], 1),
+    ([(0, 90), (1, 3), (0, 15), (1, 40)], 90 - OPENING),
+])
+def test_an_utterance_begins_a_bit_before_its_first_sound(runs, beginning):
+    assert ENDPOINTER.beginning(frames((0, 0), *runs)) == beginning
+
+
 @given(activity=activities(400))
 def test_a_likely_end_is_the_end_if_the_silence_goes_on(activity):
     spoken = np.flatnonzero(activity)

@@ -85,6 +85,19 @@ def test_two_utterances_have_the_texts_and_times_of_each_alone(recognizer, two, 
         offset += len(clip.samples) / RATE + 2
 
 
+def test_the_silence_before_an_utterance_is_not_recognised_again(recognizer, sentence, monkeypatch):
+    asked, second_pass = [], recognizer.work.second_pass
+    monkeypatch.setattr(recognizer.work, "second_pass",
+                        lambda mel, search: asked.append(len(mel)) or second_pass(mel, search))
+    said, = finals(play(recognizer.stream(), sentence.samples))
+    last = asked[-1]
+    waited = 4.2  # seconds: of less than 5 the stream forgets nothing
+    later, = finals(play(recognizer.stream(), np.concatenate([silence(waited), sentence.samples])))
+    assert later.text == said.text
+    assert [word.start for word in later.words] == pytest.approx([word.start + waited for word in said.words], abs=0.1)
+    assert asked[-1] <= last + 60  # mel frames: at most half a second of it
+
+
 @pytest.mark.parametrize("split", ["whole", "random", "tiny"])
 def test_finals_do_not_depend_on_the_split(recognizer, two, two_events, split):
     samples = two[0]
