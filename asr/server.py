@@ -24,6 +24,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -103,8 +104,9 @@ def create_app(service: Service, settings: Settings, tokens: Sequence[bytes] = (
         watching.cancel()
         await asyncio.to_thread(service.batcher.close)
 
-    app = FastAPI(title="Rill", version=__version__, description=DESCRIPTION, openapi_tags=TAGS, lifespan=lifespan,
-                  exception_handlers={HTTPException: _refuse, RequestValidationError: _refuse, RillError: _refuse})
+    app = FastAPIOffline(redoc_url=None, title="Rill", version=__version__, description=DESCRIPTION, openapi_tags=TAGS,
+                         lifespan=lifespan, exception_handlers={
+                             HTTPException: _refuse, RequestValidationError: _refuse, RillError: _refuse})
     app.include_router(openai_door.router(service))
     app.router.routes.extend(vosk_door.routes(service))
 

@@ -21,6 +21,7 @@ import gradio as gr
 import numpy as np
 import torch
 from fastapi import FastAPI
+from fastapi.responses import FileResponse
 
 from asr import audio
 from asr.errors import AudioError, RillError
@@ -31,6 +32,7 @@ from asr.web_live import Admit, Ended, routes
 from asr.writers import render
 
 PAGE = Path(__file__).parent / "page"
+ICON = PAGE / "icon.svg"
 DOWNLOADS = ("txt", "srt", "vtt", "json")
 LONGEST_INSIDE = 12.0  # seconds that are drawn; more is too dense to read
 SHORTEST_INSIDE = 0.1
@@ -248,7 +250,7 @@ def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, 
     page = build(recognizer)
     page.launch(server_name=host, server_port=port, prevent_thread_lock=not block, share=share,
                 ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile, ssl_verify=False, quiet=not block,
-                app_kwargs={"routes": routes(recognizer)}, **_looks())
+                favicon_path=ICON, app_kwargs={"routes": routes(recognizer)}, **_looks())
     return page
 
 
@@ -256,6 +258,7 @@ def mount(app: FastAPI, recognizer: Recognizer, path: str, admit: Admit, ended: 
     """The page as a part of another server; `admit` and `ended` as in `web_live.routes`."""
     gr.mount_gradio_app(app, build(recognizer), path, show_error=False, run_history=False,
                         app_kwargs={"routes": routes(recognizer, admit, ended)}, **_looks())
+    app.add_route("/favicon.ico", lambda request: FileResponse(ICON), include_in_schema=False)
 
 
 def _looks() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from difflib import SequenceMatcher
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -16,6 +17,8 @@ import pytest
 import soundfile as sf
 
 import asr
+from asr.server import Settings
+from tests.serving import running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -57,7 +60,13 @@ def microphone(tmp_path: Path, name: str) -> Path:
 
 @pytest.fixture
 def browse(address: str, tmp_path: Path) -> Iterator[Open]:
-    """Opens the page in a browser that hears a clip; without one, in a browser that refuses the microphone."""
+    """Opens the page in a browser that hears a clip; without one, in a browser that refuses the microphone.
+
+    Whatever it does there, it asks no other computer for anything, and nothing that it asks for is missing.
+    """
+    asked: set[str | None] = set()  # hosts; none of what is inside the page
+    said: list[str] = []  # in the browser's console
+
     with playwright.sync_playwright() as driver, ExitStack() as browsers:
         @contextmanager
         def chromium(*options: str) -> Iterator[playwright.Browser]:
@@ -65,17 +74,21 @@ def browse(address: str, tmp_path: Path) -> Iterator[Open]:
             yield browser
             browser.close()
 
-        def open_page(clip: str | None = None, at: str = address) -> playwright.Page:
+        def open_page(clip: str | None = None, at: str = address, ready: str = "#live-mic") -> playwright.Page:
             options = ["--use-fake-device-for-media-stream", f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"]
             if clip:
                 options += ["--use-fake-ui-for-media-stream",
                             f"--use-file-for-fake-audio-capture={microphone(tmp_path, clip)}%noloop"]
             page = browsers.enter_context(chromium(*options)).new_page()
+            page.on("request", lambda request: asked.add(urlsplit(request.url).hostname))
+            page.on("console", lambda message: said.append(message.text))
             page.goto(at)
-            page.wait_for_selector("#live-mic")
+            page.wait_for_selector(ready)
             return page
 
         yield open_page
+    assert asked <= {"127.0.0.1", ELSEWHERE, None}
+    assert not [line for line in said if "Failed to load" in line]
 
 
 def alike(text: str, other: str) -> float:
@@ -214,3 +227,11 @@ def test_inside_the_network_is_drawn(browse):
     assert page.locator(".inside svg text", has_text="expectancy").count() == 2
     page.click("#inside-layer label:has-text('Layer 1')")
     page.wait_for_selector(".inside svg text:has-text('layer 1')", timeout=60_000)
+
+
+def test_the_servers_pages_are_drawn(browse, recognizer):
+    with running(recognizer, settings=Settings()) as server:
+        assert browse(at=server.url("/demo")).title().startswith("Rill")
+        page = browse(at=server.url("/docs"), ready=".opblock")
+        assert page.locator(".opblock").count() == 5
+        assert "Vosk's WebSocket protocol" in page.inner_text(".information-container")
