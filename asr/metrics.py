@@ -27,9 +27,10 @@ class Metrics:
         self.dropped = Counter("rill_dropped_seconds", "Sound of the browser demo that was lost because the computer "
                                                        "was too slow; the other doors hold their clients up instead.",
                                registry=registry)
-        self.finals = Counter("rill_finals", "Final texts of live sessions.", registry=registry)
+        self.finals = Counter("rill_finals", "Final texts through Vosk's protocol.", registry=registry)
         self.latency = Histogram("rill_final_latency_seconds",
-                                 "From the arrival of the end of an utterance's last word to its final text.",
+                                 "From the arrival of the end of an utterance's last word to its final text, through "
+                                 "Vosk's protocol; the demo's page shows its own.",
                                  buckets=FINALS, registry=registry)
         self.heard = 0.0  # seconds of live sound
         self.lag = Gauge("rill_event_loop_lag_seconds", "How late the event loop is.", registry=registry)
