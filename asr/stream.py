@@ -214,8 +214,8 @@ class Stream:
         return [partial]
 
     def _second_pass(self, end: int) -> Future[list[Word]]:
-        """Words of the utterance up to a frame with full context, times from its beginning; worked out on another
-        thread so that live text goes on meanwhile."""
+        """Words from `beginning` up to a frame with full context, times from `beginning`; worked out on another thread
+        so that live text goes on meanwhile."""
         begin = self.beginning
         if self.second_pass is None or self.second_pass[:2] != (begin, end):
             self._give_up()
@@ -240,7 +240,7 @@ class Stream:
     def _end(self, cut: Cut) -> Steps[list[Event]]:
         """Close the utterance at a cut; what was heard right of it opens the next one."""
         words: list[Word] = []
-        if cut.spoken and cut.frame:
+        if cut.spoken and cut.frame > self.beginning:
             if self.two_pass:
                 words = shift((yield self._second_pass(cut.frame)), self.beginning * self.engine.seconds_per_frame)
             else:

@@ -98,6 +98,14 @@ def test_the_silence_before_an_utterance_is_not_recognised_again(recognizer, sen
     assert asked[-1] <= last + 60  # mel frames: at most half a second of it
 
 
+@pytest.mark.parametrize("two_pass", [True, False])
+def test_an_utterance_that_is_cut_before_its_first_word(recognizer, sentence, two_pass):
+    """The longest utterance may be shorter than the silence that is waited through."""
+    rules = EndpointRules(nothing_said=5, longest=4)
+    got = finals(play(recognizer.stream(rules=rules, two_pass=two_pass), np.concatenate([silence(3.2), sentence.samples])))
+    assert got[0].start > 3 and len(" ".join(final.text for final in got).split()) >= len(sentence.text.split()) - 2
+
+
 @pytest.mark.parametrize("split", ["whole", "random", "tiny"])
 def test_finals_do_not_depend_on_the_split(recognizer, two, two_events, split):
     samples = two[0]
