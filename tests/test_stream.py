@@ -102,7 +102,8 @@ def test_the_silence_before_an_utterance_is_not_recognised_again(recognizer, sen
 def test_an_utterance_that_is_cut_before_its_first_word(recognizer, sentence, two_pass):
     """The longest utterance may be shorter than the silence that is waited through."""
     rules = EndpointRules(nothing_said=5, longest=4)
-    got = finals(play(recognizer.stream(rules=rules, two_pass=two_pass), np.concatenate([silence(3.2), sentence.samples])))
+    stream = recognizer.stream(rules=rules, two_pass=two_pass)
+    got = finals(play(stream, np.concatenate([silence(3.2), sentence.samples])))
     assert got[0].start > 3 and len(" ".join(final.text for final in got).split()) >= len(sentence.text.split()) - 2
 
 
