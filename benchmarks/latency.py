@@ -144,6 +144,8 @@ def main() -> None:
     torch.set_num_threads(1)
     grids = {path.stem: path for path in args.alignments.rglob("*.TextGrid")}
     utterances = [u for u in manifest.read(args.manifest) if u.path.stem in grids]
+    if not utterances:
+        raise SystemExit(f"{args.alignments} has no grid for any clip of {args.manifest}: a grid has its clip's name.")
     chosen = utterances[::max(1, len(utterances) // args.clips)][:args.clips]
     recognizer = asr.load(args.checkpoint, engine=args.engine, int8=args.int8)
     if args.soak:
