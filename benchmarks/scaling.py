@@ -1,6 +1,7 @@
-"""How many cores, how much memory and how long: from a few measured figures, by the formulas of docs/scaling.md.
+r"""How many cores, how much memory and how long: from a few measured figures, by the formulas of docs/scaling.md.
 
-    python benchmarks/scaling.py --rtf 0.016 --streams 24 --worker 1100 --session 3.5 --start 4.2 --relay 23000 --tasks 100
+    python benchmarks/scaling.py --rtf 0.016 --streams 24 --worker 1100 --session 3.5 --start 4.2 --relay 23000 \
+        --tasks 100
 
 prints the figures and both tables as Markdown. `--help` says which benchmark measures each figure.
 """
