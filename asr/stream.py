@@ -132,7 +132,7 @@ class Stream:
         self.seen = True  # whether the newest step looked at everything that was heard
         self.preview: Emissions | None = None
         self.beginning = 0  # frame before which nothing was said
-        self.second_pass: tuple[int, int, Future[list[Word]]] | None = None  # its first frame, its end, what it gives
+        self.second_pass: tuple[range, Future[list[Word]]] | None = None  # frames it covers, what it gives
         self.stability = Stability()
         self.visible: tuple[Word, ...] = ()  # what a partial shows
         self.shown = ""  # what the last one did
@@ -216,18 +216,18 @@ class Stream:
     def _second_pass(self, end: int) -> Future[list[Word]]:
         """Words from `beginning` up to a frame with full context, times from `beginning`; worked out on another thread
         so that live text goes on meanwhile."""
-        begin = self.beginning
-        if self.second_pass is None or self.second_pass[:2] != (begin, end):
+        frames = range(self.beginning, end)
+        if self.second_pass is None or self.second_pass[0] != frames:
             self._give_up()
             subsampling = self.engine.model.config.subsampling
-            mel = torch.cat(self.mel)[begin * subsampling:end * subsampling]
-            self.second_pass = begin, end, self.engine.work.second_pass(mel, self.decoder)
-        return self.second_pass[2]
+            mel = torch.cat(self.mel)[frames.start * subsampling:frames.stop * subsampling]
+            self.second_pass = frames, self.engine.work.second_pass(mel, self.decoder)
+        return self.second_pass[1]
 
     def _give_up(self) -> None:
         """The speaker has talked past what seemed to be the end."""
         if self.second_pass:
-            self.second_pass[2].cancel()
+            self.second_pass[1].cancel()
         self.second_pass = None
 
     def _first_pass(self, frame: int) -> list[Word]:

@@ -258,6 +258,7 @@ def mount(app: FastAPI, recognizer: Recognizer, path: str, admit: Admit, ended: 
     """The page as a part of another server; `admit` and `ended` as in `web_live.routes`."""
     gr.mount_gradio_app(app, build(recognizer), path, show_error=False, run_history=False,
                         app_kwargs={"routes": routes(recognizer, admit, ended)}, **_looks())
+    # Browsers look for a page's icon at the root, which is not the page's here.
     app.add_route("/favicon.ico", lambda request: FileResponse(ICON), include_in_schema=False)
 
 
