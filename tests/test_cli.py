@@ -259,3 +259,13 @@ def test_the_real_thing(recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome.transcript and outcome.transcript.text == "there was nothing on the rock"
     with pytest.raises(AudioError):
         recognizer.transcribe("gone.wav")
+
+
+def test_only_an_error_of_the_output_is_called_one():
+    from asr.cli import describe
+
+    assert describe(OSError(28, "No space left on device")) == "output: No space left on device."
+    assert describe(PermissionError(13, "Permission denied", "talk.srt")) == "talk.srt: Permission denied."
+    broken = OSError("Could not load this library: libx.so")
+    broken.__cause__ = OSError("libx.so: undefined symbol: y")
+    assert describe(broken) == "Could not load this library: libx.so (libx.so: undefined symbol: y)."
