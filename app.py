@@ -21,11 +21,11 @@ def main() -> None:
     if bool(options.ssl_keyfile) != bool(options.ssl_certfile):
         parser.error("--ssl-keyfile and --ssl-certfile go together.")
     try:
-        from asr import web
-        from asr.recognizer import load
+        from asr.demo import page
+        from asr.inference.recognizer import load
 
         recognizer = load(options.checkpoint, device="cpu", engine=options.engine, int8=options.int8)
-        web.serve(recognizer, options.host, options.port, share=options.share, ssl_keyfile=options.ssl_keyfile,
+        page.serve(recognizer, options.host, options.port, share=options.share, ssl_keyfile=options.ssl_keyfile,
                   ssl_certfile=options.ssl_certfile)
     except RillError as error:
         sys.exit(f"app.py: {error}")

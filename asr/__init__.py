@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asr.errors import AudioError, CheckpointError, DeviceError, HotwordError, ManifestError, RillError
-    from asr.recognizer import Recognizer, Stream, load
-    from asr.results import Final, Partial, Transcript, Word
+    from asr.inference.recognizer import Recognizer, Stream, load
+    from asr.text.results import Final, Partial, Transcript, Word
 
 __version__ = "0.1.0"
 __all__ = ["AudioError", "CheckpointError", "DeviceError", "Final", "HotwordError", "ManifestError", "Partial",
            "Recognizer", "RillError", "Stream", "Transcript", "Word", "load"]
 
-_HOMES = {**dict.fromkeys(("Recognizer", "Stream", "load"), "asr.recognizer"),
-          **dict.fromkeys(("Final", "Partial", "Transcript", "Word"), "asr.results")}
+_HOMES = {**dict.fromkeys(("Recognizer", "Stream", "load"), "asr.inference.recognizer"),
+          **dict.fromkeys(("Final", "Partial", "Transcript", "Word"), "asr.text.results")}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,15 +18,15 @@ from typing import Any
 import matplotlib
 import torch
 
-from asr import checkpoint
-from asr.data import Speller, load_cuts, token_sets
-from asr.gradients import by_distance
-from asr.model import CELLS, AcousticModel
-from asr.recipe import Recipe, read
-from asr.run import begin
-from asr.streaming import ModelConfig
-from asr.train import mels, read_dev, score, train
-from asr.watch import Watch
+from asr.model import checkpoint
+from asr.model.acoustic import CELLS, AcousticModel
+from asr.model.streaming import ModelConfig
+from asr.training.data import Speller, load_cuts, token_sets
+from asr.training.gradients import by_distance
+from asr.training.recipe import Recipe, read
+from asr.training.state import begin
+from asr.training.trainer import mels, read_dev, score, train
+from asr.training.watch import Watch
 
 matplotlib.use("Agg")
 COLOURS = {"rnn": "#c2571a", "gru": "#1a7f8e", "lstm": "#5b4ba8"}

@@ -24,8 +24,8 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from asr import archive
-from asr.transcribing import Options
+from asr.inference import archive
+from asr.inference.files import Options
 
 BLOCK = bytes(3200)  # 0.1 s
 SECONDS = 5.0  # of passing on

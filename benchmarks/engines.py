@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 import asr
-from asr import manifest
-from asr.evaluate import ALL, evaluate
-from asr.recognizer import Recognizer
+from asr.audio import manifest
+from asr.evaluation.evaluate import ALL, evaluate
+from asr.inference.recognizer import Recognizer
 
 RATE = 16_000
 BLOCK = 2560  # samples: 160 ms
@@ -34,7 +34,8 @@ import torch
 torch.set_num_threads(1)
 import numpy as np
 import asr
-from asr import manifest, recognizer
+from asr.audio import manifest
+from asr.inference import recognizer
 checkpoint, engine, int8, path, split = json.loads(sys.argv[1])
 begin = time.perf_counter()
 loaded = asr.load(checkpoint, engine=engine, int8=int8, device="cpu", lm=False)
@@ -49,7 +50,7 @@ print(json.dumps([took, before, status()]))
 
 def offline(recognizer: Recognizer, sounds: list[np.ndarray]) -> None:
     recognizer.recognize([recognizer.frontend(torch.from_numpy(sound)) for sound in sounds],
-                         asr.latency.PRESETS["offline"])
+                         asr.model.latency.PRESETS["offline"])
 
 
 def live(recognizer: Recognizer, sounds: list[np.ndarray]) -> None:

@@ -15,11 +15,11 @@ from collections import defaultdict
 import torch
 
 import asr
-from asr import manifest
-from asr.hotwords import Hotword
-from asr.latency import PRESETS
-from asr.scoring import score
-from asr.text import has_digits, normalise
+from asr.audio import manifest
+from asr.decoding.hotwords import Hotword
+from asr.evaluation.scoring import score
+from asr.model.latency import PRESETS
+from asr.text.normalize import has_digits, normalise
 
 RARE = -5.5  # log10 probability of a word on its own
 OTHERS = 30  # utterances without the word that are decoded with each list
@@ -60,7 +60,7 @@ def main() -> None:
         mel = [recognizer.frontend(torch.from_numpy(manifest.load(u))) for u in utterances[first:first + 8]]
         emissions += recognizer.emissions(mel, PRESETS["offline"])
 
-    def read(decoder: asr.recognizer.Decoder, i: int) -> str:
+    def read(decoder: asr.inference.recognizer.Decoder, i: int) -> str:
         return " ".join(word.text for word in recognizer.decode(decoder, emissions[i]))
 
     plain = [read(recognizer.decoder(()), i) for i in range(len(utterances))]

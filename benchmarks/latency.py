@@ -27,11 +27,11 @@ import torch
 from word_times import aligned
 
 import asr
-from asr import manifest
-from asr.latency import PRESETS
-from asr.live import LiveSession
-from asr.manifest import Utterance
-from asr.results import Final, Partial, Word
+from asr.audio import manifest
+from asr.audio.manifest import Utterance
+from asr.inference.live import LiveSession
+from asr.model.latency import PRESETS
+from asr.text.results import Final, Partial, Word
 
 RATE = 16_000
 BLOCK = 800  # samples: 50 ms, what a sound card gives

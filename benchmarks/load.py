@@ -34,9 +34,9 @@ import numpy as np
 import websockets
 
 import asr
-from asr import manifest
-from asr.endpoint import EndpointRules
-from asr.results import Final
+from asr.audio import manifest
+from asr.inference.endpoint import EndpointRules
+from asr.text.results import Final
 
 RATE = 16_000
 BLOCK = 3200  # bytes: 0.1 s

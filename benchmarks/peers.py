@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.audio import SAMPLE_RATE
-from asr.checkpoint import DEFAULT
-from asr.latency import PRESETS
-from asr.manifest import Utterance, by_corpus, load, of_split
-from asr.scoring import Score, bootstrap_interval, score, spoken
-from asr.text import has_digits
+from asr.audio.manifest import Utterance, by_corpus, load, of_split
+from asr.audio.reading import SAMPLE_RATE
+from asr.evaluation.scoring import Score, bootstrap_interval, score, spoken
+from asr.model.checkpoint import DEFAULT
+from asr.model.latency import PRESETS
+from asr.text.normalize import has_digits
 
 Recognise = Callable[[np.ndarray], str]  # mono float32 at 16 kHz -> text
 recognise: Recognise  # a worker process's own

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import asr
-from asr import manifest
+from asr.audio import manifest
 
 BLOCK = 16_000
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import asr
-from asr import manifest
+from asr.audio import manifest
 
 RATE = 16_000
 BLOCK = 2560  # samples: 160 ms

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 import asr
-from asr import manifest
-from asr.latency import PRESETS
-from asr.results import Word
+from asr.audio import manifest
+from asr.model.latency import PRESETS
+from asr.text.results import Word
 
 INTERVAL = re.compile(r'xmin = ([\d.]+)\s+xmax = ([\d.]+)\s+text = "([^"]+)"')
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from asr.text import normalise
+from asr.text.normalize import normalise
 
 SHARED = Path(__file__).parents[2] / "shared"  # speech and reference files that are too large for the repository
 CLIPS = Path(__file__).parent / "clips"
@@ -35,7 +35,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def clips():
-    from asr.audio import read_blocks
+    from asr.audio.reading import read_blocks
 
     entries = [json.loads(line) for line in (CLIPS / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
     return [Clip(CLIPS / entry["audio"], np.concatenate(list(read_blocks(CLIPS / entry["audio"]))),

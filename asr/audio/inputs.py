@@ -1,0 +1,88 @@
+"""What a user names on the command line, as recordings; and where each one's transcript goes."""
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from asr.audio import remote
+from asr.errors import RillError
+
+STDIN = "-"
+# What a folder is searched for; a file that is named itself may have any suffix.
+SUFFIXES = {
+    ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m2ts", ".m4a", ".m4b",
+    ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".ogv", ".opus",
+    ".wav", ".wave", ".weba", ".webm", ".wma", ".wmv"}
+
+
+def expand(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files, folders (with all below them), patterns (`*`, `?`, `[…]`, `**`) and `-` → paths, each once, and a sentence
+    for every name that gave none. A file that does not exist is a path: opening it says what is wrong. All of it may
+    also be in an object store: see `remote`.
+
+    Raises RillError where standard input is not the only source, or a store does not answer.
+    """
+    if STDIN in names and len(names) > 1:
+        raise RillError("'-' (standard input) stands alone: transcribe the other files by themselves.")
+    paths: dict[str, str] = {}  # absolute path → as named
+    errors = []
+    for name in names:
+        found = remote.find(name, SUFFIXES) if remote.is_remote(name) else list(_recordings(name))
+        if not found:
+            what = "holds no sound or video files" if os.path.isdir(name) else "matches no file"
+            errors.append(f"{name}: {what}; check the path.")
+        for path in found:
+            paths.setdefault(absolute(path), path)
+    return list(paths.values()), errors
+
+
+def absolute(path: str) -> str:
+    """The same from any working directory, and for each file one name."""
+    return path if path == STDIN or remote.is_remote(path) else os.path.abspath(path)
+
+
+def opened(path: str) -> AbstractContextManager[Any]:
+    """What `audio.read_blocks` reads of it. Raises AudioError where a store does not give it."""
+    if remote.is_remote(path):
+        return remote.opened(path)
+    return nullcontext(sys.stdin.buffer if path == STDIN else path)
+
+
+def _recordings(name: str) -> Iterator[str]:
+    if os.path.isdir(name):
+        for folder, inner, files in os.walk(name):
+            inner[:] = sorted(each for each in inner if not each.startswith("."))  # hidden ones are left out
+            for file in sorted(files):
+                if Path(file).suffix.lower() in SUFFIXES and not file.startswith("."):
+                    yield os.path.join(folder, file)
+    elif os.path.exists(name) or not glob.has_magic(name):
+        yield name
+    else:
+        yield from (match for match in sorted(glob.glob(name, recursive=True)) if not os.path.isdir(match))
+
+
+def output_names(paths: Sequence[str]) -> dict[str, Path]:
+    """Path → where its transcript goes inside the output folder, without the format's suffix: `talk`; where several
+    would be `talk`, `talk.mp3` and `talk.wav`; where that is not enough, `monday/talk.mp3` and `tuesday/talk.mp3`."""
+    places = {path: Path("stdin" if path == STDIN else os.path.abspath(path)) for path in paths}
+    depth = dict.fromkeys(paths, 0)  # 0: the stem, 1: the file name, 2: with its folder …
+
+    def name(path: str) -> Path:
+        place = places[path]
+        return Path(*place.parts[-depth[path]:]) if depth[path] else Path(place.stem)
+
+    while True:
+        names = {path: name(path) for path in paths}
+        taken = Counter(str(place).casefold() for place in names.values())
+        doubled = [path for path in paths if taken[str(names[path]).casefold()] > 1
+                   and depth[path] < len(places[path].parts) - 1]
+        if not doubled:
+            return names
+        for path in doubled:
+            depth[path] += 1

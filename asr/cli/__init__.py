@@ -1,0 +1,1 @@
+"""The `asr` command: one module a command; the only package that prints."""

@@ -1,0 +1,4 @@
+from asr.cli.main import main
+
+if __name__ == "__main__":
+    main()

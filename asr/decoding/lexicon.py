@@ -1,0 +1,79 @@
+"""Words and their spellings in a head's tokens, and the prefix tree that the beam search walks.
+
+A word's spelling is its phonemes (or its letters, where a checkpoint has no phonemes) plus the word boundary.
+"""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from flashlight.lib.text.decoder import SmearingMode, Trie
+
+from asr.errors import CheckpointError
+from asr.model.tokens import TokenSet
+
+WORDS_PER_SPELLING = 6  # flashlight's trie silently drops further homophones
+UNKNOWN = "<unk>"
+
+Spelling = tuple[int, ...]
+
+
+class Lexicon:
+    """`words[i]` is the word of index i; `spellings` holds (word index, token indices), commonest words first."""
+
+    def __init__(self, entries: Iterable[tuple[str, Iterable[str]]], tokens: TokenSet) -> None:
+        index = {symbol: i for i, symbol in enumerate(tokens.symbols)}
+        self.tokens = tokens
+        self.index: dict[str, int] = {}
+        self.spellings: list[tuple[int, Spelling]] = []
+        for word, symbols in entries:
+            number = self.index.setdefault(word, len(self.index))
+            self.spellings.append((number, (*(index[symbol] for symbol in symbols), tokens.boundary_index)))
+        self.words = list(self.index)
+
+    @classmethod
+    def read(cls, path: Path, tokens: TokenSet) -> Lexicon:
+        """A file of `word TAB token token …` lines. Raises CheckpointError naming the line that is not one."""
+        known = set(tokens.symbols) - {tokens.blank, tokens.boundary}
+        entries = []
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, 1):
+                word, _, spelling = line.rstrip("\n").partition("\t")
+                symbols = spelling.split()
+                if not word or not symbols or not known.issuperset(symbols):
+                    raise CheckpointError(f"{path}, line {number}: '{line.strip():.60}' is not a word, a tab and "
+                                          f"tokens that the checkpoint knows.")
+                entries.append((word, symbols))
+        if not entries:
+            raise CheckpointError(f"{path} holds no words.")
+        return cls(entries, tokens)
+
+    def spelled_in_letters(self, tokens: TokenSet) -> Lexicon:
+        """The same words, written in the characters of another token set; those it cannot write are left out."""
+        known = set(tokens.symbols) - {tokens.blank, tokens.boundary}
+        return Lexicon(((word, word) for word in self.words if known.issuperset(word)), tokens)
+
+    def of(self, word: str) -> list[Spelling]:
+        """All spellings of a word, none where it is not in the lexicon."""
+        number = self.index.get(word)
+        return [] if number is None else [spelling for other, spelling in self.spellings if other == number]
+
+
+def build_trie(lexicon: Lexicon, scores: list[float], first: Mapping[int, tuple[list[Spelling], float]]) -> Trie:
+    """The prefix tree over all spellings, each node knowing the best word score (log10) below it.
+
+    `first` (word index → spellings, score) goes in before the lexicon and replaces its entries: a spelling has room
+    for `WORDS_PER_SPELLING` words only.
+    """
+    trie = Trie(len(lexicon.tokens), lexicon.tokens.boundary_index)
+    homophones: Counter[Spelling] = Counter()
+    boosted = ((number, spelling, score) for number, (spellings, score) in first.items() for spelling in spellings)
+    ordinary = ((number, spelling, scores[number]) for number, spelling in lexicon.spellings if number not in first)
+    for entries in (boosted, ordinary):
+        for number, spelling, score in entries:
+            homophones[spelling] += 1
+            if homophones[spelling] <= WORDS_PER_SPELLING:
+                trie.insert(spelling, number, score)
+    trie.smear(SmearingMode.MAX)
+    return trie

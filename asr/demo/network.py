@@ -1,0 +1,256 @@
+"""Inside the network: what every part of it does with one recording, drawn on one time axis.
+
+`trace` runs the model step by step, as the live path does, and keeps what is normally thrown away; `draw` puts full
+context and live context side by side. Needs matplotlib.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr.audio.reading import SAMPLE_RATE
+from asr.inference.recognizer import Recognizer
+from asr.model.acoustic import AcousticModel, LatencyControlledLayer, reverse, run_rnn
+from asr.model.latency import Latency
+from asr.model.streaming import RNNState
+from asr.model.tokens import TokenSet
+from asr.text.results import Word
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SPIKE = 0.35  # probability from which a token's peak is labelled
+HEIGHTS = (0.6, 1.4, 1.3, 1.3, 1.5, 0.7, 0.7)  # of the rows, relative
+UNITS_SHOWN = 64  # hidden units drawn of each direction, those that vary most
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One pass over one recording; F frames, H hidden units, V tokens of the head that words are read from."""
+
+    latency: Latency
+    forward: list[np.ndarray]  # of each layer, (F, H)
+    backward: list[np.ndarray]  # of each layer, (F, H)
+    probabilities: np.ndarray  # (F, V)
+    words: list[Word]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What both passes share: the sound and its mel frames (T, bands)."""
+
+    samples: np.ndarray
+    mel: Tensor
+
+
+@torch.inference_mode()
+def trace(recognizer: Recognizer, samples: np.ndarray, latencies: Sequence[Latency]) -> tuple[Recording, list[Trace]]:
+    """Mono float32 at 16 kHz, at least 512 samples → the recording, and what the model did with it at each latency."""
+    recording = Recording(samples, recognizer.frontend(torch.from_numpy(np.ascontiguousarray(samples))))
+    model = recognizer.checkpoint.model  # PyTorch's, which can be looked into, whatever the engine
+    search = recognizer.decoder(recognizer.hotwords)
+    traces = []
+    for latency in latencies:
+        forward, backward, out = unroll(model, recording.mel.to(recognizer.device), latency)
+        emissions = {name: values.cpu().numpy() for name, values in model.emissions(out).items()}
+        traces.append(Trace(latency, [x.cpu().numpy() for x in forward], [x.cpu().numpy() for x in backward],
+                            np.exp(emissions[recognizer.head]), recognizer.decode(search, emissions)))
+    return recording, traces
+
+
+def unroll(model: AcousticModel, mel: Tensor, latency: Latency) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """(T, bands) → outputs of each layer's forward and backward RNN, (F, H) each, and the last layer's output (F, H).
+
+    The same arithmetic as `AcousticModel.advance`, chunk by chunk; full context is one chunk as long as the recording.
+    """
+    frames = model.embed(mel[None], None)
+    total = frames.shape[1]
+    chunk = latency.chunk or total
+    layers = cast(Sequence[LatencyControlledLayer], model.layers)
+    forward: list[list[Tensor]] = [[] for _ in layers]
+    backward: list[list[Tensor]] = [[] for _ in layers]
+    outputs = []
+    states: list[RNNState | None] = [None] * len(layers)
+    for start in range(0, total, chunk):
+        commit = min(chunk, total - start)
+        x = frames[:, start:start + chunk + latency.look_ahead]
+        for i, layer in enumerate(layers):
+            normed = layer.norm(x)
+            ahead = run_rnn(layer.backward_rnn, reverse(normed, None))[0]
+            backward[i].append(reverse(ahead, None)[0, :commit])
+            forward[i].append(run_rnn(layer.forward_rnn, normed[:, :commit], states[i])[0][0])
+            x, states[i] = layer.step(x, states[i], commit)
+        outputs.append(x[0, :commit])
+    return [torch.cat(parts) for parts in forward], [torch.cat(parts) for parts in backward], torch.cat(outputs)
+
+
+@dataclass(frozen=True)
+class Palette:
+    ink: str
+    faint: str
+    line: str
+    accent: str
+    warm: str
+    tokens: Sequence[str]
+
+
+LIGHT = Palette("#1d2322", "#7d8785", "#d9dedb", "#0f766e", "#b45309",
+                ("#0f766e", "#b45309", "#4f5bd5", "#a8325e", "#5b7a1e", "#1f7ab8"))
+DARK = Palette("#e6ebe9", "#8b9693", "#333b39", "#4fd1c0", "#f0b35a",
+               ("#4fd1c0", "#f0b35a", "#9aa5ff", "#f08bb0", "#b5d36a", "#79c3f2"))
+
+
+def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], layer: int,
+         dark: bool = False) -> Figure:
+    """Stacked on one time axis: waveform, mel spectrogram, hidden state of `layer` (from 0) in both directions, token
+    probabilities, words; one column for each trace."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    palette = DARK if dark else LIGHT
+    seconds = len(recording.samples) / SAMPLE_RATE
+    frame = recognizer.seconds_per_frame
+    style: Any = {"font.size": 9, "text.color": palette.ink, "axes.labelcolor": palette.faint,
+                  "xtick.color": palette.faint, "ytick.color": palette.faint, "axes.edgecolor": palette.line,
+                  "axes.spines.top": False, "axes.spines.right": False}
+    with rc_context(style):
+        figure = Figure(figsize=(max(6.2 * len(traces), 7), 9.8), dpi=110, facecolor="none", layout="constrained")
+        axes = figure.subplots(len(HEIGHTS), len(traces), sharex=True, squeeze=False, height_ratios=HEIGHTS,
+                               subplot_kw={"facecolor": "none"})
+        tokens = recognizer.checkpoint.config.tokens[recognizer.head]
+        shown = [_most_varied(getattr(traces[0], side)[layer]) for side in ("forward", "backward")]
+        for column, one in zip(axes.T, traces, strict=True):
+            column[0].set_title(_title(one.latency, frame), loc="left", fontsize=11, fontweight="bold",
+                                color=palette.ink)
+            _waveform(column[0], recording.samples, palette)
+            _mel(column[1], recognizer, recording.mel, dark)
+            _hidden(column[2], one.forward[layer][:, shown[0]], frame, dark)
+            _hidden(column[3], one.backward[layer][:, shown[1]], frame, dark)
+            _spikes(column[4], one.probabilities, tokens, frame, palette)
+            _words(column[5], one.words, palette)
+            _distance(column[6], one, traces[0], layer, frame, palette)
+            if one.latency.live:
+                _chunks(column[2:5], one.latency, len(one.probabilities), frame, palette)
+            column[-1].set_xlim(0, seconds)
+            column[-1].set_xlabel("seconds")
+        labels = ("waveform", "mel bands", f"layer {layer + 1}\nforward →", f"layer {layer + 1}\n← backward",
+                  f"{recognizer.head}\nprobability", "words", "distance")
+        for axis, label in zip(axes[:, 0], labels, strict=True):
+            axis.set_ylabel(label)
+        figure.align_ylabels()
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element whose text is text, in the font of the page that it stands in."""
+    from matplotlib import rc_context
+
+    text = StringIO()
+    with rc_context({"svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", transparent=True)
+    return text.getvalue()[text.getvalue().index("<svg"):]
+
+
+def _title(latency: Latency, seconds_per_frame: float) -> str:
+    if not latency.live:
+        return "Full context"
+    chunk, look_ahead = latency.chunk * seconds_per_frame, latency.look_ahead * seconds_per_frame
+    return f"Live: chunks of {chunk:.2f} s, looking {look_ahead:.2f} s ahead"
+
+
+def _most_varied(hidden: np.ndarray) -> np.ndarray:
+    """The units that say most about this recording, in their own order."""
+    return np.sort(np.argsort(hidden.std(axis=0))[-UNITS_SHOWN:])
+
+
+def _waveform(axis: Axes, samples: np.ndarray, palette: Palette) -> None:
+    import librosa.display
+
+    librosa.display.waveshow(samples, sr=SAMPLE_RATE, ax=axis, color=palette.accent, lw=0.6)
+    axis.set_xlabel("")
+    axis.set_yticks([])
+
+
+def _mel(axis: Axes, recognizer: Recognizer, mel: Tensor, dark: bool) -> None:
+    import librosa.display
+
+    values = mel.T.cpu().numpy()
+    librosa.display.specshow(values, sr=SAMPLE_RATE, hop_length=recognizer.frontend.config.hop, x_axis="time", ax=axis,
+                             cmap="magma" if dark else "magma_r", vmin=np.percentile(values, 5), rasterized=True)
+    axis.set_xlabel("")
+
+
+def _hidden(axis: Axes, hidden: np.ndarray, seconds_per_frame: float, dark: bool) -> None:
+    extent = (0, len(hidden) * seconds_per_frame, 0, hidden.shape[1])
+    axis.imshow(hidden.T, aspect="auto", origin="lower", extent=extent, cmap="berlin" if dark else "RdBu_r",
+                vmin=-1, vmax=1, interpolation="nearest")
+    axis.set_yticks([])
+
+
+def _chunks(axes: Sequence[Axes], latency: Latency, frames: int, seconds_per_frame: float, palette: Palette) -> None:
+    """Where a chunk was committed: right of each line the backward network has started afresh."""
+    for axis in axes:
+        for edge in range(latency.chunk, frames, latency.chunk):
+            axis.axvline(edge * seconds_per_frame, color=palette.ink, lw=0.8, ls=(0, (3, 3)))
+
+
+def _spikes(axis: Axes, probabilities: np.ndarray, tokens: TokenSet, seconds_per_frame: float,
+            palette: Palette) -> None:
+    """Blank as a shadow, every other token that spikes as a line with its name on top."""
+    times = (np.arange(len(probabilities)) + 0.5) * seconds_per_frame
+    axis.fill_between(times, probabilities[:, tokens.blank_index], color=palette.line, alpha=0.6, lw=0, step="mid")
+    peaks = []
+    for token in range(len(tokens)):
+        values = probabilities[:, token]
+        if token == tokens.blank_index or values.max() < SPIKE:
+            continue
+        boundary = token == tokens.boundary_index
+        colour = palette.faint if boundary else palette.tokens[token % len(palette.tokens)]
+        axis.plot(times, values, color=colour, lw=0.7 if boundary else 1.2, ls=":" if boundary else "-")
+        if not boundary:
+            peaks += [(peak, tokens.symbols[token], colour) for peak in _peaks(values)]
+    for i, (peak, symbol, colour) in enumerate(sorted(peaks)):  # in two heights, so that neighbours stay legible
+        axis.text(times[peak], 1.03 + 0.11 * (i % 2), symbol, color=colour, fontsize=7, ha="center", clip_on=True)
+    axis.set_ylim(0, 1.28)
+    axis.set_yticks([0, 1])
+
+
+def _peaks(values: np.ndarray) -> list[int]:
+    around = np.concatenate([[0.0], values, [0.0]])
+    return np.flatnonzero((values >= SPIKE) & (values >= around[:-2]) & (values > around[2:])).tolist()
+
+
+def _words(axis: Axes, words: Sequence[Word], palette: Palette) -> None:
+    """Each word over the time where it was found; two heights, so that short neighbours stay legible."""
+    for i, word in enumerate(words):
+        height = i % 2
+        colour = palette.accent if word.confidence >= 0.6 else palette.warm
+        axis.hlines(height, word.start, word.end, color=colour, lw=2)
+        axis.text((word.start + word.end) / 2, height + 0.16, word.text, ha="center", fontsize=8.5,
+                  color=palette.ink, clip_on=True)
+    axis.set_ylim(-0.4, 2)
+    axis.set_yticks([])
+
+
+def _distance(axis: Axes, one: Trace, full: Trace, layer: int, seconds_per_frame: float, palette: Palette) -> None:
+    """How far a live pass is from full context in each frame: mean absolute difference of the backward state, relative
+    to that state's own mean; and total variation of the token probabilities (0–1)."""
+    axis.set_ylim(0, 1.5)
+    axis.set_yticks([0, 1])
+    if one is full:
+        axis.text(0.02, 0.5, "Right: how far the live pass is from this one, frame by frame.",
+                  transform=axis.transAxes, va="center", fontsize=8.5, color=palette.faint)
+        return
+    times = (np.arange(len(one.probabilities)) + 0.5) * seconds_per_frame
+    state = np.abs(one.backward[layer] - full.backward[layer]).mean(axis=1) / np.abs(full.backward[layer]).mean()
+    tokens = np.abs(one.probabilities - full.probabilities).sum(axis=1) / 2
+    axis.fill_between(times, state, color=palette.accent, alpha=0.35, lw=0, step="mid", label="backward state")
+    axis.step(times, tokens, color=palette.warm, lw=1.1, where="mid", label="token probabilities")
+    axis.legend(loc="upper right", ncols=2, frameon=False, fontsize=8, borderaxespad=0, handlelength=1.2)

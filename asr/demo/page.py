@@ -1,0 +1,278 @@
+"""The browser demo: a Gradio page with live captions, files, a look inside the network, and what is known of the model.
+
+`build` makes the page around one shared recognizer, `serve` runs it. The live tab's sound has a route of its own
+(`web_live`); its markup, script and style are in `page/`.
+"""
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+
+from asr.audio import reading
+from asr.demo.live import Admit, Ended, routes
+from asr.errors import AudioError, RillError
+from asr.inference.recognizer import Recognizer
+from asr.model.latency import PRESETS, Latency
+from asr.text.results import Transcript
+from asr.text.writers import render
+
+PAGE = Path(__file__).parent / "static"
+ICON = PAGE / "icon.svg"
+DOWNLOADS = ("txt", "srt", "vtt", "json")
+LONGEST_INSIDE = 12.0  # seconds that are drawn; more is too dense to read
+SHORTEST_INSIDE = 0.1
+KEEP_FILES = 86_400  # seconds after which uploads and downloads are deleted
+SANS = ("Inter", "ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+LIVE_CHOICES = {f"{name} ({latency.chunk}, {latency.look_ahead})": latency
+                for name, latency in PRESETS.items() if latency.live}
+NO_CARD = ("\n\nThis checkpoint came without a model card, so its accuracy and its limits are not stated here: measure "
+           "it with `asr evaluate`.\n")
+DARK_OR_LIGHT = "(...inputs) => [...inputs.slice(0, -1), document.body.classList.contains('dark')]"
+
+
+def build(recognizer: Recognizer) -> gr.Blocks:
+    """The page. Every visitor has an own live session; all share the recognizer."""
+    with gr.Blocks(title="Rill – live speech recognition", analytics_enabled=False,
+                   delete_cache=(KEEP_FILES // 24, KEEP_FILES)) as page:
+        gr.HTML("<header class='masthead'><h1>Rill</h1><p>Speech to text while it is being spoken, "
+                "on this computer alone.</p></header>")
+        with gr.Tabs(overflow_behavior="wrap"):
+            with gr.Tab("Live", id="live-tab"):
+                gr.HTML((PAGE / "live.html").read_text(encoding="utf-8"))
+            with gr.Tab("File", id="file-tab"):
+                _file_tab(recognizer)
+            with gr.Tab("Inside the network", id="inside-tab"):
+                _inside_tab(recognizer)
+            with gr.Tab("About", id="about-tab"):
+                gr.Markdown(about(recognizer), elem_classes="about")
+    page.queue(default_concurrency_limit=8)
+    return page
+
+
+def _file_tab(recognizer: Recognizer) -> None:
+    upload = gr.File(label="Audio or video", file_types=["audio", "video"],
+                     elem_id="file-upload", height=150)
+    result = gr.HTML("<p class='empty'>Any length and any format. The text comes with the time of every word, "
+                     "and with the recording to play it by.</p>", elem_id="file-result")
+    with gr.Row(visible=False, elem_classes="file-downloads") as row:
+        buttons = [gr.DownloadButton(name.upper(), size="sm", elem_id=f"file-{name}") for name in DOWNLOADS]
+    upload.upload(partial(transcribe_file, recognizer), upload, [result, row, *buttons], show_progress="hidden",
+                  concurrency_limit=1, concurrency_id="heavy")
+    upload.clear(lambda: ("", gr.Row(visible=False)), None, [result, row], show_progress="hidden")
+
+
+def transcribe_file(recognizer: Recognizer, path: str) -> Iterator[tuple[Any, ...]]:
+    """Progress while it runs, then the player with its text, and the downloads; an error is a sentence in the page."""
+    nothing = [gr.skip()] * len(DOWNLOADS)
+    name, began, segments, seconds = Path(path).name, time.monotonic(), [], 0.0
+    yield progress(name, 0, 0), gr.Row(visible=False), *nothing
+    try:
+        size = max(1, os.path.getsize(path))
+        with open(path, "rb") as file:
+            for seconds, new in recognizer.transcribe_parts(file):
+                segments += new
+                yield progress(name, seconds, file.tell() / size), gr.skip(), *nothing
+    except RillError as error:
+        yield f"<p class='notice' role='alert'>{escape(str(error))}</p>", gr.skip(), *nothing
+        return
+    transcript = Transcript(tuple(segments), seconds)
+    folder = Path(tempfile.mkdtemp(prefix="rill-"))
+    files = []
+    for suffix in DOWNLOADS:
+        file_path = folder / f"{Path(name).stem}.{suffix}"
+        file_path.write_text(render(transcript, suffix), encoding="utf-8", newline="\n")
+        files.append(gr.DownloadButton(value=str(file_path)))
+    took = time.monotonic() - began
+    yield file_result(transcript, path, took), gr.Row(visible=True), *files
+    shutil.rmtree(folder, ignore_errors=True)  # Gradio has made its own copies by now
+
+
+def progress(name: str, seconds: float, share: float) -> str:
+    """HTML."""
+    said = f"{_clock(seconds)} recognised" if seconds else "reading"
+    return (f"<div class='progress'><span>{escape(name)}: {said}</span>"
+            f"<progress max='1' value='{min(share, 1):.3f}'></progress></div>")
+
+
+def file_result(transcript: Transcript, path: str, took: float) -> str:
+    """HTML: the player with its subtitles, the text to click in, a table of the words."""
+    track = base64.b64encode(render(transcript, "vtt").encode()).decode()
+    player = (f"<video controls preload='metadata' src='gradio_api/file={escape(path, quote=True)}'>"
+              f"<track default kind='captions' label='Text' src='data:text/vtt;base64,{track}'></video>")
+    paragraphs = "".join(
+        f"<li><time>{_clock(segment.start)}</time><p>" + " ".join(
+            f"<span class='word' style='--doubt:{1 - w.confidence:.2f}' data-start='{w.start:.3f}' "
+            f"data-end='{w.end:.3f}' title='{w.start:.2f}–{w.end:.2f} s · confidence {w.confidence:.2f}'>"
+            f"{escape(w.text)}</span>"
+            for w in segment.words) + "</p></li>" for segment in transcript.segments)
+    rows = "".join(f"<tr><td>{escape(w.text)}</td><td>{w.start:.2f}</td><td>{w.end:.2f}</td>"
+                   f"<td>{w.confidence:.2f}</td></tr>" for w in transcript.words)
+    text = f"<ol>{paragraphs}</ol>" if paragraphs else "<p class='empty'>No words were found in this recording.</p>"
+    return (f"<div class='file-result'><div class='player'>{player}<p class='hint'>{_clock(transcript.duration)} of "
+            f"sound, {len(transcript.words)} words, recognised in {took:.1f} s. Click a word to hear it.</p></div>"
+            f"<div class='player-text paper'>{text}</div>"
+            f"<details><summary>Times and confidence of every word</summary><div class='table'><table><thead><tr>"
+            f"<th>Word</th><th>Start, s</th><th>End, s</th><th>Confidence</th></tr></thead><tbody>{rows}</tbody>"
+            f"</table></div></details></div>")
+
+
+def _inside_tab(recognizer: Recognizer) -> None:
+    gr.HTML(f"<p class='lead'>Give it a few seconds of speech and see every part of the network at work: once with the "
+            f"whole recording in view, once as it runs live. The first {LONGEST_INSIDE:.0f} s are drawn.</p>")
+    layers = [f"Layer {i + 1}" for i in range(recognizer.model.config.layers)]
+    with gr.Row(elem_classes="inside-controls"):
+        sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording", elem_id="inside-audio",
+                         scale=2, min_width=280, buttons=[], editable=False)
+        with gr.Column(scale=2, min_width=280):
+            layer = gr.Radio(layers, value=layers[-1], label="Hidden state of", elem_id="inside-layer")
+            live = gr.Radio(list(LIVE_CHOICES), value=next(n for n in LIVE_CHOICES if n.startswith("balanced")),
+                            label="Live, with chunk and look-ahead in frames", elem_id="inside-latency")
+    figure = gr.HTML(elem_id="inside-figure", min_height=120)
+    dark = gr.Checkbox(visible="hidden")  # filled in by the browser
+    gr.on([sound.change, layer.change, live.change], partial(look_inside, recognizer), [sound, layer, live, dark],
+          figure, js=DARK_OR_LIGHT, show_progress="minimal", concurrency_limit=1, concurrency_id="heavy")
+
+
+def look_inside(recognizer: Recognizer, path: str | None, layer: str, live: str, dark: bool) -> str:
+    """HTML: the figure as SVG, or a sentence."""
+    if not path:
+        return ""
+    try:
+        from asr.demo import network
+
+        samples = _first_seconds(path)
+        recording, traces = network.trace(recognizer, samples, [Latency(0, 0), LIVE_CHOICES[live]])
+        figure = network.draw(recognizer, recording, traces, int(layer.split()[1]) - 1, dark)
+    except RillError as error:
+        return f"<p class='notice' role='alert'>{escape(str(error))}</p>"
+    except ModuleNotFoundError as error:
+        return f"<p class='notice' role='alert'>Drawing needs {error.name}: pip install {error.name}.</p>"
+    return f"<figure class='inside'>{network.svg(figure)}</figure>"
+
+
+def _first_seconds(path: str) -> np.ndarray:
+    blocks, samples = [np.zeros(0, np.float32)], 0
+    for block in reading.read_blocks(path):
+        blocks.append(block)
+        samples += len(block)
+        if samples >= LONGEST_INSIDE * reading.SAMPLE_RATE:
+            break
+    sound = np.concatenate(blocks)[:round(LONGEST_INSIDE * reading.SAMPLE_RATE)]
+    if len(sound) < SHORTEST_INSIDE * reading.SAMPLE_RATE:
+        raise AudioError("This recording is too short to be drawn: give it a word at least.")
+    return sound
+
+
+def about(recognizer: Recognizer) -> str:
+    """Markdown: the checkpoint's facts and, where it has one, its model card, with accuracy and limits."""
+    config, model = recognizer.checkpoint.config, recognizer.checkpoint.model
+    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    shape = config.model
+    step = recognizer.seconds_per_frame
+    latencies = "\n".join(f"| {name} | {latency.chunk} | {latency.look_ahead} | {latency.seconds(step):.2f} s |"
+                          for name, latency in PRESETS.items() if latency.live)
+    card = recognizer.checkpoint.optional("MODEL_CARD.md")
+    words_from = recognizer.head + (", a dictionary and a language model" if recognizer.language_model else "")
+    return f"""{card.read_text(encoding="utf-8") if card else f"# {config.name}{NO_CARD}"}
+
+## This network
+
+| | |
+| --- | --- |
+| Language | {config.language} |
+| Network | {shape.layers} bidirectional {shape.cell.upper()} layers of 2 × {shape.hidden} units, \
+{parameters:.1f} million parameters |
+| Step | {1000 * step:.0f} ms |
+| Words come from | {words_from} |
+| Licence of the weights | {config.licence} |
+
+## Latency
+
+One set of weights runs at every setting. The worst case is the longest that a sound waits for its chunk and its
+look-ahead, computing not counted.
+
+| Setting | Chunk, frames | Look-ahead, frames | Worst case |
+| --- | --- | --- | --- |
+{latencies}
+"""
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+def theme() -> gr.themes.Base:
+    """Quiet: system fonts (nothing is fetched), warm greys, one accent; details are in `page/style.css`."""
+    return gr.themes.Base(primary_hue="teal", neutral_hue="zinc", font=SANS, font_mono=MONO, radius_size="lg").set(
+        body_background_fill="*neutral_50", body_background_fill_dark="#121615",
+        block_background_fill="white", block_background_fill_dark="#1a201e",
+        background_fill_primary_dark="#1a201e", background_fill_secondary_dark="#161b1a",
+        border_color_primary="#e2e4e0", border_color_primary_dark="#2c3431", block_border_width="1px",
+        body_text_color="#1d2322", body_text_color_dark="#e6ebe9", body_text_color_subdued="#6b7472",
+        body_text_color_subdued_dark="#8f9a97", block_shadow="none", block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent", block_label_border_width="0px",
+        color_accent="#0f766e", button_secondary_background_fill="transparent",
+        button_secondary_background_fill_dark="transparent", checkbox_label_background_fill="transparent",
+        checkbox_label_background_fill_dark="transparent", checkbox_label_border_width="1px",
+        checkbox_label_border_color="#e2e4e0", checkbox_label_border_color_dark="#2c3431",
+        checkbox_label_background_fill_selected="#0f766e1a", checkbox_label_background_fill_selected_dark="#4fd1c022",
+        checkbox_background_color_selected="#0f766e", checkbox_background_color_selected_dark="#4fd1c0",
+        checkbox_border_color_selected="#0f766e", checkbox_label_padding="0.4rem 0.75rem")
+
+
+def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, ssl_keyfile: str | None = None,
+          ssl_certfile: str | None = None, block: bool = True) -> gr.Blocks:
+    """Run the page, until it is interrupted where `block`, else until `close()`d.
+
+    Raises RillError where host, port or certificate cannot be used.
+    """
+    torch.set_num_threads(1)  # several speakers share the cores better than several threads share one speaker
+    _check_port(host, port)
+    for name in (ssl_keyfile, ssl_certfile):
+        if name and not Path(name).is_file():
+            raise RillError(f"There is no file '{name}': give --ssl-keyfile and --ssl-certfile a PEM file each.")
+    page = build(recognizer)
+    page.launch(server_name=host, server_port=port, prevent_thread_lock=not block, share=share,
+                ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile, ssl_verify=False, quiet=not block,
+                favicon_path=ICON, app_kwargs={"routes": routes(recognizer)}, **_looks())
+    return page
+
+
+def mount(app: FastAPI, recognizer: Recognizer, path: str, admit: Admit, ended: Ended) -> None:
+    """The page as a part of another server; `admit` and `ended` as in `web_live.routes`."""
+    gr.mount_gradio_app(app, build(recognizer), path, show_error=False, run_history=False,
+                        app_kwargs={"routes": routes(recognizer, admit, ended)}, **_looks())
+    # Browsers look for a page's icon at the root, which is not the page's here.
+    app.add_route("/favicon.ico", lambda request: FileResponse(ICON), include_in_schema=False)
+
+
+def _looks() -> dict[str, Any]:
+    return {"theme": theme(), "css_paths": PAGE / "style.css", "ssr_mode": False, "footer_links": [],
+            "head": f"<script>{(PAGE / 'live.js').read_text(encoding='utf-8')}</script>"}
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        raise RillError(f"Port {port} of '{host}' cannot be used ({error.args[-1]}): choose another with --port, "
+                        f"or stop the program that holds it.") from error

@@ -1,0 +1,1 @@
+"""How good a checkpoint is, and which settings suit it: error rates, tuning, calibration."""

@@ -1,0 +1,81 @@
+"""Fits a decoder's word confidences to utterances whose texts are known (`asr.decoding.confidence`)."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asr.decoding.beam import BeamDecoder
+from asr.decoding.confidence import Confidence, Evidence
+from asr.decoding.decoder import Emissions
+from asr.decoding.greedy import GreedyDecoder
+from asr.errors import ManifestError
+from asr.evaluation.evaluate import scored_words
+from asr.evaluation.scoring import align_words, auroc, fit_logistic, normalised_cross_entropy
+from asr.text.results import Word
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the model hears in one utterance, and the words that are said. `voice` is its speaker where one is named."""
+
+    corpus: str
+    voice: str
+    reference: str
+    emissions: Emissions
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Weights with the bias last; AUROC and normalised cross entropy of the old ones and, cross-validated, the new."""
+
+    weights: tuple[float, ...]
+    old: tuple[float, float]
+    new: tuple[float, float]
+
+
+class Recorder(Confidence):
+    """Stands in for a decoder's confidence, and notes each word's features and what the old weights make of them."""
+
+    def __init__(self, old: Confidence) -> None:
+        self.old = old
+        self.rows: list[np.ndarray] = []
+        self.sure: list[float] = []
+
+    def __call__(self, evidence: Evidence) -> float:
+        row = self.old.features(evidence)
+        self.rows.append(row)
+        fits = len(self.old.weights) in (0, len(row) + 1)  # else they are of a version with other features
+        self.sure.append(self.old(evidence) if fits else float("nan"))
+        return self.sure[-1]
+
+
+def calibrate(decoder: GreedyDecoder | BeamDecoder, samples: Sequence[Sample], language: str) -> Calibration:
+    """Fits a decoder's confidence to the words it gets right. The new figures are of two folds, each judged by weights
+    that were fitted on the other; no speaker is in both. Raises ManifestError where no fit is possible."""
+    decoder.confidence = recorder = Recorder(decoder.confidence)
+    voices = {voice: i % 2 for i, voice in enumerate(sorted({sample.voice for sample in samples}))}
+    rows, sure, right, fold = [], [], [], []
+    for sample in samples:
+        done = len(recorder.rows)
+        # A word may be scored as several (or none): the confidence carries its number.
+        words = [Word(word.text, word.start, word.end, done + i)
+                 for i, word in enumerate(decoder.decode(sample.emissions))]
+        scored = scored_words(words, language)
+        rows += [recorder.rows[int(word.confidence)] for word in scored]
+        sure += [recorder.sure[int(word.confidence)] for word in scored]
+        right += align_words(sample.reference.split(), scored)
+        fold += [voices[sample.voice]] * len(scored)
+    x, correct, part = np.array(rows), np.array(right), np.array(fold)
+    crossed = np.zeros(len(x))
+    try:
+        for each in (0, 1):
+            weights, bias = fit_logistic(x[part != each], correct[part != each])
+            crossed[part == each] = 1 / (1 + np.exp(-(x[part == each] @ weights + bias)))
+        weights, bias = fit_logistic(x, correct)
+    except ValueError as error:
+        raise ManifestError(f"{error} Give more utterances, of several speakers.") from error
+    old = (float("nan"),) * 2 if np.isnan(sure).any() else (auroc(sure, right), normalised_cross_entropy(sure, right))
+    return Calibration(tuple(round(float(value), 5) for value in (*weights, bias)), old,
+                       (auroc(crossed, right), normalised_cross_entropy(crossed, right)))

@@ -1,0 +1,191 @@
+"""How well a recogniser does on transcribed utterances: error rates, confidence and speed, for each corpus and overall.
+
+Utterances are taken whole, as the manifest cuts them: neither pauses nor endpoints part them. WER is over `spoken`
+text, with 95 % bootstrap intervals over utterances. The real-time factor (RTF) is wall time of features, model and
+decoder over audio time; loading the model and reading files do not count.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from asr.audio.manifest import Utterance, by_corpus, load, of_split
+from asr.audio.reading import SAMPLE_RATE
+from asr.cli.progress import AudioProgress
+from asr.errors import ManifestError, RillError
+from asr.evaluation.scoring import align_words, auroc, bootstrap_interval, normalised_cross_entropy, score, spoken
+from asr.inference.endpoint import EndpointRules
+from asr.model.latency import Latency
+from asr.text.normalize import has_digits
+from asr.text.results import Final, Word
+
+if TYPE_CHECKING:
+    from asr.inference.recognizer import Recognizer
+
+AT_A_TIME = 256  # utterances in memory, sorted by length for the model's batches
+BLOCK = 2560  # samples (160 ms) that a live stream is fed with
+NEVER = 1e6  # seconds
+NO_ENDPOINTS = EndpointRules(NEVER, NEVER, NEVER)
+ALL = "all"
+
+Heard = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One utterance: what was said and what was heard, both as they are scored."""
+
+    reference: str
+    words: tuple[Word, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Rates are fractions; `auroc` and `nce` of the word confidences are nan where all words are right or wrong."""
+
+    utterances: int
+    seconds: float
+    words: int
+    substitutions: int
+    deletions: int
+    insertions: int
+    wer: float
+    wer_low: float
+    wer_high: float
+    cer: float
+    cer_low: float
+    cer_high: float
+    rtf: float
+    auroc: float
+    nce: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of each corpus and, under "all", of everything; `left_out` utterances have digits in their text."""
+
+    corpora: dict[str, Figures]
+    left_out: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"left_out_for_digits": self.left_out, "corpora": {
+            # JSON has no nan and no infinity
+            name: {key: value if np.isfinite(value) else None for key, value in dataclasses.asdict(figures).items()}
+            for name, figures in self.corpora.items()}}
+
+
+def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance],
+             latency: str | tuple[int, int] | Latency = "offline", streamed: bool = False, *, limit: int | None = None,
+             heard: Heard = lambda corpus, seconds: None) -> Report:
+    """Score the utterances without digits in their text (of the others it is not known what was said).
+
+    `streamed` feeds each one to a live `Stream` in blocks of 160 ms, without second pass and endpoints: what live text
+    is worth before a final. Else whole utterances go through the model in batches. `limit` is of each corpus;
+    `heard(corpus, seconds)` is told what was done. Raises AudioError, and ManifestError where nothing can be scored.
+    """
+    settings = Latency.parse(latency)
+    usable = [utterance for utterance in utterances if not has_digits(utterance.text)]
+    if not usable:
+        raise ManifestError("There is no utterance to score: give another manifest or split.")
+    results: dict[str, list[Result]] = {}
+    took: dict[str, float] = {}
+    for corpus, members in by_corpus(usable, limit).items():
+        results[corpus], took[corpus] = [], 0.0
+        step = 1 if streamed else AT_A_TIME
+        for part in (members[i:i + step] for i in range(0, len(members), step)):
+            sounds = [load(utterance) for utterance in part]
+            begin = time.perf_counter()
+            heard_words = _live(recognizer, sounds[0], settings) if streamed else _whole(recognizer, sounds, settings)
+            took[corpus] += time.perf_counter() - begin
+            language = recognizer.checkpoint.config.language
+            results[corpus] += [
+                Result(spoken(utterance.text, language), scored_words(words, language), len(sound) / SAMPLE_RATE)
+                for utterance, words, sound in zip(part, heard_words, sounds, strict=True)]
+            heard(corpus, sum(map(len, sounds)) / SAMPLE_RATE)
+    figures = {corpus: measure(results[corpus], took[corpus]) for corpus in results}
+    everything = [result for corpus in results.values() for result in corpus]
+    return Report(figures | {ALL: measure(everything, sum(took.values()))}, len(utterances) - len(usable))
+
+
+def _whole(recognizer: Recognizer, sounds: Sequence[np.ndarray], latency: Latency) -> list[list[Word]]:
+    import torch
+
+    return recognizer.recognize([recognizer.frontend(torch.from_numpy(sound)) for sound in sounds], latency)
+
+
+def _live(recognizer: Recognizer, sound: np.ndarray, latency: Latency) -> list[list[Word]]:
+    stream = recognizer.stream(latency=latency, two_pass=False, rules=NO_ENDPOINTS)
+    events = [event for i in range(0, len(sound), BLOCK) for event in stream.accept(sound[i:i + BLOCK])]
+    return [[word for event in events + stream.finish() if isinstance(event, Final) for word in event.words]]
+
+
+def scored_words(words: Sequence[Word], language: str) -> tuple[Word, ...]:
+    return tuple(replace(word, text=text) for word in words for text in spoken(word.text, language).split())
+
+
+def measure(results: Sequence[Result], took: float) -> Figures:
+    """`took` in seconds."""
+    result = score([each.reference for each in results],
+                   [" ".join(word.text for word in each.words) for each in results])
+    low, high = bootstrap_interval(result.utterance_errors, result.utterance_words)
+    right = [ok for each in results for ok in align_words(each.reference.split(), each.words)]
+    sure = [word.confidence for each in results for word in each.words]
+    seconds = sum(each.seconds for each in results)
+    return Figures(len(results), seconds, result.words, result.substitutions, result.deletions, result.insertions,
+                   result.wer, low, high, result.cer,
+                   *bootstrap_interval(result.utterance_character_errors, result.utterance_characters), took / seconds,
+                   *((auroc(sure, right), normalised_cross_entropy(sure, right)) if right else (np.nan, np.nan)))
+
+
+def markdown(table: Table) -> str:
+    """The table as Markdown, so that it can be pasted."""
+    console = Console(width=200, highlight=False, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(map(str.rstrip, capture.get().strip().splitlines()))
+
+
+def table(report: Report) -> Table:
+    found = Table(box=box.MARKDOWN)
+    for heading in ("corpus", "utterances", "words", "sub", "del", "ins", "WER % [95 % interval]",
+                    "CER % [95 % interval]", "RTF", "AUROC", "NCE"):
+        found.add_column(heading, justify="left" if heading == "corpus" else "right", no_wrap=True)
+    for corpus, f in report.corpora.items():
+        if corpus != ALL or len(report.corpora) > 2:
+            counts = map(str, (f.utterances, f.words, f.substitutions, f.deletions, f.insertions))
+            rates = (f"{100 * rate:.1f} [{100 * low:.1f}, {100 * high:.1f}]" for rate, low, high in (
+                (f.wer, f.wer_low, f.wer_high), (f.cer, f.cer_low, f.cer_high)))
+            found.add_row(corpus, *counts, *rates, f"{f.rtf:.3f}", f"{f.auroc:.3f}", f"{f.nce:.3f}")
+    return found
+
+
+def run(recognizer: Recognizer, manifest: Path, split: str, latency: Latency, streamed: bool, limit: int | None,
+        output: Path | None) -> None:
+    """`asr evaluate`: the table on standard output, the report as JSON where `output` says."""
+    if streamed and not latency.live:
+        raise RillError("A live stream cannot wait for full context: choose fast, balanced, accurate or C,R.")
+    utterances = of_split(manifest, split)
+    chosen = by_corpus([utterance for utterance in utterances if not has_digits(utterance.text)], limit)
+    known = [utterance.samples for members in chosen.values() for utterance in members]
+    total = None if None in known else sum(filter(None, known)) / SAMPLE_RATE
+    with AudioProgress(total) as progress:
+        report = evaluate(recognizer, utterances, latency, streamed, limit=limit, heard=progress.add)
+    print(markdown(table(report)))
+    print(f"{report.left_out} utterances with digits left out: what their speakers said is not written.")
+    if output:
+        settings = {"checkpoint": recognizer.checkpoint.config.name, "manifest": str(manifest), "split": split,
+                    "latency": [latency.chunk, latency.look_ahead], "streamed": streamed,
+                    "lm": recognizer.language_model is not None, "hotwords": [h.phrase for h in recognizer.hotwords]}
+        text = json.dumps(settings | report.to_dict(), indent=1, ensure_ascii=False)
+        output.write_text(text + "\n", encoding="utf-8")

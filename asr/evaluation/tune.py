@@ -1,0 +1,182 @@
+"""Decoding settings and confidence weights of a checkpoint, found on transcribed utterances that it was not trained on.
+
+First the language model's weight, the score of a word, the scale of the label priors and, where there is one, the share
+of the neural language model, by coordinate search for the least word error rate, averaged over corpora. Then the
+weights of both confidences, of beam search and greedy text, by logistic regression over right and wrong words. The
+model runs once; its emissions are kept and decoded many times.
+"""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich import box
+from rich.table import Table
+
+from asr.audio.manifest import Utterance, by_corpus, load, of_split
+from asr.decoding.beam import BeamDecoder, LanguageModel
+from asr.decoding.decoder import Decoder
+from asr.decoding.greedy import GreedyDecoder
+from asr.decoding.rescoring import Neural
+from asr.errors import ManifestError
+from asr.evaluation.calibration import Sample, calibrate
+from asr.evaluation.evaluate import markdown, scored_words
+from asr.evaluation.scoring import score, spoken
+from asr.inference.engine import BATCH
+from asr.inference.recognizer import Recognizer
+from asr.model import checkpoint as checkpoints
+from asr.model.checkpoint import DecodingConfig
+from asr.model.latency import PRESETS
+from asr.text.normalize import has_digits
+
+STEPS = {"lm_weight": 0.4, "word_score": 0.4, "prior_scale": 0.1}  # of the search; natural logarithms, and α
+NEURAL_STEPS = {"neural_weight": 0.2}  # where there is a neural language model
+LEAST = {"lm_weight": 0.1, "word_score": -np.inf, "prior_scale": 0.0, "neural_weight": 0.0}
+MOST = {"neural_weight": 1.0}
+HALVINGS = 2  # of the steps, once none of them helps
+
+Say = Callable[[str], None]
+
+
+def hear(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | None = None) -> list[Sample]:
+    """Emissions, with full context, of the utterances without digits in their text; at most `limit` of each corpus.
+
+    Raises ManifestError and AudioError.
+    """
+    chosen = by_corpus([utterance for utterance in utterances if not has_digits(utterance.text)], limit)
+    everything = [(corpus, utterance) for corpus, members in chosen.items() for utterance in members]
+    if not everything:
+        raise ManifestError("There is no utterance to tune on: give another manifest or split.")
+    everything.sort(key=lambda each: each[1].samples or 0)  # batches of like lengths
+    language = recognizer.checkpoint.config.language
+    samples: list[Sample] = []
+    for first in range(0, len(everything), BATCH):
+        mels = [(corpus, utterance, recognizer.frontend(torch.from_numpy(load(utterance))))
+                for corpus, utterance in everything[first:first + BATCH]]
+        batch = [each for each in mels if len(each[2])]
+        found = recognizer.emissions([mel for _, _, mel in batch], PRESETS["offline"]) if batch else []
+        samples += [Sample(corpus, utterance.speaker or f"{utterance.path} {utterance.start}",
+                           spoken(utterance.text, language), emissions)
+                    for (corpus, utterance, _), emissions in zip(batch, found, strict=True)]
+    return samples
+
+
+def beam_decoder(recognizer: Recognizer, settings: DecodingConfig,
+                 language_model: LanguageModel | None = None) -> BeamDecoder:
+    """A decoder of these settings over the recogniser's language model and prefix tree, or another like it."""
+    checkpoint = recognizer.checkpoint
+    chosen = language_model or recognizer.language_model
+    assert chosen
+    return BeamDecoder(replace(checkpoint, config=replace(checkpoint.config, decoding=settings)), chosen)
+
+
+def word_error_rates(recognizer: Recognizer, decoder: Decoder, samples: Sequence[Sample]) -> dict[str, float]:
+    """WER of each corpus."""
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for sample in samples:
+        words = scored_words(recognizer.decode(decoder, sample.emissions), recognizer.checkpoint.config.language)
+        pairs.setdefault(sample.corpus, []).append((sample.reference, " ".join(word.text for word in words)))
+    return {corpus: score(*zip(*members, strict=True)).wer for corpus, members in pairs.items()}
+
+
+class Remembered:
+    """A neural language model that is asked about most sentences many times."""
+
+    def __init__(self, model: Neural) -> None:
+        self.model = model
+        self.known: dict[tuple[str, ...], list[float]] = {}
+
+    def score(self, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
+        asked = [tuple(sentence) for sentence in sentences]
+        new = [sentence for sentence in dict.fromkeys(asked) if sentence not in self.known]
+        self.known.update(zip(new, self.model.score(new) if new else [], strict=True))
+        return [self.known[sentence] for sentence in asked]
+
+
+def coordinate_search(start: DecodingConfig, loss: Callable[[DecodingConfig], float],
+                      steps: Mapping[str, float] = STEPS) -> DecodingConfig:
+    """The settings of `steps` moved one at a time as long as the loss falls, then by half steps."""
+    best = start
+    for halving in range(HALVINGS + 1):
+        before = None
+        while before != best:
+            before = best
+            for name, step in steps.items():
+                for move in (step / 2**halving, -step / 2**halving):
+                    while LEAST[name] <= (value := round(getattr(best, name) + move, 3)) <= MOST.get(name, np.inf):
+                        candidate = replace(best, **{name: value})
+                        if loss(candidate) >= loss(best):
+                            break
+                        best = candidate
+    return best
+
+
+def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | None = None,
+         say: Say = lambda line: None) -> tuple[DecodingConfig, Table]:
+    """New decoding settings, and a table of old and new ones. Without language model only greedy confidence is fitted.
+
+    Word error rates in the table are those of the data that the settings were chosen on; so a little too good.
+    Raises ManifestError and AudioError.
+    """
+    samples = hear(recognizer, utterances, limit)
+    say(f"{len(samples)} utterances heard.")
+    language = recognizer.checkpoint.config.language
+    old = recognizer.checkpoint.config.decoding
+    table = Table("", "old", "new", box=box.MARKDOWN)
+    new = old
+    if recognizer.language_model:
+        language_model, steps = copy(recognizer.language_model), STEPS
+        if language_model.neural:
+            language_model.neural, steps = Remembered(language_model.neural), STEPS | NEURAL_STEPS
+
+        @cache
+        def rates(settings: DecodingConfig) -> dict[str, float]:
+            found = word_error_rates(recognizer, beam_decoder(recognizer, settings, language_model), samples)
+            say(", ".join(f"{name} {getattr(settings, name):g}" for name in steps)
+                + f": WER {100 * float(np.mean(list(found.values()))):.2f} %")
+            return found
+
+        start = replace(old, lm_confidence=())  # no word depends on them, and they may be for other features
+        found = coordinate_search(start, lambda settings: float(np.mean(list(rates(settings).values()))), steps)
+        for name in steps:
+            table.add_row(name, f"{getattr(old, name):g}", f"{getattr(found, name):g}")
+        for corpus, rate in rates(start).items():
+            table.add_row(f"WER % {corpus}", f"{100 * rate:.2f}", f"{100 * rates(found)[corpus]:.2f}")
+        decoder = beam_decoder(recognizer, replace(found, lm_confidence=old.lm_confidence))
+        fitted = _fit("language model", decoder, samples, language, table, say)
+        new = replace(found, lm_confidence=fitted or old.lm_confidence)
+    fitted = _fit("greedy", GreedyDecoder(recognizer.checkpoint), samples, language, table, say)
+    return replace(new, greedy_confidence=fitted or old.greedy_confidence), table
+
+
+def _fit(name: str, decoder: BeamDecoder | GreedyDecoder, samples: Sequence[Sample], language: str, table: Table,
+         say: Say) -> tuple[float, ...] | None:
+    """New weights of a decoder's confidence, and their rows; None where there is too little to fit them to, which must
+    not cost the settings that were found."""
+    try:
+        fit = calibrate(decoder, samples, language)
+    except ManifestError as error:
+        say(f"Word confidences ({name}) stay as they were: {error}")
+        return None
+    for figure, old, new in zip(("AUROC", "NCE"), fit.old, fit.new, strict=True):
+        table.add_row(f"{figure}, {name}", f"{old:.3f}", f"{new:.3f} (cross-validated)")
+    return fit.weights
+
+
+def run(name: str | None, manifest: Path, split: str, limit: int | None, output: Path | None, device: str,
+        engine: str) -> None:
+    """`asr tune`: the table on standard output, the settings into the checkpoint's config.json, or `output`'s."""
+    lm = (checkpoints.find(name) / "lm.bin").is_file()
+    recognizer = Recognizer(name, lm=lm, device=device, engine=engine)
+    decoding, table = tune(recognizer, of_split(manifest, split), limit, lambda line: print(line, file=sys.stderr))
+    print(markdown(table))
+    folder = output or recognizer.checkpoint.path
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints.write_config(folder / "config.json", replace(recognizer.checkpoint.config, decoding=decoding))
+    print(f"Written to {folder / 'config.json'}.")

@@ -1,0 +1,1 @@
+"""Many speakers at once: limits, sessions, protocols, metrics, Ray Serve."""

@@ -1,0 +1,1 @@
+"""Words to what people read: results, numerals, subtitles and transcripts; and text back to spoken words."""

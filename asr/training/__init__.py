@@ -1,0 +1,1 @@
+"""Corpora to checkpoints: preparation, batches, augmentation, losses, optimizer, trainer, language models."""

@@ -1,0 +1,266 @@
+"""What training is fed: prepared cuts, sampled into batches, augmented and decoded in loader processes.
+
+    prepared folders → sampler (Lhotse's dynamic buckets) → augmentation of cuts (Lhotse) → samples and token targets
+
+Everything random in a batch comes from a seed of its own, so that a resumed run sees the very batches that an unbroken
+one sees, with any number of loader processes. A clip that cannot be read is left out of its batch and named.
+"""
+from __future__ import annotations
+
+import random
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from asr.audio.reading import SAMPLE_RATE
+from asr.decoding.g2p import LetterToSound
+from asr.errors import ManifestError, RecipeError
+from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
+from asr.training.prepare import load_prepared
+from asr.training.recipe import AugmentConfig, DataConfig
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+    from lhotse.dataset.sampling.base import CutSampler
+
+BUCKETS = 30
+LONGEST_JOIN = 16.0        # seconds of utterances joined into one
+GAPS = (0.1, 1.0)          # seconds between joined utterances
+SPEEDS = (0.9, 1.1)
+
+
+@dataclass
+class Batch:
+    """A process's utterances of one update. `samples` (B, N) float32, zeros behind each one's `lengths` (B,)."""
+
+    samples: Tensor
+    lengths: Tensor
+    texts: list[str]
+    failed: list[str]      # "clip: why it could not be read"; of joined ones all are named
+    filler: bool = False   # silence that nothing is learnt from, since every process needs a batch
+
+    def parts(self, count: int) -> Iterator[Batch]:
+        """At most `count` batches that are this one together."""
+        for index in range(min(count, len(self.texts))):
+            lengths = self.lengths[index::count]
+            yield Batch(self.samples[index::count, :int(lengths.max())], lengths, self.texts[index::count], [],
+                        self.filler)
+
+
+class Speller:
+    """Texts to targets: each token set's indices, every word followed by the set's boundary."""
+
+    def __init__(self, tokens: Mapping[str, TokenSet], config: DataConfig) -> None:
+        self.tokens = dict(tokens)
+        self.index = {name: {symbol: i for i, symbol in enumerate(each.symbols)} for name, each in tokens.items()}
+        self.pronunciations: dict[str, tuple[str, ...]] = {}
+        self.letter_to_sound: LetterToSound | None = None
+        self.unpronounced: set[str] = set()
+        if PHONEMES in tokens:
+            if not config.lexicon:
+                raise RecipeError("The model has a head for phonemes: name a lexicon in the recipe's data.lexicon.")
+            self.pronunciations = {word: each[0] for word, each in read_lexicon(Path(config.lexicon)).items()}
+            self.letter_to_sound = LetterToSound.load(Path(config.pronunciation)) if config.pronunciation else None
+
+    def targets(self, text: str) -> dict[str, list[int]]:
+        """Indices of each token set. A word without any pronunciation is left out of the phonemes and remembered."""
+        result = {}
+        for name, index in self.index.items():
+            boundary = self.tokens[name].boundary_index
+            targets: list[int] = []
+            for word in text.split():
+                symbols = self.pronounce(word) if name == PHONEMES else tuple(word)
+                targets += [index[symbol] for symbol in symbols if symbol in index]
+                targets += [boundary] if symbols else []
+            result[name] = targets
+        return result
+
+    def pronounce(self, word: str) -> tuple[str, ...]:
+        if word not in self.pronunciations:
+            found = self.letter_to_sound.pronounce(word) if self.letter_to_sound else []
+            self.pronunciations[word] = found[0] if found else ()
+            if not found:
+                self.unpronounced.add(word)
+        return self.pronunciations[word]
+
+
+def read_lexicon(path: Path) -> dict[str, list[tuple[str, ...]]]:
+    """The pronunciations of each word of a `word TAB phonemes` file. Raises RecipeError."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The lexicon {path} cannot be read ({error}): make one with `asr lm`.") from error
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for line in lines:
+        word, _, phonemes = line.partition("\t")
+        found.setdefault(word, []).append(tuple(phonemes.split()))
+    return found
+
+
+def token_sets(cuts: CutSet, config: DataConfig) -> dict[str, TokenSet]:
+    """Characters are those of the texts, whatever the alphabet; phonemes those of the lexicon, where there is one."""
+    characters = sorted({character for cut in cuts for character in cut.supervisions[0].text} - {" "})
+    sets = {CHARACTERS: ("-", " ", *characters)}
+    if config.lexicon:
+        known = read_lexicon(Path(config.lexicon)).values()
+        sets[PHONEMES] = ("-", "|", *sorted({phoneme for listed in known for each in listed for phoneme in each}))
+    return {name: TokenSet(symbols, symbols[0], symbols[1], (1 / len(symbols),) * len(symbols))
+            for name, symbols in sets.items()}
+
+
+def load_cuts(folders: Sequence[str], split: str) -> CutSet:
+    """All prepared folders' cuts of a split."""
+    from lhotse import CutSet
+
+    if not folders:
+        raise ManifestError(f"The recipe names no folder for '{split}': give prepared folders in [data].")
+    parts = [load_prepared(Path(folder), split) for folder in folders]
+    if any(part.is_lazy for part in parts):
+        return CutSet.mux(*parts, stop_early=False, seed=0) if len(parts) > 1 else parts[0]
+    return CutSet.from_cuts(cut for part in parts for cut in part)
+
+
+def plan(cuts: CutSet, config: DataConfig, epoch: int, seed: int) -> Iterator[CutSet]:
+    """The batches of an epoch: short to long in the first ones, then utterances of like length, shuffled."""
+    from lhotse.dataset.sampling import DynamicBucketingSampler, SimpleCutSampler
+
+    alone: dict[str, Any] = {"max_duration": config.batch_seconds, "world_size": 1, "rank": 0, "seed": seed}
+    sampler: CutSampler
+    if epoch < config.sorted_epochs and not cuts.is_lazy:
+        sampler = SimpleCutSampler(cuts.sort_by_duration(ascending=True), **alone)
+    elif sum(1 for _ in islice(cuts, BUCKETS)) < BUCKETS:
+        sampler = SimpleCutSampler(cuts, shuffle=True, **alone)
+    else:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are using DynamicBucketingSampler with an eager")  # it is small
+            sampler = DynamicBucketingSampler(cuts, num_buckets=BUCKETS, shuffle=True, **alone)
+    sampler.set_epoch(epoch)
+    yield from sampler
+
+
+class Augment:
+    """Changes cuts as Lhotse does, lazily: nothing is computed before the sound is loaded."""
+
+    def __init__(self, config: AugmentConfig, noise: CutSet | None, rooms: Sequence[Any]) -> None:
+        self.config = config
+        self.noises = list(noise) if noise is not None else []
+        self.rooms = list(rooms)
+
+    def __call__(self, cuts: Sequence[Any], strength: float, rng: random.Random) -> list[Any]:
+        """`strength` 0 … 1 scales every chance."""
+        c = self.config
+
+        def chance(probability: float) -> bool:
+            return rng.random() < probability * strength
+
+        speed = rng.choice(SPEEDS) if chance(c.speed) else None  # one for the batch: its rows stay of like length
+        changed = []
+        for cut in cuts:
+            if speed:
+                cut = cut.perturb_speed(speed, affix_id=False)
+            if self.rooms and chance(c.rooms):
+                cut = cut.reverb_rir(rng.choice(self.rooms), affix_id=False)
+            if chance(c.narrow):
+                cut = cut.narrowband("mulaw", affix_id=False)
+            if chance(1.0):
+                cut = cut.perturb_volume(10 ** (rng.uniform(-c.gain, c.gain) / 20), affix_id=False)
+            changed.append(cut)
+        if chance(c.join):
+            changed = self._join(changed, rng)
+        if self.noises:
+            changed = [cut.mix(self._noise(cut.duration, rng), snr=rng.uniform(c.least_snr, c.most_snr),
+                               preserve_id="left") if chance(c.noise) else cut for cut in changed]
+            if chance(c.noise_only):
+                longest = max(cut.duration for cut in changed)  # a longer row would only pad the others
+                noise = self._noise(rng.uniform(0.5, 1.0) * longest, rng)
+                changed.append(noise.perturb_volume(10 ** (rng.uniform(-2 * c.gain, c.gain) / 20)))
+        return changed
+
+    def _join(self, cuts: list[Any], rng: random.Random) -> list[Any]:
+        """2 to 4 utterances in a row become one, as in running speech, with silence between them. One number for the
+        batch, so that its rows stay of like length."""
+        count = rng.randint(2, 4)
+        joined: list[Any] = []
+        for number, cut in enumerate(cuts):
+            if number % count and joined[-1].duration + cut.duration < LONGEST_JOIN:
+                start = joined[-1].duration + rng.uniform(*GAPS)
+                joined[-1] = joined[-1].mix(cut, offset_other_by=round(start, 3), allow_padding=True)
+            else:
+                joined.append(cut)
+        return joined
+
+    def _noise(self, duration: float, rng: random.Random) -> Any:
+        noise = rng.choice(self.noises)
+        if noise.duration > duration:
+            return noise.truncate(offset=round(rng.uniform(0, noise.duration - duration), 3), duration=duration)
+        return noise
+
+
+class Utterances(Dataset[Batch]):
+    """An item is (seed, strength, cuts): what the sampler below yields. Process `rank` of `world` loads its share, and
+    a filler where there are fewer utterances than processes."""
+
+    def __init__(self, augment: Augment | None, rank: int, world: int) -> None:
+        self.augment, self.rank, self.world = augment, rank, world
+
+    def __getitem__(self, item: tuple[int, float, CutSet]) -> Batch:
+        seed, strength, cuts = item
+        chosen: Sequence[Any] = list(cuts)
+        if self.augment and strength > 0:
+            chosen = self.augment(chosen, strength, random.Random(seed))
+        sounds, texts, failed = [], [], []
+        for cut in chosen[self.rank::self.world]:
+            try:
+                sounds.append(cut.load_audio()[0].astype(np.float32))
+                texts.append(" ".join(each.text for each in cut.supervisions if each.text))
+            except Exception as error:  # whatever a decoder throws: training goes on without this clip
+                names = " + ".join(each.id for each in cut.supervisions if each.text) or cut.id
+                failed.append(f"{names}: {' '.join(str(error).split())[:200]}")
+        filler = not sounds
+        if filler:
+            sounds, texts = [np.zeros(SAMPLE_RATE, np.float32)], [""]
+        lengths = torch.tensor([len(sound) for sound in sounds], dtype=torch.long)
+        samples = torch.zeros(len(sounds), int(lengths.max()))
+        for row, sound in zip(samples, sounds, strict=True):
+            row[:len(sound)] = torch.from_numpy(sound)
+        return Batch(samples, lengths, texts, failed, filler)
+
+
+def batches(cuts: CutSet, config: DataConfig, augment: Augment | None, strength: Callable[[int], float], *, epoch: int,
+            skip: int, first: int, seed: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """One epoch from its batch `skip` on; `first` is the update that this one is. `strength` tells that of the
+    augmentation at an update, from 0 to 1."""
+
+    def items() -> Iterator[tuple[int, float, CutSet]]:
+        for update, each in enumerate(islice(plan(cuts, config, epoch, seed), skip, None), first):
+            yield hash((seed, update)), strength(update), each
+
+    return iter(DataLoader(Utterances(augment, rank, world), sampler=items(), batch_size=None,  # type: ignore[arg-type]
+                           num_workers=config.workers, worker_init_fn=_in_worker,
+                           prefetch_factor=4 if config.workers else None))
+
+
+def _in_worker(worker: int) -> None:
+    torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the trainer, which still needs its batches to end well
+        signal.signal(number, signal.SIG_IGN)
+
+
+def load_augment(config: AugmentConfig, data: DataConfig) -> Augment:
+    """With the recipe's noise and rooms."""
+    from lhotse import Recording
+
+    noise = load_prepared(Path(data.noise), "train") if data.noise else None
+    rooms = [Recording.from_file(path) for path in sorted(Path(data.rooms).glob("*.flac"))] if data.rooms else []
+    if data.rooms and not rooms:
+        raise ManifestError(f"The folder {data.rooms} holds no room impulse responses: give one with .flac files.")
+    return Augment(config, noise, rooms)

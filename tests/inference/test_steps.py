@@ -1,0 +1,121 @@
+"""Turns of many streams in one batch give what each gives alone: emissions, states, and what is still to come."""
+import copy
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from asr.inference.steps import Turn, take
+from asr.model.acoustic import AcousticModel
+from asr.model.latency import Latency
+from asr.model.onnx_runtime import OnnxModel
+from asr.model.streaming import ModelConfig
+
+BANDS = 10
+HEADS = {"characters": 6, "phonemes": 9}
+LATENCIES = [Latency(4, 2), Latency(8, 4), Latency(5, 0)]
+
+
+def tiny(cell: str, subsampling: int = 4) -> AcousticModel:
+    torch.manual_seed(3)
+    model = AcousticModel(ModelConfig(cell, hidden=8, layers=3, stem_channels=8, subsampling=subsampling), BANDS, HEADS)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)  # state and context matter well beyond the tolerance
+    return model.eval().requires_grad_(False)
+
+
+def plan(seed: int, streams: int = 7, rounds: int = 9) -> list[list[tuple[int, Turn]]]:
+    """Rounds of turns: some streams in each, with 0 to 24 mel frames, some of them without a look; all end."""
+    rng = np.random.default_rng(seed)
+    latencies = [LATENCIES[rng.integers(len(LATENCIES))] for _ in range(streams)]
+
+    def turn(i: int, last: bool) -> tuple[int, Turn]:
+        mel = torch.from_numpy(rng.standard_normal((rng.integers(0, 25), BANDS)).astype(np.float32))
+        return i, Turn(None, mel, latencies[i], last, bool(rng.random() < 0.6))
+
+    active = [sorted(rng.choice(streams, rng.integers(1, streams + 1), replace=False)) for _ in range(rounds)]
+    return [[turn(i, False) for i in some] for some in active] + [[turn(i, True) for i in range(streams)]]
+
+
+def assert_same(got, alone):
+    assert got.complete == alone.complete and len(got.committed) == len(alone.committed)
+    assert (got.provisional is None) == (alone.provisional is None)
+    pairs = list(zip(got.committed, alone.committed, strict=True))
+    for a, b in pairs + ([(got.provisional, alone.provisional)] if got.provisional is not None else []):
+        for head in HEADS:
+            assert a[head].dtype == np.float32
+            np.testing.assert_allclose(a[head], b[head], rtol=0, atol=1e-4)
+
+
+ENGINES = {"torch": lambda model: model, "onnx": OnnxModel, "onnx int8": partial(OnnxModel, int8=True)}
+
+
+@pytest.mark.parametrize("cell, subsampling, engine", [
+    *((cell, subsampling, engine) for cell, subsampling in (("rnn", 4), ("gru", 4), ("lstm", 4), ("lstm", 3))
+      for engine in ("torch", "onnx")), ("lstm", 4, "onnx int8"), ("lstm", 3, "onnx int8")])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_batch_gives_what_each_stream_gives_alone(cell, subsampling, seed, engine):
+    model = ENGINES[engine](tiny(cell, subsampling))
+    together, alone = ([model.stream_state() for _ in range(7)] for _ in range(2))
+    sizes = set()
+    for turns in plan(seed):
+        batch = [copy.copy(turn) for _, turn in turns]
+        for (i, turn), copied in zip(turns, batch, strict=True):
+            turn.state, copied.state = alone[i], together[i]
+        sizes.add(len(batch))
+        for heard, (_, turn) in zip(take(model, batch), turns, strict=True):
+            assert_same(heard, take(model, [turn])[0])
+    assert max(sizes) > 3
+    for a, b in zip(together, alone, strict=True):
+        assert a.ended and a.committed == b.committed > 0 and a.frames.shape[1] == b.frames.shape[1] == 0
+
+
+def test_all_chunks_of_an_utterance_are_those_of_the_batched_pass():
+    model, latency = tiny("lstm"), Latency(4, 2)
+    mel = torch.randn(3, 93, BANDS, generator=torch.Generator().manual_seed(1))
+    states = [model.stream_state() for _ in mel]
+    parts = [[] for _ in mel]
+    for first in range(0, 93, 16):
+        turns = [Turn(s, m[first:first + 16], latency, last=first + 16 >= 93) for s, m in zip(states, mel, strict=True)]
+        for found, heard in zip(parts, take(model, turns), strict=True):
+            found += heard.committed
+    expected, _ = model.forward_chunked(mel, None, 4, 2)
+    for i, found in enumerate(parts):
+        for head in HEADS:
+            got = np.concatenate([part[head] for part in found])
+            np.testing.assert_allclose(got, expected[head][i], rtol=0, atol=1e-4)
+
+
+def test_a_look_covers_what_waits_and_leaves_the_state_alone():
+    model, latency = tiny("lstm"), Latency(8, 4)
+    state = model.stream_state()
+    blind = take(model, [Turn(state, torch.randn(32, BANDS), latency, look=False)])[0]
+    assert not blind.committed and blind.provisional is None and not blind.complete
+    before = copy.deepcopy(state)
+    seen = take(model, [Turn(state, torch.zeros(0, BANDS), latency)])[0]
+    waiting = state.frames.shape[1]
+    assert seen.complete and len(seen.provisional["phonemes"]) == waiting > 0 and not seen.committed
+    assert torch.equal(state.frames, before.frames) and state.committed == 0
+    assert all(torch.equal(new, old) for new, old in zip(state.rnn, before.rnn, strict=True))
+
+
+def test_the_frames_of_a_commitment_count_as_seen_where_nothing_else_waits():
+    model, latency = tiny("lstm"), Latency(4, 2)
+    state = model.stream_state()
+    mel = torch.randn(27, BANDS)  # makes six frames: the last needs mel frames up to 3 right of its centre
+    heard = take(model, [Turn(state, mel, latency, look=False)])[0]
+    assert [len(part["phonemes"]) for part in heard.committed] == [4]
+    assert len(heard.provisional["phonemes"]) == 2 and heard.complete
+
+
+def test_nothing_of_a_batch_is_kept_by_its_results():
+    """A stream that falls silent must not keep the emissions of all the others."""
+    model, latency = tiny("lstm"), Latency(4, 2)
+    states = [model.stream_state() for _ in range(5)]
+    heard = take(model, [Turn(state, torch.randn(48, BANDS), latency) for state in states])
+    for one, state in zip(heard, states, strict=True):
+        for part in (*one.committed, one.provisional):
+            for values in part.values():
+                assert values.base is None or values.base.shape[0] <= 6
+        assert all(part.untyped_storage().nbytes() == part.nbytes for part in (*state.rnn, state.frames, state.mel))

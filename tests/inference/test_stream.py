@@ -1,0 +1,398 @@
+"""Live recognition with the shipped checkpoint and real speech: whatever way the sound comes, nothing is lost."""
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import asr
+from asr.audio.reading import Resampler
+from asr.errors import AudioError, HotwordError
+from asr.inference.endpoint import EndpointRules
+from asr.inference.stream import STEP
+from asr.text.results import Final, Partial
+
+RATE = 16_000
+rng = np.random.default_rng(11)
+
+
+def silence(seconds: float) -> np.ndarray:
+    return np.zeros(round(seconds * RATE), np.float32)
+
+
+def play(stream, samples, cuts=None):
+    """All events of `samples` in 160 ms blocks, or in pieces that end at `cuts`."""
+    events = []
+    for block in np.split(samples, range(2560, len(samples), 2560) if cuts is None else cuts):
+        events += stream.accept(block)
+    return events + stream.finish()
+
+
+def finals(events) -> list[Final]:
+    return [event for event in events if isinstance(event, Final)]
+
+
+def texts(events) -> list[str]:
+    return [event.text for event in finals(events)]
+
+
+def sparse(stream):
+    """A stream that saves most provisional passes, for tests that do not look at partials."""
+    stream.preview_every = 4
+    return stream
+
+
+@pytest.fixture(scope="module")
+def sentence(clips):
+    """About 5 s of clear speech that the shipped model gets right."""
+    return next(clip for clip in clips if clip.path.stem == "commonvoice-4")
+
+
+@pytest.fixture(scope="module")
+def two(clips):
+    """Two sentences, 2 s of silence between them."""
+    first, second = (next(clip for clip in clips if clip.path.stem == name) for name in ("commonvoice-2", "kathleen-0"))
+    return np.concatenate([first.samples, silence(2), second.samples]), (first, second)
+
+
+@pytest.fixture(scope="module")
+def two_events(recognizer, two):
+    return play(recognizer.stream(), two[0])
+
+
+def test_an_utterance_grows_and_becomes_final(two_events):
+    partials = [event.text for event in two_events if isinstance(event, Partial)]
+    assert partials[0] and all(a != b for a, b in pairwise(partials))  # one may take back all that was shown
+    assert isinstance(two_events[0], Partial) and isinstance(two_events[-1], Final)
+    assert len(partials) > 10
+    kinds = [type(event) for event in two_events]
+    first_final = kinds.index(Final)
+    start = two_events[first_final].start
+    assert all(event.start <= start for event in two_events[:first_final])
+    assert all(event.start >= two_events[first_final].end for event in two_events[first_final + 1:])
+
+
+def test_two_utterances_have_the_texts_and_times_of_each_alone(recognizer, two, two_events):
+    _, clips = two
+    got = finals(two_events)
+    alone = [recognizer.decode_utterance(clip.samples) for clip in clips]
+    assert [final.text for final in got] == [final.text for final in alone] and all(texts(two_events))
+    offset = 0.0
+    for final, expected, clip in zip(got, alone, clips, strict=True):
+        for word, known in zip(final.words, expected.words, strict=True):
+            assert word.start == pytest.approx(offset + known.start, abs=0.2)
+            assert word.end == pytest.approx(offset + known.end, abs=0.2)
+        offset += len(clip.samples) / RATE + 2
+
+
+def test_the_silence_before_an_utterance_is_not_recognised_again(recognizer, sentence, monkeypatch):
+    asked, second_pass = [], recognizer.work.second_pass
+    monkeypatch.setattr(recognizer.work, "second_pass",
+                        lambda mel, search: asked.append(len(mel)) or second_pass(mel, search))
+    said, = finals(play(recognizer.stream(), sentence.samples))
+    last = asked[-1]
+    waited = 4.2  # seconds: of less than 5 the stream forgets nothing
+    later, = finals(play(recognizer.stream(), np.concatenate([silence(waited), sentence.samples])))
+    assert later.text == said.text
+    assert [word.start for word in later.words] == pytest.approx([word.start + waited for word in said.words], abs=0.1)
+    assert asked[-1] <= last + 60  # mel frames: at most half a second of it
+
+
+@pytest.mark.parametrize("two_pass", [True, False])
+def test_an_utterance_that_is_cut_before_its_first_word(recognizer, sentence, two_pass):
+    """The longest utterance may be shorter than the silence that is waited through."""
+    rules = EndpointRules(nothing_said=5, longest=4)
+    stream = recognizer.stream(rules=rules, two_pass=two_pass)
+    got = finals(play(stream, np.concatenate([silence(3.2), sentence.samples])))
+    assert got[0].start > 3 and len(" ".join(final.text for final in got).split()) >= len(sentence.text.split()) - 2
+
+
+@pytest.mark.parametrize("split", ["whole", "random", "tiny"])
+def test_finals_do_not_depend_on_the_split(recognizer, two, two_events, split):
+    samples = two[0]
+    cuts = {"whole": [], "random": np.sort(rng.integers(0, len(samples), 30)),
+            "tiny": range(37, len(samples), 37)}[split]
+    stream = recognizer.stream()
+    events = play(sparse(stream) if split == "tiny" else stream, samples, cuts)
+    for got, expected in zip(finals(events), finals(two_events), strict=True):
+        assert [(w.text, w.start, w.end) for w in got.words] == [(w.text, w.start, w.end) for w in expected.words]
+        assert [w.confidence for w in got.words] == pytest.approx([w.confidence for w in expected.words], abs=1e-3)
+    if split == "random":  # a partial comes at most once a call, and says what it says to smaller blocks
+        shown = {event.text for event in two_events if isinstance(event, Partial)}
+        assert {event.text for event in events if isinstance(event, Partial)} <= shown
+
+
+@pytest.mark.parametrize("every", [3, 8])
+def test_finals_do_not_depend_on_how_often_a_stream_looks(recognizer, two, two_events, every):
+    stream = recognizer.stream()
+    stream.preview_every = every
+    assert finals(play(stream, two[0])) == finals(two_events)
+
+
+@pytest.mark.parametrize("kind", ["int16", "int32", "float64", "stereo"])
+def test_any_dtype_says_the_same(recognizer, sentence, kind):
+    x = np.clip(sentence.samples, -1, 1 - 2**-15)
+    given = {"int16": (x * 2**15).astype(np.int16), "int32": (x * 2.0**31).astype(np.int32),
+             "float64": x.astype(np.float64), "stereo": np.stack([x, x], axis=1)}[kind]
+    assert " ".join(texts(play(sparse(recognizer.stream()), given))) == sentence.text
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+def test_any_sample_rate(recognizer, sentence, rate):
+    import soxr
+
+    samples = soxr.resample(sentence.samples, RATE, rate)
+    got = finals(play(sparse(recognizer.stream(sample_rate=rate)), samples))
+    heard = Resampler(rate)
+    expected = recognizer.decode_utterance(np.concatenate([heard.push(samples), heard.flush()]))
+    assert " ".join(final.text for final in got) == expected.text
+    assert got[-1].end == pytest.approx(expected.end, abs=0.1)
+    if rate > 8_000:
+        assert expected.text == sentence.text
+
+
+@pytest.mark.parametrize("latency", ["fast", "balanced", (32, 12), (5, 0)])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_committed_emissions_are_those_of_forward_chunked(recognizer, clips, latency, rate):
+    """Through the whole path, resampler and all, in blocks of uneven length."""
+    committed = []
+
+    class Session:
+        def accept(self, emissions):
+            committed.append(emissions)
+
+        def words(self, preview=None):
+            return []
+
+        finish = words
+
+    stream = recognizer.stream(rate, latency=latency, two_pass=False, rules=EndpointRules(99, 99, 99))
+    stream.session = Session()
+    samples = clips[0].samples
+    for block in np.split(samples, np.sort(rng.integers(0, len(samples), 25))):
+        stream.accept(block)
+    stream.finish()
+    resampler = Resampler(rate)
+    mel = recognizer.frontend(torch.from_numpy(np.concatenate([resampler.push(samples), resampler.flush()])))
+    chosen = asr.inference.recognizer.Latency.parse(latency)
+    expected, _ = recognizer.model.forward_chunked(mel[None], None, chosen.chunk, chosen.look_ahead)
+    for head, values in expected.items():
+        got = np.concatenate([part[head] for part in committed])
+        np.testing.assert_allclose(got, values[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("two_pass", [True, False])
+def test_the_last_word_is_there_when_the_sound_stops_right_after_it(recognizer, clips, two_pass):
+    for clip in (clips[2], clips[12], clips[17]):
+        words = recognizer.decode_utterance(clip.samples).words
+        cut = clip.samples[:round((words[-1].end + 0.06) * RATE)]
+        expected = recognizer.decode_utterance(cut, "offline" if two_pass else "balanced").text
+        got = texts(play(sparse(recognizer.stream(two_pass=two_pass)), cut))
+        assert expected.split()[-1] == words[-1].text or not two_pass
+        assert " ".join(got) == expected
+
+
+def test_a_greedy_stream_says_what_greedy_text_is(greedy, clips):
+    got = texts(play(greedy.stream(rules=EndpointRules(pause=9)), clips[2].samples))
+    assert " ".join(got) == greedy.decode_utterance(clips[2].samples).text != ""
+
+
+def test_one_pass_says_what_its_latency_gives(recognizer, clips):
+    """But for the end, whose look-ahead is the silence that ended it."""
+    got, = texts(play(recognizer.stream(two_pass=False), np.concatenate([clips[4].samples, silence(1)])))
+    expected = recognizer.decode_utterance(clips[4].samples, "balanced").text
+    assert got.split()[:-2] == expected.split()[:-2] and len(got.split()) == len(expected.split())
+
+
+def test_finish_is_the_end(recognizer, clips):
+    stream = recognizer.stream()
+    stream.accept(clips[12].samples)
+    assert texts(stream.finish()) == [clips[12].text]
+    assert stream.finish() == stream.finish() == []
+    with pytest.raises(RuntimeError, match="finished"):
+        stream.accept(silence(0.1))
+
+
+def test_nothing_at_all(recognizer):
+    assert recognizer.stream().finish() == []
+    stream = recognizer.stream()
+    assert stream.accept(silence(0)) == stream.accept(silence(0.01)) == stream.finish() == []
+
+
+@pytest.mark.parametrize("level, seconds, two_pass", [(0.0, 30, True), (0.0, 8, False), (1e-4, 8, True),
+                                                      (3e-3, 8, True), (3e-3, 8, False)])
+def test_silence_gives_no_text(recognizer, level, seconds, two_pass):
+    """With language model and priors on, digital silence and faint noise alike."""
+    samples = (level * rng.standard_normal(seconds * RATE)).astype(np.float32)
+    stream = recognizer.stream(two_pass=two_pass)
+    assert [event for block in np.split(samples, 50 * seconds) for event in stream.accept(block)] == []
+    assert stream.origin > (seconds - 6) * 100  # dropped, not kept
+    assert stream.finish() == []
+    assert recognizer.transcribe(samples, sample_rate=RATE).text == ""
+
+
+@pytest.fixture(scope="module")
+def endless(clips):
+    """A minute of speech without a pause: the middles of clips, again and again."""
+    pieces = [clip.samples for clip in clips if clip.path.stem.startswith(("kathleen", "ljspeech"))]
+    loud = [np.flatnonzero(np.abs(piece) > 0.02) for piece in pieces]
+    trimmed = [piece[where[0]:where[-1]] for piece, where in zip(pieces, loud, strict=True)]
+    return np.concatenate(trimmed * 3)[:62 * RATE]
+
+
+@pytest.mark.parametrize("two_pass", [True, False])
+def test_speech_without_pauses_is_cut_and_no_word_is_lost(recognizer, endless, two_pass):
+    rules = EndpointRules(pause=3.0)
+    got = finals(play(sparse(recognizer.stream(two_pass=two_pass, rules=rules)), endless))
+    expected = recognizer.transcribe(endless, sample_rate=RATE).words
+    assert len(got) >= 3
+    assert all(final.end - final.start <= 20.2 for final in got)
+    words = [word for final in got for word in final.words]
+    assert all(a.start < b.start and a.end <= b.start + 0.2 for a, b in pairwise(words))  # nothing twice
+    assert abs(len(words) - len(expected)) <= 0.05 * len(expected) + 3
+    for final in got[:-1]:  # around each cut stand as many words as in the whole, the one that it touches aside
+        around = [w.text for w in words if abs(w.start - final.end) < 3]
+        known = [w.text for w in expected if abs(w.start - final.end) < 3]
+        assert abs(len(around) - len(known)) <= 2
+
+
+def sizes(stream) -> dict[str, int]:
+    """Everything that a stream keeps, in elements."""
+    return {"samples": stream.features.tail.size, "pending": stream.pending.numel(), "activity": stream.activity.size,
+            "utterance": sum(mel.shape[0] for mel in stream.mel), "frames": stream.state.frames.numel(),
+            "mel": stream.state.mel.numel(), "storage": stream.pending.untyped_storage().nbytes() // 4}
+
+
+def test_work_and_memory_per_second_are_constant(recognizer, clips, monkeypatch):
+    """One clip and a pause, over and over: each round runs as many frames through the model as the one before."""
+    samples = np.concatenate([clips[5].samples, silence(2 + (-len(clips[5].samples) % 2560 + 2560 * 4) / RATE)])
+    samples = samples[:len(samples) // 2560 * 2560]
+    run, rounds, largest = [], [], []
+
+    def counted(way):
+        def call(frames, *rest):
+            run.append(frames.shape[1])
+            return way(frames, *rest)
+        return call
+
+    for name in ("advance", "forward"):
+        monkeypatch.setattr(recognizer.model, name, counted(getattr(recognizer.model, name)))
+    stream = recognizer.stream()
+    for _ in range(5):
+        found, most = [], {}
+        for block in np.split(samples, len(samples) // 2560):
+            found += stream.accept(block)
+            most = {name: max(size, most.get(name, 0)) for name, size in sizes(stream).items()}
+        rounds.append((sum(run), len(finals(found))))
+        largest.append(most)
+        run.clear()
+    assert all(count == 1 for _, count in rounds)
+    assert max(work for work, _ in rounds[1:]) <= 1.05 * min(work for work, _ in rounds[1:])
+    for name in largest[0]:
+        assert max(most[name] for most in largest[2:]) <= 1.1 * max(most[name] for most in largest[:2]) + 16, name
+    assert stream.seconds == pytest.approx(5 * len(samples) / RATE, abs=0.1)
+
+
+def test_the_latency_can_be_changed_on_the_way(recognizer, sentence):
+    stream, events = sparse(recognizer.stream(latency="accurate")), []
+    for i, block in enumerate(np.array_split(sentence.samples, 30)):
+        events += stream.accept(block)
+        if i % 5 == 0:
+            stream.latency = ["fast", (16, 8), "accurate", "5,0"][i // 5 % 4]
+    assert texts(events + stream.finish()) == [sentence.text]
+    with pytest.raises(ValueError, match="full context"):
+        stream.latency = "offline"
+    with pytest.raises(ValueError, match="fast, balanced"):
+        stream.latency = "slow"
+    with pytest.raises(ValueError, match="full context"):
+        recognizer.stream(latency="offline")
+
+
+def test_a_lower_latency_commits_earlier(recognizer, sentence):
+    seen = {}
+    for latency in ("fast", "accurate"):
+        stream = sparse(recognizer.stream(latency=latency))
+        for block in np.array_split(sentence.samples[:3 * RATE], 30):
+            stream.accept(block)
+        seen[latency] = len(stream.activity)
+    assert seen["fast"] > seen["accurate"] + 10
+
+
+def test_hot_words_act_from_the_next_utterance_on(recognizer, two):
+    samples, (first, second) = two
+    plain = [recognizer.decode_utterance(clip.samples).text for clip in (first, second)]
+    hot = ["knight:12", "roc:12"]  # they sound like night and rock
+    assert plain == ["no one seemed to have thought about it that night", "there was nothing on the rock"]
+    stream = sparse(recognizer.stream())
+    events = stream.accept(samples[:2 * RATE])
+    stream.hotwords = hot  # while the first utterance is being said
+    events += play(stream, samples[2 * RATE:])
+    assert texts(events) == [plain[0], "there was nothing on the roc"]
+    assert texts(play(sparse(recognizer.stream(hotwords=hot)), first.samples)) == [plain[0].replace("night", "knight")]
+    with pytest.raises(HotwordError):
+        stream.hotwords = [":3"]
+    assert [h.phrase for h in stream.hotwords] == [("knight",), ("roc",)]
+
+
+def test_hot_words_need_the_language_model(greedy):
+    with pytest.raises(HotwordError, match="language model"):
+        greedy.stream(hotwords=["rill"])
+
+
+@pytest.mark.parametrize("bad", [np.full(100, np.nan, np.float32), np.full(5, np.inf), np.zeros(5, complex),
+                                 np.zeros((2, 3, 4), np.float32), np.array(["a"])])
+def test_a_bad_block_is_refused_and_the_stream_goes_on(recognizer, sentence, bad):
+    stream = sparse(recognizer.stream(sample_rate=RATE))
+    half = len(sentence.samples) // 2
+    events = stream.accept(sentence.samples[:half])
+    with pytest.raises(AudioError):
+        stream.accept(bad)
+    events += stream.accept(sentence.samples[half:])
+    assert texts(events + stream.finish()) == [sentence.text]
+
+
+def test_a_rate_that_cannot_be(recognizer):
+    with pytest.raises(AudioError, match="Hz"):
+        recognizer.stream(sample_rate=10)
+
+
+def test_streams_of_one_recognizer_do_not_disturb_one_another(recognizer, clips):
+    chosen = (clips[2], clips[12])
+    streams, events = [sparse(recognizer.stream()) for _ in chosen], [[], []]
+    for i in range(30):
+        for stream, clip, found in zip(streams, chosen, events, strict=True):
+            found += stream.accept(np.array_split(clip.samples, 30)[i])
+    for stream, clip, found in zip(streams, chosen, events, strict=True):
+        assert texts(found + stream.finish()) == [recognizer.decode_utterance(clip.samples).text]
+
+
+def test_words_are_in_order_and_confidences_are_probabilities(two, two_events):
+    duration = len(two[0]) / RATE
+    words = [word for final in finals(two_events) for word in final.words]
+    assert all(0 <= word.start < word.end <= duration + 0.1 and 0 <= word.confidence <= 1 for word in words)
+    assert all(a.start < b.start for a, b in pairwise(words))
+    for event in two_events:
+        assert all(0 <= word.confidence <= 1 and word.start < word.end for word in event.words)
+
+
+@pytest.mark.parametrize("preview_every", [1, 4, 100])
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+def test_nothing_happens_with_less_than_the_stream_wants(recognizer, sentence, monkeypatch, preview_every, rate):
+    """Sound that comes in portions of just what is wanted makes the same finals in fewer turns."""
+    samples = np.concatenate([np.repeat(sentence.samples, rate // RATE), np.zeros(rate, np.float32)])
+    expected = texts(play(sparse(recognizer.stream(rate)), samples))
+    turns = []
+    turn = recognizer.work.turn
+    monkeypatch.setattr(recognizer.work, "turn", lambda asked: turns.append(len(asked.mel)) or turn(asked))
+    stream = recognizer.stream(rate)
+    stream.preview_every = preview_every
+    events, first = [], 0
+    while first < len(samples):
+        wanted = max(0, int(stream.wants * rate) - 1)
+        before = len(turns)
+        events += stream.accept(samples[first:first + wanted])
+        assert len(turns) == before
+        events += stream.accept(samples[first + wanted:first + wanted + 48])
+        first += wanted + 48
+    assert texts(events + stream.finish()) == expected
+    assert (max(turns) > STEP) == (preview_every > 1)  # mel frames: several steps with nothing to do in between

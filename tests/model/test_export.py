@@ -1,0 +1,279 @@
+"""The ONNX graphs compute what the PyTorch model computes, in each of its three ways of running."""
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import asr
+from asr.errors import CheckpointError, RillError
+from asr.inference import engine
+from asr.model import checkpoint, export
+from asr.model.acoustic import AcousticModel
+from asr.model.latency import Latency
+from asr.model.onnx_runtime import OnnxModel
+from asr.model.streaming import ModelConfig
+from asr.text.results import Final
+from tests.model.test_acoustic import (
+    BANDS,
+    HEADS,
+    LATENCIES,
+    assert_differs,
+    assert_same,
+    chunked,
+    every_kind,
+    full,
+    mel_frames,
+    settings,
+    stream,
+    tiny,
+)
+
+TOLERANCE = 1e-3
+NODES = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
+
+
+@pytest.fixture(scope="module")
+def onnx_tiny():
+    made: dict[tuple, OnnxModel] = {}
+
+    def get(*kind) -> OnnxModel:
+        if kind not in made:
+            made[kind] = OnnxModel(tiny(*kind))
+        return made[kind]
+
+    return get
+
+
+@every_kind
+@settings(max_examples=15)
+@given(data=st.data())
+def test_streaming_equals_pytorch(onnx_tiny, cell, subsampling, data):
+    """Any chunk, look-ahead, length (so any short last chunk) and cut of the input."""
+    mel = mel_frames(data.draw(st.integers(1, 120)))
+    latency = data.draw(st.integers(1, 12)), data.draw(st.integers(0, 9))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(mel)), max_size=6)))
+    got = stream(onnx_tiny(cell, subsampling), mel, cuts, *latency)
+    assert_same(got, stream(tiny(cell, subsampling), mel, cuts, *latency), TOLERANCE)
+
+
+@every_kind
+@pytest.mark.parametrize("layers", [1, 2])
+def test_other_numbers_of_layers(onnx_tiny, cell, subsampling, layers):
+    kind, mel = (cell, subsampling, layers), mel_frames(70)
+    assert_same(stream(onnx_tiny(*kind), mel, [5, 40], 4, 2), stream(tiny(*kind), mel, [5, 40], 4, 2), TOLERANCE)
+
+
+@every_kind
+@pytest.mark.parametrize("latency", [None, *LATENCIES])
+def test_batches_equal_pytorch_and_padding_is_never_seen(onnx_tiny, cell, subsampling, latency):
+    lengths = torch.tensor([70, 1, 33, 48, 69, 4])
+    batch = mel_frames(len(lengths), 70)
+    for row, length in enumerate(lengths):
+        batch[row, length:] = (float("nan"), 1e4, 0.0)[row % 3]
+    model = onnx_tiny(cell, subsampling)
+    out, frames = model.forward(batch, lengths) if latency is None else model.forward_chunked(batch, lengths, *latency)
+    for row, length in enumerate(lengths):
+        alone = batch[row, :length]
+        expected = full(tiny(cell, subsampling), alone) if latency is None else chunked(
+            tiny(cell, subsampling), alone, *latency)
+        assert_same({name: values[row, :frames[row]] for name, values in out.items()}, expected, TOLERANCE)
+
+
+@every_kind
+def test_streams_that_advance_together_stay_apart(onnx_tiny, cell, subsampling):
+    """A batch of windows with lengths and states of their own, as a server steps its streams."""
+    model, ours = tiny(cell, subsampling), onnx_tiny(cell, subsampling)
+    windows = torch.randn(3, 3, 6, 8, generator=torch.Generator().manual_seed(1))
+    states = expected_states = None
+    for window, commit, lengths in zip(windows, (4, 6, 1), (None, None, [6, 1, 3]), strict=True):
+        real = lengths and torch.tensor(lengths)
+        got, states = ours.advance(window, states, commit, real)
+        expected, expected_states = model.advance(window, expected_states, commit, real)
+        for row, length in enumerate(lengths or [6] * 3):
+            assert_same(*({name: values[row, :length] for name, values in out.items()} for out in (got, expected)),
+                        TOLERANCE)
+        for new, old in zip(states, expected_states, strict=True):
+            torch.testing.assert_close(new, old, rtol=0, atol=TOLERANCE)
+    fresh, _ = ours.advance(windows[2], None, 1)
+    assert_differs(got, fresh)  # the state matters
+
+
+@every_kind
+def test_nothing_is_unrolled(cell, subsampling):
+    """Three nodes a layer: committed frames, look-ahead, back. No loop, and no size but the model's own."""
+    graph = export.encoder(tiny(cell, subsampling))
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.checker.check_model(export.stem(tiny(cell, subsampling)), full_check=True)
+    kinds = Counter(node.op_type for node in graph.graph.node)
+    assert kinds[NODES[cell]] == 3 * 3 and not kinds.keys() & {"Loop", "Scan", "If"}
+    assert sum(kinds.values()) < 30 * 3
+    shapes = {value.name: [each.dim_param or each.dim_value for each in value.type.tensor_type.shape.dim]
+              for value in [*graph.graph.input, *graph.graph.output]}
+    assert shapes["frames"] == ["batch", "frames", 8] and shapes["phonemes"] == ["batch", "frames", HEADS["phonemes"]]
+    assert shapes["h"] == shapes["h_after"] == [3, "batch", 8]
+    assert ("c" in shapes) == (cell == "lstm")
+
+
+def test_it_computes_on_the_calling_thread_alone(onnx_tiny):
+    options = onnx_tiny("lstm", 4).session.get_session_options()
+    assert options.intra_op_num_threads == options.inter_op_num_threads == 1
+
+
+def run_files(folder, mel: np.ndarray, chunk: int, look_ahead: int) -> dict[str, np.ndarray]:
+    """A live pass with nothing but the exported files: what another program would write. (T, bands) → emissions."""
+    stem = onnxruntime.InferenceSession(folder / "stem.onnx")
+    encoder = onnxruntime.InferenceSession(folder / "encoder.onnx")
+    facts = {key: json.loads(value) for key, value in encoder.get_modelmeta().custom_metadata_map.items()}
+    mel = (mel - np.array(facts["mel_mean"])) / np.array(facts["mel_std"])
+    mel = np.pad(mel, ((facts["context"], facts["context"]), (0, 0)))[None].astype(np.float32)
+    (frames,) = stem.run(None, {"mel": mel})
+    config = facts["config"]["model"]
+    state = {name: np.zeros((config["layers"], 1, config["hidden"]), np.float32) for name in ("h", "c")}
+    parts: dict[str, list[np.ndarray]] = {head: [] for head in facts["config"]["tokens"]}
+    for start in range(0, frames.shape[1], chunk):
+        window = frames[:, start:start + chunk + look_ahead]
+        commit = min(chunk, frames.shape[1] - start)
+        out = dict(zip([each.name for each in encoder.get_outputs()], encoder.run(None, {
+            "frames": window, "lengths": np.array([window.shape[1]], np.int32),
+            "commit": np.array([commit], np.int64), **state}), strict=True))
+        state = {name: out[f"{name}_after"] for name in state}
+        for head in parts:
+            parts[head].append(out[head][0, :commit])
+    return {head: np.concatenate(each) for head, each in parts.items()}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    export.run("en-small", folder, int8=False)
+    return folder
+
+
+@pytest.mark.parametrize("latency", [(16, 8), (8, 4), (1000, 0)])
+def test_the_files_of_the_shipped_checkpoint_on_real_speech(exported, clips, latency):
+    loaded = checkpoint.load("en-small")
+    mel = loaded.frontend(torch.from_numpy(clips[0].samples))
+    expected, _ = loaded.model.forward_chunked(mel[None], None, *latency)
+    got = run_files(exported, mel.numpy(), *latency)
+    assert set(got) == set(expected)
+    for head, values in expected.items():
+        np.testing.assert_allclose(got[head], values[0], rtol=0, atol=TOLERANCE)
+    assert sorted(path.name for path in exported.iterdir()) == ["encoder.onnx", "stem.onnx"]
+
+
+def test_the_command(tmp_path):
+    """Float weights take 4 bytes, 8-bit ones little more than 1."""
+    for arguments, low, high in (([], 28, 34), (["--int8"], 7, 10)):
+        done = subprocess.run([sys.executable, "-m", "asr.cli", "export", "en-small", "--to", "onnx", "--output",
+                               str(tmp_path / "out"), *arguments], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert str(tmp_path / "out" / "encoder.onnx") in done.stdout
+        assert low < (tmp_path / "out" / "encoder.onnx").stat().st_size / 1e6 < high
+
+
+@pytest.fixture(scope="module")
+def pytorch():
+    return asr.load(device="cpu", engine="torch")
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_engines_hear_the_same(pytorch, clips, int8):
+    """Recordings and live streams, words and their times; with 8-bit weights nearly the same."""
+    other = asr.load(device="cpu", engine="onnx", int8=int8)
+    assert isinstance(other.model, OnnxModel)
+    assert isinstance(pytorch.model, AcousticModel)
+    wrong = words = 0
+    for clip in [clip for clip in clips if clip.path.stem.startswith(("ljspeech", "kathleen"))]:
+        for hear in (heard_whole, heard_live):
+            expected, got = hear(pytorch, clip.samples), hear(other, clip.samples)
+            if not int8:
+                assert got == expected
+            words += len(expected)
+            wrong += len(set(expected) ^ set(got))
+    assert words > 80 and wrong / words < 0.1
+
+
+def heard_whole(recognizer, samples):
+    return [(word.text, round(word.start, 1)) for word in recognizer.transcribe(samples, sample_rate=16_000).words]
+
+
+def heard_live(recognizer, samples):
+    live = recognizer.stream(two_pass=False)
+    events = [event for i in range(0, len(samples), 2560) for event in live.accept(samples[i:i + 2560])] + live.finish()
+    return [(word.text, round(word.start, 1)) for event in events if isinstance(event, Final) for word in event.words]
+
+
+def test_8_bit_weights_change_little():
+    torch.manual_seed(3)
+    model = AcousticModel(ModelConfig(hidden=64, layers=2, stem_channels=8), BANDS, HEADS).eval().requires_grad_(False)
+    mel = mel_frames(200)
+    exact = full(model, mel)
+    close = full(OnnxModel(model, int8=True), mel)
+    differences = [(close[name] - exact[name]).abs().max() for name in HEADS]
+    assert min(differences) > 1e-4 and max(differences) < 0.1
+    kinds = Counter(node.op_type for node in export.encoder(model, int8=True).graph.node)
+    assert kinds["DynamicQuantizeLSTM"] == 6 and not kinds.keys() & {"LSTM", "MatMul"}
+
+
+@given(data=st.data())
+@settings(max_examples=15)
+def test_8_bit_weights_give_the_same_streamed_or_in_any_batch(int8_tiny, data):
+    """Loud neighbours in a batch included: scales are fixed, so that nobody's depends on another's."""
+    mel = mel_frames(data.draw(st.integers(1, 120)))
+    latency = data.draw(st.integers(1, 12)), data.draw(st.integers(0, 9))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(mel)), max_size=6)))
+    expected = chunked(int8_tiny, mel, *latency)
+    assert_same(stream(int8_tiny, mel, cuts, *latency), expected, 1e-5)
+    loud = torch.stack([mel, 50 * mel, -20 * mel])
+    lengths = torch.tensor([len(mel)] * 3)
+    for out, one in ((int8_tiny.forward_chunked(loud, lengths, *latency)[0], expected),
+                     (int8_tiny.forward(loud, lengths)[0], full(int8_tiny, mel))):
+        assert_same({name: values[0] for name, values in out.items()}, one, 1e-5)
+
+
+@pytest.fixture(scope="module")
+def int8_tiny():
+    return OnnxModel(tiny("lstm", 4), int8=True)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+def test_cells_without_8_bit_weights_are_named(cell):
+    with pytest.raises(CheckpointError, match=f"'{cell}'.*--int8"):
+        OnnxModel(tiny(cell, 4), int8=True)
+
+
+def test_engines_that_cannot_be_had(monkeypatch):
+    with pytest.raises(RillError, match=r"no engine 'tpu'.*torch.*onnx"):
+        asr.load(engine="tpu", device="cpu", lm=False)
+    with pytest.raises(RillError, match=r"the device 'cpu'.*the engine 'torch'"):
+        engine._model(tiny("lstm", 4), "onnx", "cuda", False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "asr.model.onnx_runtime")
+    with pytest.raises(RillError, match="pip install onnx onnxruntime"):
+        asr.load(engine="onnx", device="cpu", lm=False)
+    assert isinstance(asr.load(device="cpu", lm=False).model, AcousticModel)  # without it "auto" is PyTorch
+
+
+def test_auto_is_the_faster_one():
+    assert isinstance(asr.load(device="cpu", lm=False).model, OnnxModel)
+    assert engine.fastest("lstm", "cpu", True) == "onnx"
+    assert engine.fastest("lstm", "cuda", False) == engine.fastest("gru", "cpu", True) == "torch"
+
+
+def test_8_bit_weights_are_chosen_where_they_are_exact():
+    def emissions(**options):
+        recognizer = asr.load(device="cpu", lm=False, **options)
+        mel = torch.from_numpy(np.random.default_rng(0).normal(-5, 2, (90, 80)).astype(np.float32))
+        return recognizer.emissions([mel], Latency.parse("offline"))[0]["characters"]
+
+    exact, chosen = emissions(), emissions(int8=None)
+    assert np.array_equal(chosen, emissions(int8=True)) and not np.allclose(chosen, exact, atol=1e-3)
+    assert np.allclose(emissions(int8=None, engine="torch"), exact, atol=1e-3)

@@ -1,0 +1,321 @@
+"""Vosk's WebSocket protocol as its clients speak it, and what happens to those that speak something else."""
+import asyncio
+import json
+
+import numpy as np
+import pytest
+import websockets
+
+from asr.server import service as service_module
+from asr.server import vosk as protocol
+from asr.server.service import Leave, Limits
+from asr.text.results import Final
+from tests.conftest import CLIPS
+from tests.support.serving import PATIENCE, RATE, closed, connect, pcm, rest, running, said, silence, until, vosk
+
+ROCK = pcm(CLIPS / "kathleen-0.flac")  # "there was nothing on the rock", 1.5 s
+
+
+@pytest.fixture(scope="module")
+def server(recognizer):
+    with running(recognizer, Limits(message=100_000)) as here:
+        yield here
+
+
+@pytest.fixture(scope="module")
+def url(server):
+    return server.url("/ws", "ws")
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Answers wait for their sound, however busy this computer is, so that they can be foretold."""
+    monkeypatch.setattr(protocol, "PATIENCE", 1e6)
+
+
+def single(recognizer, sound: bytes) -> list[Final]:
+    """The finals of one stream alone."""
+    stream = recognizer.stream()
+    events = stream.accept(np.frombuffer(sound, "<i2")) + stream.finish()
+    return [event for event in events if isinstance(event, Final)]
+
+
+@pytest.fixture(scope="module")
+def two(recognizer):
+    """Two utterances with a pause between them, and what a stream alone makes of them."""
+    sound = ROCK + silence(1.5) + pcm(CLIPS / "kathleen-1.flac")
+    return sound, single(recognizer, sound)
+
+
+@pytest.mark.parametrize("path, block", [("/ws", 8000), ("/", 3202), ("", 50_000)])
+def test_a_recording_in_lock_step(server, two, path, block):
+    sound, expected = two
+    answers = asyncio.run(vosk(server.url(path, "ws"), sound, block))
+    assert len(answers) == -(-len(sound) // block) + 1  # one to each message, none to the config
+    assert said(answers) == [final.text for final in expected] and len(expected) == 2
+    for answer in answers:
+        assert set(answer) in ({"partial"}, {"text"}, {"text", "result"})
+    words = [word for answer in answers for word in answer.get("result", [])]
+    known = [word for final in expected for word in final.words]
+    assert [list(word) for word in words] == [["word", "start", "end", "conf"]] * len(known)
+    assert [(w["word"], w["start"], w["end"]) for w in words] == [
+        (w.text, round(w.start, 3), round(w.end, 3)) for w in known]
+    assert [w["conf"] for w in words] == pytest.approx([w.confidence for w in known], abs=2e-3)
+
+
+def test_partials_grow_and_the_last_answer_is_final(server, url):
+    answers = asyncio.run(vosk(url, pcm(CLIPS / "commonvoice-4.flac"), 6400))
+    partials = [answer["partial"] for answer in answers[:-1] if "partial" in answer]
+    assert partials[0] == "" and len(set(partials)) > 2
+    assert "text" in answers[-1]
+
+
+def test_several_finals_within_one_message_are_joined(recognizer, two):
+    sound, expected = two
+    with running(recognizer) as server:
+        first, last = asyncio.run(vosk(server.url("/ws", "ws"), sound + silence(1.5), 10**6))
+    assert first["text"] == " ".join(final.text for final in expected)
+    assert len(first["result"]) == len(first["text"].split()) and "partial" not in first
+    assert last == {"text": ""}
+
+
+def test_without_words_and_at_another_rate(url):
+    samples = np.repeat(np.frombuffer(ROCK, "<i2"), 3).tobytes()  # 48 kHz
+    answers = asyncio.run(vosk(url, samples, 9600, {"sample_rate": 48000, "words": False}))
+    assert answers[-1] == {"text": "there was nothing on the rock"}
+
+
+def test_nothing_said_and_nothing_sent(url):
+    assert asyncio.run(vosk(url, silence(0.4), 3200)) == [{"partial": ""}] * 4 + [{"text": ""}]
+    assert asyncio.run(vosk(url, b"")) == [{"text": ""}]
+
+
+def test_an_empty_message_has_an_answer_too(url):
+    async def talk():
+        async with connect(url) as socket:
+            await socket.send(b"")
+            return await asyncio.wait_for(socket.recv(), PATIENCE)
+
+    assert json.loads(asyncio.run(talk())) == {"partial": ""}
+
+
+def test_a_reset_makes_final_and_goes_on(url):
+    """Word times count from the beginning of the connection, as Vosk's do."""
+
+    async def talk():
+        answers = []
+        async with connect(url) as socket:
+            for message in (ROCK, '{"reset": 1}', '{"config": {"words": true}}', ROCK, '{"eof": 1}'):
+                await socket.send(message)
+                if message != '{"config": {"words": true}}':
+                    answers.append(json.loads(await asyncio.wait_for(socket.recv(), PATIENCE)))
+        return answers
+
+    _, first, _, second = asyncio.run(talk())
+    assert first["text"] == second["text"] == "there was nothing on the rock"
+    later = [word["start"] + len(ROCK) / 2 / RATE for word in first["result"]]
+    assert [word["start"] for word in second["result"]] == pytest.approx(later, abs=2e-3)
+
+
+def test_a_phrase_list_boosts_and_excludes_nothing(server, url):
+    config = {"sample_rate": RATE, "phrase_list": ["they're:16", "[unk]"]}
+    answers = asyncio.run(vosk(url, ROCK, 8000, config))
+    assert answers[-1]["text"] == "they're was nothing on the rock"
+    assert not server.service._phrase_lists  # its place is free again
+
+
+def test_too_many_phrase_lists_at_once(server, url, monkeypatch):
+    monkeypatch.setattr(service_module, "MOST_PHRASE_LISTS", 0)
+    code, reason = closed(url, json.dumps({"config": {"phrase_list": ["rill"]}}))
+    assert code == 1013 and "phrase lists" in reason
+
+
+def test_many_at_once_say_what_each_says_alone(server, url, recognizer):
+    sounds = [pcm(CLIPS / f"{name}.flac") for name in ("kathleen-0", "kathleen-1", "commonvoice-4", "commonvoice-2")]
+
+    async def all_of_them():
+        return await asyncio.gather(*(vosk(url, sound, 6400) for sound in sounds))
+
+    for answers, sound in zip(asyncio.run(all_of_them()), sounds, strict=True):
+        assert said(answers) == [final.text for final in single(recognizer, sound)] != []
+
+
+BAD = {
+    "no JSON": ("{", "not JSON"), "base64": ("AAAA", "not JSON"), "deep": ("[" * 100_000, "not JSON"),
+    "a list": ("[1]", "JSON object"), "another key": ('{"configuration": {}}', "config, reset, eof"),
+    "no config": ('{"config": 3}', "JSON object"), "no number": ('{"config": {"sample_rate": "fast"}}', "number"),
+    "too low": ('{"config": {"sample_rate": 10}}', "10 Hz"), "no rate": ('{"config": {"sample_rate": NaN}}', "nan Hz"),
+    "too high": ('{"config": {"sample_rate": 1e300}}', "Hz"), "null": ('{"config": {"sample_rate": null}}', "number"),
+    "no list": ('{"config": {"phrase_list": "yes no"}}', "list"),
+    "no texts": ('{"config": {"phrase_list": [1]}}', "list"),
+    "no end": (json.dumps({"config": {"phrase_list": ["9" * 101]}}), "longer than 100 characters"),
+    "no word": ('{"config": {"phrase_list": ["!"]}}', "holds no word"), "odd": (b"abc", "3 bytes"),
+}
+
+
+@pytest.mark.parametrize("message, hint", BAD.values(), ids=BAD)
+def test_what_is_not_understood_ends_the_session_with_a_sentence(server, url, message, hint):
+    code, reason = closed(url, message)
+    assert code == 1007 and hint in reason and reason[0].isupper()
+    assert closed(url, silence(0.1), message)[0] == 1007  # also after sound
+    assert asyncio.run(vosk(url, b"")) == [{"text": ""}]  # and the next one finds all as it was
+
+
+def test_the_rate_cannot_change_inside_a_recording(url):
+    assert closed(url, silence(0.1), '{"config": {"sample_rate": 8000}}') == (
+        1007, "The sample_rate cannot change inside a recording: send a reset first.")
+
+
+def test_a_message_that_is_too_large(url):
+    assert closed(url, bytes(100_002))[0] == 1009
+
+
+def test_clients_that_vanish_leave_nothing_behind(server, url):
+    async def vanish():
+        for number in range(8):
+            socket = await connect(url)
+            await socket.send(ROCK)
+            if number % 2:
+                await socket.recv()
+            socket.transport.abort()
+
+    asyncio.run(vanish())
+    until(lambda: not server.service.places and not server.service.batcher.turns.waiting)
+    assert said(asyncio.run(vosk(url, ROCK))) == ["there was nothing on the rock"]
+
+
+def test_a_flood_is_held_up_and_answered_in_full(server, url, monkeypatch):
+    """A client that does not wait for answers gets them all, and no more sound waits than it may."""
+    monkeypatch.setattr(protocol, "PATIENCE", 0.0)
+    most = []
+
+    async def flood():
+        async with connect(url) as socket:
+            async def send():
+                for _ in range(30):
+                    await socket.send(silence(0.4))
+                await socket.send('{"eof": 1}')
+
+            sending = asyncio.create_task(send())
+            answers = [message async for message in socket]
+            await sending
+            return answers
+
+    wait = vosk.Session.caught_up
+
+    async def spy(self, lag, patience=0.0):
+        await wait(self, lag, patience)
+        most.append(self.waiting / self.rate)
+
+    monkeypatch.setattr(vosk.Session, "caught_up", spy)
+    assert asyncio.run(flood()) == ['{"partial": ""}'] * 30 + ['{"text": ""}']
+    assert 1.0 < max(most) <= vosk.HELD_UP
+
+
+@pytest.fixture(scope="module")
+def narrow(recognizer):
+    with running(recognizer, Limits(sessions=1, idle=3.0)) as here:
+        yield here
+
+
+@pytest.fixture
+def strict(narrow):
+    """A server with one place, which is free."""
+    until(lambda: not narrow.service.places)
+    return narrow
+
+
+def test_there_is_room_for_so_many(recognizer):
+    async def talk(url):
+        async with connect(url) as first:
+            await first.send(silence(0.1))
+            await asyncio.wait_for(first.recv(), PATIENCE)
+            async with connect(url) as second:
+                with pytest.raises(websockets.ConnectionClosed):
+                    await asyncio.wait_for(second.recv(), PATIENCE)
+                return second.close_code, second.close_reason
+
+    with running(recognizer, Limits(sessions=1)) as server:
+        code, reason = asyncio.run(talk(server.url("/ws", "ws")))
+    assert code == 1013 and "1 places" in reason and "later" in reason
+
+
+def test_whoever_is_silent_must_leave_with_the_last_words(strict):
+    async def talk():
+        async with connect(strict.url("/ws", "ws")) as socket:
+            await socket.send(ROCK)
+            return await rest(socket), socket.close_code, socket.close_reason
+
+    messages, code, reason = asyncio.run(talk())
+    assert said(messages) == ["there was nothing on the rock"]
+    assert code == 1008 and "3 s" in reason
+
+
+def test_a_session_does_not_last_for_ever(recognizer):
+    with running(recognizer, Limits(seconds=1.0)) as server:
+        async def talk():
+            async with connect(server.url("/ws", "ws")) as socket:
+                messages = []
+                try:
+                    while True:
+                        await socket.send(silence(0.1))
+                        messages.append(json.loads(await asyncio.wait_for(socket.recv(), PATIENCE)))
+                        await asyncio.sleep(0.05)
+                except websockets.ConnectionClosed:
+                    return socket.close_code, socket.close_reason
+
+        code, reason = asyncio.run(talk())
+    assert code == 1008 and "1 s at most" in reason
+
+
+def test_whoever_does_not_read_must_leave(strict, recognizer):
+    """A socket that takes no answer: its session ends, and its place is free again."""
+
+    class Deaf:
+        closed = None
+
+        async def accept(self): ...
+
+        async def receive(self):
+            return {"type": "websocket.receive", "bytes": silence(0.1)}
+
+        async def send_text(self, text):
+            await asyncio.sleep(3600)
+
+        async def close(self, code, reason):
+            self.closed = code
+            await asyncio.sleep(3600)
+
+    async def talk():
+        service = service_module.Service(strict.service.recognizer, strict.service.limits)
+        watching = asyncio.create_task(service.watch())
+        deaf = Deaf()
+        await asyncio.wait_for(vosk.Conversation(deaf, service).run(), PATIENCE)
+        watching.cancel()
+        service.batcher.close()
+        return deaf.closed, service.places
+
+    before = strict.service.recognizer.work
+    try:
+        assert asyncio.run(talk()) == (1008, set())
+    finally:
+        strict.service.recognizer.work = before
+
+
+def test_a_fault_of_the_model_ends_one_session_only(server, url, monkeypatch, caplog):
+    def fail(turn):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.service.batcher, "turn", fail)
+        code, reason = closed(url, silence(0.5))
+    assert code == 1011 and "log" in reason and "no room" in caplog.text
+    assert asyncio.run(vosk(url, silence(0.2), 3200))[-1] == {"text": ""}
+
+
+def test_reasons_fit_into_a_close_frame(server, url, monkeypatch):
+    async def refuse(self, config, place):
+        raise Leave(1007, "ä" * 200)
+
+    monkeypatch.setattr(vosk.Conversation, "_configure", refuse)
+    assert closed(url, '{"config": {}}') == (1007, "ä" * 61)

@@ -1,0 +1,118 @@
+"""A server on a free port of this computer, on a thread of the test, and what Vosk's own client does."""
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import soundfile
+import websockets
+
+from asr.inference.recognizer import Recognizer
+from asr.server.application import Server, Settings, create_app, listen
+from asr.server.service import Limits, Service
+
+RATE = 16_000
+PATIENCE = 120  # seconds after which a test gives up; computers that test are busy
+connect = partial(websockets.connect, compression=None, open_timeout=PATIENCE)
+
+
+@dataclass
+class Running:
+    port: int
+    service: Service
+    server: Server
+
+    def url(self, path: str = "", scheme: str = "http") -> str:
+        return f"{scheme}://127.0.0.1:{self.port}{path}"
+
+    def leave(self) -> None:
+        """As SIGTERM does."""
+        self.server.loop.call_soon_threadsafe(self.server.leave)
+
+
+@contextmanager
+def running(recognizer: Recognizer, limits: Limits | None = None, settings: Settings | None = None,
+            tokens: tuple[bytes, ...] = ()) -> Iterator[Running]:
+    """The recognizer itself stays as it is: the server works with a copy that batches."""
+    settings = settings or Settings(demo=False)
+    with closing(listen("127.0.0.1", 0)) as listener:
+        service = Service(copy.copy(recognizer), replace(limits or Limits(), delay=PATIENCE))
+        server = Server(create_app(service, settings, tokens), service, settings, "Serving a test.")
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        until(lambda: server.started)
+        here = Running(listener.getsockname()[1], service, server)
+        yield here
+        if thread.is_alive():
+            here.leave()
+            thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Waits for it."""
+    last = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < last
+        time.sleep(0.01)
+
+
+def pcm(path: Path) -> bytes:
+    samples, rate = soundfile.read(path, dtype="int16")
+    assert rate == RATE
+    return samples.tobytes()
+
+
+def silence(seconds: float, rate: int = RATE) -> bytes:
+    return bytes(2 * round(seconds * rate))
+
+
+async def vosk(url: str, sound: bytes, block: int = 8000, config: object = None, headers: dict[str, str] | None = None
+               ) -> list[dict]:
+    """Vosk's test client: config, then a message and its answer in turn, then eof and its answer; all the answers."""
+    answers = []
+    async with connect(url, additional_headers=headers) as socket:
+        await socket.send(json.dumps({"config": {"sample_rate": 16000.0} if config is None else config}))
+        for first in range(0, len(sound), block):
+            await socket.send(sound[first:first + block])
+            answers.append(json.loads(await asyncio.wait_for(socket.recv(), PATIENCE)))
+        await socket.send('{"eof" : 1}')
+        answers.append(json.loads(await asyncio.wait_for(socket.recv(), PATIENCE)))
+        assert await rest(socket) == [] and socket.close_code == 1000
+    return answers
+
+
+async def rest(socket: websockets.ClientConnection) -> list[dict]:
+    """All messages until the server closes, whyever it does."""
+    messages = []
+    with suppress(websockets.ConnectionClosed):
+        while True:
+            messages.append(json.loads(await asyncio.wait_for(socket.recv(), PATIENCE)))
+    return messages
+
+
+def said(answers: list[dict]) -> list[str]:
+    """The finals among Vosk's answers."""
+    return [answer["text"] for answer in answers if answer.get("text")]
+
+
+def closed(url: str, *messages: str | bytes, headers: dict[str, str] | None = None) -> tuple[int, str]:
+    """Send these, read whatever comes, and return how the server closed: code and reason."""
+
+    async def talk() -> tuple[int, str]:
+        async with connect(url, additional_headers=headers) as socket:
+            with suppress(websockets.ConnectionClosed):
+                for message in messages:
+                    await socket.send(message)
+            await rest(socket)
+            return socket.close_code, socket.close_reason
+
+    return asyncio.run(talk())

@@ -1,0 +1,284 @@
+import bz2
+import gzip
+import json
+import lzma
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from flashlight.lib.text.dictionary import Dictionary as Entries
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from asr.cli.main import app
+from asr.errors import LanguageModelError, RillError
+from asr.text.normalize import normalise
+from asr.training import dictionary, kenlm_tools, ngram
+from asr.training.ngram import Fit, NGram, Withheld, build, most_frequent, read_vocabulary, run, sentences, separate
+
+VERSE = "the cat sat on the mat and the dog sat on the log"
+ARPA = """\\data\\
+ngram 1=5
+ngram 2=2
+
+\\1-grams:
+-2\t<unk>
+0\t<s>\t-0.5
+-1\t</s>
+-0.4\tcat\t-0.25
+-0.6\tdog
+
+\\2-grams:
+-0.1\t<s> cat
+-0.2\tcat </s>
+
+\\end\\
+"""
+
+
+def lmplz() -> bool:
+    return all(shutil.which(name) or shutil.which(name, path=kenlm_tools.cache()) for name in kenlm_tools.PROGRAMS)
+
+
+needs_lmplz = pytest.mark.skipif(not lmplz(), reason="KenLM's programs are not here: asr lm --build-tools")
+
+
+# --- text
+
+
+def test_sentences_are_said_words_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("Mr. Brown paid $3.50. “Why?” he asked…  \n***\n\nno full stop\nand a new line", encoding="utf-8")
+    assert list(sentences(path, "en")) == ["mr brown paid three dollars fifty cents", "why", "he asked", "no full stop",
+                                           "and a new line"]
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress),
+                                                  (".xz", lzma.compress)])
+def test_compressed_text_is_read_and_cut_off_text_is_an_error(tmp_path: Path, suffix, compress) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / f"a.txt{suffix}"
+    packed = compress("\n".join(f"line {i}" for i in range(3000)).encode())
+    path.write_bytes(packed)
+    assert len(list(sentences(path, "en"))) == 3000
+    path.write_bytes(packed[:-20])
+    with pytest.raises(LanguageModelError, match=r"a\.txt"):
+        list(sentences(path, "en"))
+
+
+def test_what_is_no_text_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    (tmp_path / "no.xz").write_bytes(b"not compressed")
+    for name in ("latin.txt", "no.xz", "gone.txt"):
+        with pytest.raises(LanguageModelError, match=name):
+            list(sentences(tmp_path / name, "en"))
+
+
+# --- what is not learnt from
+
+
+def test_a_test_sentence_and_what_shares_eight_words_with_it_is_withheld() -> None:
+    withheld, words = Withheld([VERSE, "yes"]), VERSE.split()
+    assert VERSE in withheld and "yes" in withheld
+    assert "yes sir" not in withheld
+    assert "then " + " ".join(words[3:11]) + " again" in withheld
+    assert "then " + " ".join(words[3:10]) + " again" not in withheld
+    assert " ".join(words[3:10]) not in withheld  # seven words of it, and not a sentence of it
+    assert "anything" not in Withheld([])
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=14), st.lists(st.sampled_from("abc"), max_size=14))
+def test_runs_in_common_are_found_wherever_they_stand(first: list[str], second: list[str]) -> None:
+    def runs(words: list[str]) -> set[str]:
+        return {" ".join(words[i:i + 8]) for i in range(len(words) - 7)}
+
+    assert (" ".join(second) in Withheld([" ".join(first)])) == (first == second or bool(runs(first) & runs(second)))
+
+
+def test_text_is_learnt_held_out_or_withheld(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    lines = [f"number {i}" for i in range(1000)] * 2 + ["a secret"] * 3
+    text.write_text("\n".join(lines), encoding="utf-8")
+    corpus = separate([text], Withheld(["a secret"]), "en", tmp_path / "learn", tmp_path / "hold")
+    learnt, held = ((tmp_path / name).read_text().splitlines() for name in ("learn", "hold"))
+    assert (corpus.learnt, corpus.held_out, corpus.withheld) == (len(learnt), len(held), 3)
+    assert len(learnt) + len(held) == 2000 and 4 <= len(held) <= 60
+    assert not set(learnt) & set(held)  # each line comes twice, and both are on one side
+    assert corpus.counts == Counter(word for line in learnt for word in line.split())
+    with pytest.raises(LanguageModelError, match=r"text\.txt: there is no text"):
+        separate([text], Withheld({"a secret", *(f"number {word}" for word in learnt), *learnt}), "en",
+                 tmp_path / "learn", tmp_path / "hold")
+
+
+# --- vocabulary
+
+
+def test_frequent_words_come_first() -> None:
+    assert most_frequent(Counter("bbbaaccd"), 3) == ["b", "a", "c"]
+    assert most_frequent(Counter("cab"), 9) == ["a", "b", "c"]
+
+
+def test_words_of_a_list_or_a_lexicon(tmp_path: Path) -> None:
+    path = tmp_path / "words"
+    path.write_text("the\nread\tR IY D\nread\tR EH D\n\nnaïve\n", encoding="utf-8")
+    assert read_vocabulary(path) == ["the", "read", "naïve"]
+    path.write_text("\n")
+    with pytest.raises(LanguageModelError, match="holds no words"):
+        read_vocabulary(path)
+    with pytest.raises(LanguageModelError, match="gone"):
+        read_vocabulary(tmp_path / "gone")
+
+
+# --- how good a model is
+
+
+def test_perplexity_is_that_of_known_words_and_ends(tmp_path: Path) -> None:
+    (tmp_path / "lm.arpa").write_text(ARPA)
+    model = NGram(tmp_path / "lm.arpa", ["cat", "dog"])
+    assert model.fit(["cat"]) == Fit(1, 1, 0, pytest.approx(-0.1 - 0.2))
+    assert model.fit(["cat"]).perplexity == pytest.approx(10 ** 0.15)
+    fit = model.fit(["cat dog", "cow"])
+    cat_dog, end_after_dog, end_after_unknown = -0.1 + (-0.25 - 0.6), -1.0, -1.0
+    assert fit == Fit(2, 3, 1, pytest.approx(cat_dog + end_after_dog + end_after_unknown))
+    assert fit.perplexity == pytest.approx(10 ** (2.95 / 4)) and fit.unknown_rate == pytest.approx(1 / 3)
+    assert model.fit([]).perplexity != model.fit([]).perplexity  # nan
+
+
+# --- the whole
+
+
+def verses(folder: Path) -> Path:
+    """A text of 2 000 lines in which a word says much of the next."""
+    path = folder / "verses.txt"
+    animals, places = ["cat", "dog", "old owl", "horse"], ["mat", "log", "roof", "hill"]
+    lines = [f"the {animals[i % 4]} number {normalise(str(i % 97))} sat on the {places[i % 4]}" for i in range(1999)]
+    path.write_text("\n".join(lines) + "\nan aardvark\n")
+    return path
+
+
+@needs_lmplz
+def test_a_model_of_real_tools(tmp_path: Path) -> None:
+    said: list[str] = []
+    out = tmp_path / "out"
+    seen = "the dog number one sat on the log"
+    words = build([verses(tmp_path)], out, order=3, prune=[0], vocabulary=20, tests={"mine": [seen, "an aardvark"]},
+                  language="en", say=said.append)
+    assert words[0] == "the" and len(words) == 20 and "aardvark" not in words
+    assert (out / "vocabulary.txt").read_text().split() == words
+    assert sorted(path.name for path in out.iterdir()) == ["lm.bin", "vocabulary.txt"]
+    model = NGram(out / "lm.bin", words)
+    assert model.fit(["the cat sat on the mat"]).perplexity < 0.2 * model.fit(["mat the on sat cat the"]).perplexity
+    rare, never = (NGram(out / "lm.bin", [word]).fit([word]) for word in ("ninety", "walrus"))
+    assert rare.log10 == never.log10 and "ninety" in verses(tmp_path).read_text()  # the model knows its vocabulary only
+    assert "7 withheld" in said[0]  # the aardvark, and six of the seen
+    row, = (line for line in said[-1].splitlines() if "mine" in line)
+    assert [cell.strip() for cell in row.split("|")][1:4] == ["mine", "2", "10"]
+
+
+@needs_lmplz
+def test_pruning_makes_it_smaller(tmp_path: Path) -> None:
+    text = verses(tmp_path)
+    sizes = []
+    for prune in ([0], [0, 100, 100]):
+        build([text], tmp_path / "out", order=3, prune=prune, vocabulary=1000, tests={}, language="en")
+        sizes.append((tmp_path / "out" / "lm.bin").stat().st_size)
+    assert sizes[1] < sizes[0]
+
+
+@pytest.fixture
+def without_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "bin"
+
+
+def test_missing_tools_are_told_of_before_the_text_is_read(tmp_path: Path, without_tools: Path) -> None:
+    with pytest.raises(LanguageModelError, match="lmplz is not here"):
+        build([tmp_path / "gone.txt"], tmp_path / "out", order=3, prune=[0], vocabulary=9, tests={}, language="en")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tool_that_fails_leaves_the_old_model(tmp_path: Path, without_tools: Path) -> None:
+    scripts = {"lmplz": f'echo "$*" > {tmp_path}/asked', "build_binary": "echo No room. >&2; exit 1"}
+    for name, script in scripts.items():
+        (without_tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (without_tools / name).chmod(0o755)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "lm.bin").write_text("old")
+    (out / "vocabulary.txt").write_text("old")
+    with pytest.raises(LanguageModelError, match=r"build_binary failed: .*No room\."):
+        build([verses(tmp_path)], out, order=4, prune=[0, 2], vocabulary=9, tests={}, language="en")
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"lm.bin": "old", "vocabulary.txt": "old"}
+    assert (tmp_path / "asked").read_text().startswith("--order 4 --prune 0 2 --limit_vocab_file")
+
+
+def command(folder: Path, **changed):  # type: ignore[no-untyped-def]
+    settings = {"texts": [], "folder": folder / "out", "order": 3, "prune": "0 2 4", "vocabulary": "100", "without": [],
+                "split": "dev", "checkpoint": None} | changed
+    run(**settings)
+
+
+def test_only_the_lexicon_of_words_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "words.txt").write_text("the\nblorptastic\n2nd\nlive\n")
+    command(tmp_path, vocabulary=str(tmp_path / "words.txt"))
+    lines = (tmp_path / "out" / "lexicon.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["the", "the", "blorptastic", "live", "live"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["lexicon.txt"]
+    said = capsys.readouterr().out
+    assert "2 from CMUdict, 1 from letter-to-sound, 1 from none" in said and "never recognised: 2nd." in said
+
+
+@pytest.mark.parametrize(("changed", "sentence"), [
+    ({}, "Give texts to learn from, or --vocab FILE"),
+    ({"vocabulary": "gone.txt"}, "gone.txt cannot be read"),
+    ({"texts": ["verses.txt"], "prune": "0,x"}, "--prune '0,x' should be counts"),
+])
+def test_what_cannot_be_done_is_said(tmp_path: Path, changed, sentence) -> None:  # type: ignore[no-untyped-def]
+    verses(tmp_path)
+    with pytest.raises(LanguageModelError, match=sentence):
+        command(tmp_path, **changed)
+    assert not (tmp_path / "out").exists()
+
+
+@needs_lmplz
+def test_from_text_to_a_recognizers_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The manifest's sentences are withheld whatever their case, and only those of the split."""
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps({"audio": "a.wav", "text": text, "split": split}) + "\n"
+                                              for text, split in (("AN AARDVARK!", "dev"), ("The Cat.", "train"))))
+    command(tmp_path, texts=[verses(tmp_path)], without=[tmp_path / "m.jsonl"])
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["lexicon.txt", "lm.bin", "vocabulary.txt"]
+    words = read_vocabulary(out / "vocabulary.txt")
+    assert read_vocabulary(out / "lexicon.txt") == words and "owl" in words and "aardvark" not in words
+    ngram.KenLM(str(out / "lm.bin"), Entries([*words]))
+    said = capsys.readouterr().out
+    assert "1 withheld" in said and "m, -" in said and "from CMUdict" in said
+
+
+# --- the command
+
+
+def test_the_command_does_what_is_asked_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(kenlm_tools, "build", lambda say: asked.append(("tools",)))
+    monkeypatch.setattr(dictionary, "train_network", lambda folder, say: asked.append(("network", folder.name)))
+    monkeypatch.setattr(ngram, "run", lambda texts, folder, *more: asked.append(("run", len(texts), folder.name,
+                                                                                more[2])))
+
+    def command(*arguments: str) -> list[tuple[object, ...]]:
+        asked.clear()
+        CliRunner().invoke(app, ["lm", *arguments], catch_exceptions=False)
+        return asked
+
+    monkeypatch.chdir(tmp_path)
+    assert command("--build-tools") == [("tools",)]
+    assert command("--train-pronunciation", "--out", "x") == [("network", "x")]
+    assert command("--build-tools", "a.txt", "b.txt", "-o", "x") == [("tools",), ("run", 2, "x", "100000")]
+    assert command("--train-pronunciation", "--vocab", "v.txt", "-o", "x") == [("network", "x"),
+                                                                              ("run", 0, "x", "v.txt")]
+    with pytest.raises(RillError, match="Give the folder"):
+        command("a.txt")
