@@ -40,20 +40,27 @@ SPEEDS = (0.9, 1.1)
 
 @dataclass
 class Batch:
-    """A process's utterances of one update. `samples` (B, N) float32, zeros behind each one's `lengths` (B,)."""
+    """A process's utterances of one update. `samples` (B, N) float32, zeros behind each one's `lengths` (B,); cached
+    features are mel frames (B, T, bands) instead."""
 
     samples: Tensor
     lengths: Tensor
     texts: list[str]
     failed: list[str]      # "clip: why it could not be read"; of joined ones all are named
     filler: bool = False   # silence that nothing is learnt from, since every process needs a batch
+    rate: float = SAMPLE_RATE  # of what `lengths` counts, a second
+
+    @property
+    def seconds(self) -> float:
+        """Of speech."""
+        return float(self.lengths.sum()) / self.rate
 
     def parts(self, count: int) -> Iterator[Batch]:
         """At most `count` batches that are this one together."""
         for index in range(min(count, len(self.texts))):
             lengths = self.lengths[index::count]
             yield Batch(self.samples[index::count, :int(lengths.max())], lengths, self.texts[index::count], [],
-                        self.filler)
+                        self.filler, self.rate)
 
 
 class Speller:

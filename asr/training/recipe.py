@@ -33,6 +33,7 @@ class DataConfig:
     batch_seconds: float = 64.0   # of speech in one update, over all processes and accumulated parts
     workers: int = 1              # loader processes
     sorted_epochs: int = 1        # this many first epochs go from short utterances to long ones
+    cached: bool = False          # train on log-mels that are computed once (`feature_cache`)
     dev_utterances: int = 400     # that scores during training are of, spread over all
 
     def __post_init__(self) -> None:
@@ -52,6 +53,7 @@ class AugmentConfig:
     most_snr: float = 30.0
     rooms: float = 0.2
     gain: float = 12.0            # dB up or down at most
+    response: float = 0.0         # dB up or down at most, of a random microphone's response (cached features only)
     narrow: float = 0.1           # chance of sounding as through a telephone (8 kHz, μ-law)
     join: float = 0.2             # chance, per batch, that its short utterances are joined in groups
     noise_only: float = 0.3       # chance, per batch, of one more row that is noise without any words
@@ -64,7 +66,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         _within(self, 0, 1, "ramp", "speed", "noise", "rooms", "narrow", "join", "noise_only")
         _within(self, 0, 0.5, "vocal_tract")
-        _within(self, 0, math.inf, "gain", "time_masks", "time_mask", "band_masks", "band_mask")
+        _within(self, 0, math.inf, "gain", "response", "time_masks", "time_mask", "band_masks", "band_mask")
         _within(self, self.least_snr, math.inf, "most_snr")
 
 

@@ -17,7 +17,7 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -27,11 +27,11 @@ import torch
 import torchaudio.functional as AF
 from torch import Tensor, nn
 
-from asr.audio.reading import SAMPLE_RATE
 from asr.errors import TrainingError
 from asr.model.hardware import training_device
 from asr.model.tokens import CHARACTERS, TokenSet
-from asr.training.data import Augment, Batch, Speller, batches, load_augment, load_cuts
+from asr.training.data import Batch, Speller, batches, load_augment, load_cuts
+from asr.training.feature_cache import FeatureBatches
 from asr.training.objective import Objective, pack
 from asr.training.recipe import Recipe, TrainConfig
 from asr.training.spec_augment import vary
@@ -68,14 +68,14 @@ def train(recipe: Recipe, folder: Path, *, init: Path | None = None, resume: boo
     if watch:
         watch.start(run)
     try:
-        for batch in feed(run, cuts, load_augment(recipe.augment, recipe.data)):
+        for batch in feed(run, batches_of(run, cuts)):
             begun = time.perf_counter()
             losses, norm = step(run, parallel, batch, speller)
             times.append(time.perf_counter() - begun)
             run.batch += 1
             run.update += 1
             run.working += times[-1]
-            run.seconds += float(batch.lengths.sum()) / SAMPLE_RATE * run.world
+            run.seconds += batch.seconds * run.world
             run.failed.update(failure.partition(": ")[0] for failure in batch.failed)
             if minutes and run.planned is None and len(times) == CALIBRATION:
                 run.planned = plan_updates(run, minutes, statistics.median(times))
@@ -98,12 +98,20 @@ def train(recipe: Recipe, folder: Path, *, init: Path | None = None, resume: boo
     return run
 
 
-def feed(run: Run, cuts: CutSet, augment: Augment) -> Iterator[Batch]:
+def batches_of(run: Run, cuts: CutSet) -> Callable[..., Iterator[Batch]]:
+    """What makes an epoch's batches: cached features, or samples that loader processes decode and augment."""
+    recipe = run.recipe
+    if recipe.data.cached:
+        return FeatureBatches(run.frontend, recipe.data, recipe.augment).epoch
+    return partial(batches, cuts, recipe.data, load_augment(recipe.augment, recipe.data))
+
+
+def feed(run: Run, epoch: Callable[..., Iterator[Batch]]) -> Iterator[Batch]:
     """Batches from where the run stands, epoch after epoch; whoever takes them counts them in the run."""
     while run.update < run.updates:
         planned = run.planned
-        for batch in batches(cuts, run.recipe.data, augment, partial(strength, run), epoch=run.epoch, skip=run.batch,
-                             first=run.update, seed=run.recipe.train.seed, rank=run.rank, world=run.world):
+        for batch in epoch(partial(strength, run), epoch=run.epoch, skip=run.batch, first=run.update,
+                           seed=run.recipe.train.seed, rank=run.rank, world=run.world):
             yield batch
             if run.planned != planned:
                 break  # the loader is ahead, with batches augmented as if for the old plan
@@ -205,6 +213,8 @@ def strength(run: Run, update: int) -> float:
 
 def mels(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
     """Mel frames (B, T, bands), and each utterance's number of them."""
+    if batch.samples.ndim == 3:  # they are that already
+        return batch.samples.to(run.device, non_blocking=True), batch.lengths.to(run.device)
     with torch.no_grad():
         samples = batch.samples.to(run.device, non_blocking=True)
         need = run.frontend.config.n_fft

@@ -8,7 +8,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from asr.audio.reading import SAMPLE_RATE
 from asr.training.data import Batch, Speller
 from asr.training.gradients import by_distance, by_layer
 from asr.training.state import Run
@@ -55,7 +54,7 @@ class Watch:
             return
         now = time.perf_counter()
         wall, self.last = now - self.last, now
-        seconds = float(batch.lengths.sum()) / SAMPLE_RATE * run.world
+        seconds = batch.seconds * run.world
         self.recent.append((sum(losses.values()), seconds, wall, max(0.0, wall - working)))
         loss, speech, walls, waited = (sum(each) for each in zip(*self.recent, strict=True))
         self.bar.update(self.task, completed=run.update, total=run.updates, description=(
