@@ -43,7 +43,7 @@ class Clip:
     first: int            # row of the features
     frames: int
     text: str
-    features: np.memmap[Any, Any]
+    features: np.ndarray[Any, Any]  # memory-mapped, of all clips of the folder
 
     def mel(self) -> np.ndarray[Any, Any]:
         return np.asarray(self.features[self.first:self.first + self.frames], np.float32)
