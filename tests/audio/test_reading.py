@@ -391,7 +391,7 @@ def test_pipe_is_streamed_and_not_slurped():
 
 
 def test_standard_input(tmp_path):
-    code = "import sys; from asr.audio import read_blocks; print(sum(map(len, read_blocks(sys.stdin.buffer))))"
+    code = "import sys; from asr.audio.reading import read_blocks; print(sum(map(len, read_blocks(sys.stdin.buffer))))"
     data = wav_bytes(chirp(2, 22050), 22050, 0xFFFFFFFF)
     result = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
     assert result.stdout.strip() == b"32000"

@@ -63,7 +63,7 @@ def test_missing_file(rate):
 @pytest.mark.parametrize("rate", ["None", "16000"])
 def test_standard_input_in_odd_pieces(wav, rate):
     """Pieces of a pipe do not end where samples end."""
-    script = f"from asr.replay import Replay; print(sum(map(len, Replay('-', 0, {rate}))))"
+    script = f"from asr.audio.replay import Replay; print(sum(map(len, Replay('-', 0, {rate}))))"
     reader = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               cwd=Path(__file__).parents[2])
     data = Path(wav).read_bytes() if rate == "None" else SOUND.tobytes()

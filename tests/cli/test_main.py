@@ -67,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["transcribe", "--help"], ["evaluate", "--help"], ["--version"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    code = ("import sys; sys.argv = ['asr', *sys.argv[1:]]; from asr.cli import main\n"
+    code = ("import sys; sys.argv = ['asr', *sys.argv[1:]]; from asr.cli.main import main\n"
             "try: main()\nfinally: print('heavy:', {'torch', 'numpy', 'av', 'librosa', 'gradio'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False,
                           cwd=Path(__file__).parents[2])

@@ -244,7 +244,7 @@ def test_live_json_is_indented_like_the_rest(tmp_path):
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_killed_session_leaves_a_valid_file(tmp_path, format):
     path = tmp_path / f"talk.{format}"
-    script = ("import os, sys; from asr.results import *; from asr.writers import LiveWriter\n"
+    script = ("import os, sys; from asr.text.results import *; from asr.text.writers import LiveWriter\n"
               "writer = LiveWriter(sys.argv[1])\n"
               "for at in (1.0, 5.0): writer.add(Final((Word('hello', at, at + 0.4, 0.9),), at, at + 0.4))\n"
               "os._exit(9)")  # as kill -9: nothing is flushed
