@@ -18,15 +18,17 @@ from typing import Any
 import matplotlib
 import torch
 
+from asr.cli.training_display import TrainingDisplay
 from asr.model import checkpoint
 from asr.model.acoustic import CELLS, AcousticModel
 from asr.model.streaming import ModelConfig
-from asr.training.data import Speller, load_cuts, token_sets
+from asr.training.data import TargetEncoder, load_cuts, token_sets
 from asr.training.gradients import by_distance
 from asr.training.recipe import Recipe, read
 from asr.training.state import begin
-from asr.training.trainer import mels, read_dev, score, train
-from asr.training.watch import Watch
+from asr.training.tensorboard import TensorBoard
+from asr.training.trainer import train
+from asr.training.validation import read_dev, score
 
 matplotlib.use("Agg")
 COLOURS = {"rnn": "#c2571a", "gru": "#1a7f8e", "lstm": "#5b4ba8"}
@@ -68,12 +70,12 @@ def measure(recipe: Recipe, folder: Path) -> dict[str, Any]:
     fresh = begin(recipe, folder, torch.device("cpu"), cuts, None)
     dev = read_dev(recipe, load_cuts(recipe.data.dev, "dev"))
     longest = dev[-1]
-    before = by_distance(fresh.model, *mels(fresh, longest))
+    before = by_distance(fresh.model, *fresh.mel(longest))
     resume = (folder / "last.state").exists()
-    run = train(recipe, folder, resume=resume, watch=Watch())
+    run = train(recipe, folder, resume=resume, observers=[TensorBoard(), TrainingDisplay()])
     model = checkpoint.load(folder / "last").model
     seconds = sum(float(batch.lengths.sum()) for batch in dev) / 16_000
-    inputs = [mels(run, batch) for batch in dev]
+    inputs = [run.mel(batch) for batch in dev]
     with torch.inference_mode():
         model(*inputs[0])
         times = []
@@ -83,9 +85,9 @@ def measure(recipe: Recipe, folder: Path) -> dict[str, Any]:
                 model(mel, lengths)
             times.append(time.perf_counter() - begun)
     model.requires_grad_(True)
-    after = by_distance(model, *mels(run, longest)).tolist()
+    after = by_distance(model, *run.mel(longest)).tolist()
     found = {"cell": recipe.model.cell, "hidden": recipe.model.hidden, "parameters": parameters(model),
-             "errors": score(run, dev, Speller(run.tokens, recipe.data)), "updates": run.update,
+             "errors": score(run, dev, TargetEncoder(run.tokens, recipe.data)), "updates": run.update,
              "training": run.seconds / run.working, "transcribing": seconds / min(times), "state": state_bytes(model),
              "skipped": run.skipped, "before": before.tolist(), "after": after}
     result.write_text(json.dumps(found, indent=1))

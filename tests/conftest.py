@@ -1,5 +1,7 @@
 """What many tests share: the shipped recognizer, real clips, one thread."""
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,3 +58,20 @@ def greedy():
     import asr
 
     return asr.load(lm=False, device="cpu")
+
+
+Asr = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def asr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Asr:
+    """Runs `asr` in this process: exit status, standard output, stderr."""
+    from asr.cli.main import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["asr", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        return leaving.value.code or 0, *capsys.readouterr()
+    return run

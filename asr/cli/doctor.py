@@ -1,34 +1,30 @@
-"""`asr doctor`: what this computer has for listening, and whether sound arrives."""
+"""`asr doctor`: what this computer has for listening, and whether audio arrives."""
 from __future__ import annotations
 
 import platform
 import time
 from importlib import metadata
 
-import numpy as np
+import typer
 from rich.console import Console
 from rich.markup import escape
 
-import asr
-from asr.audio.microphone import Microphone, devices, table
-from asr.audio.reading import to_mono
-from asr.cli.terminal import CLIPPED, decibels
+from asr import __version__
+from asr.cli.options import Checkpoint, MicrophoneOption
 from asr.errors import RillError
-from asr.model import checkpoint
-from asr.model.latency import PRESETS
 
 PACKAGES = ("torch", "torchaudio", "numpy", "av", "soxr", "flashlight-text", "sounddevice", "gradio")
-TEST = 3.0  # seconds of the level test
-QUIET = -40.0  # dB of full scale; speech whose loudest sample is below this is too quiet
+LEVEL_TEST_S = 3.0
+QUIET_DB = -40.0  # of full scale; speech whose loudest sample is below this is too quiet
 
 
-def run(device: str | None = None, checkpoint_name: str | None = None) -> bool:
-    """Prints versions, checkpoint, devices and a level test; whether all is well. What is wrong is said, not raised."""
+def doctor(device: MicrophoneOption = None, checkpoint: Checkpoint = None) -> None:
+    """Versions, checkpoint, audio devices, and whether audio arrives: 3 seconds of the microphone's level."""
     console = Console(highlight=False)
-    console.print(f"[bold]rill[/] {asr.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    console.print(f"[bold]rill[/] {__version__}, Python {platform.python_version()}, {platform.platform()}")
     console.print(", ".join(f"{name} {_version(name)}" for name in PACKAGES) + "\n")
     well = True
-    for title, part in (("Checkpoint", lambda: _checkpoint(checkpoint_name)), ("Devices", _devices),
+    for title, part in (("Checkpoint", lambda: _checkpoint(checkpoint)), ("Devices", _devices),
                         ("Level", lambda: _level(console, device))):
         console.print(f"[bold]{title}[/]")
         try:
@@ -36,7 +32,8 @@ def run(device: str | None = None, checkpoint_name: str | None = None) -> bool:
         except RillError as error:
             console.print(f"[red]{escape(str(error))}[/]\n")
             well = False
-    return well
+    if not well:
+        raise typer.Exit(1)
 
 
 def _version(package: str) -> str:
@@ -47,6 +44,9 @@ def _version(package: str) -> str:
 
 
 def _checkpoint(name: str | None) -> str:
+    from asr.model import checkpoint
+    from asr.model.latency import PRESETS
+
     found = checkpoint.load(name, "cpu")
     size = sum(parameter.numel() for parameter in found.model.parameters())
     frame = found.seconds_per_frame
@@ -55,26 +55,34 @@ def _checkpoint(name: str | None) -> str:
 
 
 def _devices() -> str:
-    import sounddevice  # microphone.devices() says what to do where PortAudio is missing
+    from asr.audio.microphone import devices, table
 
-    listed = table(devices())
+    listed = table(devices())  # says what to do where PortAudio is missing, which importing sounddevice does not
+    import sounddevice
+
     return f"  {sounddevice.get_portaudio_version()[1]}\n{listed}"
 
 
 def _level(console: Console, device: str | None) -> str:
+    import numpy as np
+
+    from asr.audio.microphone import Microphone
+    from asr.audio.reading import to_mono
+    from asr.cli.terminal import CLIPPED_DB, decibels
+
     with Microphone(device) as microphone:
-        console.print(f"  say something: {TEST:g} seconds from {microphone.name} …")
-        until = time.monotonic() + TEST
+        console.print(f"  say something: {LEVEL_TEST_S:g} seconds from {microphone.name} …")
+        until = time.monotonic() + LEVEL_TEST_S
         heard = []
         for block in microphone:
             heard.append(to_mono(block))
             if time.monotonic() >= until:
                 break
-    sound = np.concatenate(heard)
-    peak, mean = decibels(float(np.abs(sound).max())), decibels(float(np.sqrt(np.mean(sound**2))))
-    if not np.any(sound):
+    audio = np.concatenate(heard)
+    peak, mean = decibels(float(np.abs(audio).max())), decibels(float(np.sqrt(np.mean(audio**2))))
+    if not np.any(audio):
         raise RillError("Nothing but digital silence arrived: unmute the microphone, or allow this program to use it.")
-    verdict = ("too loud, it is clipped: turn the microphone down" if peak >= CLIPPED else
-               "too quiet for speech: come closer, or turn the microphone up" if peak < QUIET else "good")
+    verdict = ("too loud, it is clipped: turn the microphone down" if peak >= CLIPPED_DB else
+               "too quiet for speech: come closer, or turn the microphone up" if peak < QUIET_DB else "good")
     lost = f", {microphone.overflows} overflows" if microphone.overflows else ""
     return f"  peak {peak:.0f} dB, mean {mean:.0f} dB of full scale{lost}: {verdict}"

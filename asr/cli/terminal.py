@@ -1,6 +1,6 @@
 """What a listener sees: a screen that is rewritten in place, or one JSON object a line for programs.
 
-Both take `event` from the recogniser's thread, the rest from the main one.
+Both take `event` from the session's thread, the rest from the main one.
 """
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from asr.inference.live import Stats
 from asr.inference.recognizer import Event
 from asr.text.results import Final, Word
 
-UNSURE = 0.5  # words of a final below this confidence are dim
-METER = 16  # characters of the level meter
-QUIETEST = -60.0  # dB of full scale at the meter's left end
-LOUD, CLIPPED = -6.0, -0.5  # dB of full scale
+UNSURE = 0.5  # confidence below which a final's words are dim
+METER_CHARACTERS = 16
+QUIETEST_DB = -60.0  # of full scale, at the level meter's left end
+LOUD_DB, CLIPPED_DB = -6.0, -0.5  # of full scale
 
 
 class Display(Protocol):
@@ -101,14 +101,14 @@ class Screen:
 def status_line(stats: Stats, overflows: int) -> Text:
     """One line: what was lost, if anything, the lag, and the level as a bar and in dB of full scale."""
     level = decibels(stats.level)
-    filled = round(METER * (1 - max(level, QUIETEST) / QUIETEST))
-    colour = "red" if level >= CLIPPED else "yellow" if level >= LOUD else "green"
+    filled = round(METER_CHARACTERS * (1 - max(level, QUIETEST_DB) / QUIETEST_DB))
+    shown = f" {level:4.0f} dB" if stats.level else "  silent"
+    color = "red" if level >= CLIPPED_DB else "yellow" if level >= LOUD_DB else "green"
     lost = f"  {overflows} overflow{'s' * (overflows > 1)}" if overflows else ""
     lost += f"  {stats.dropped:.1f} s lost" if stats.dropped else ""
     return Text.assemble(("● ", "red"), clock(stats.heard), (lost, "bold red"), "  lag ",
-                         (f"{stats.lag:.1f} s", "bold red" if stats.behind else ""), "  ", ("━" * filled, colour),
-                         ("━" * (METER - filled), "bright_black"), f" {level:4.0f} dB" if stats.level else "  silent",
-                         no_wrap=True, overflow="ellipsis")
+                         (f"{stats.lag:.1f} s", "bold red" if stats.behind else ""), "  ", ("━" * filled, color),
+                         ("━" * (METER_CHARACTERS - filled), "bright_black"), shown, no_wrap=True, overflow="ellipsis")
 
 
 def decibels(peak: float) -> float:

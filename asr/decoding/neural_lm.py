@@ -7,7 +7,6 @@ a vocabulary of 100 000 words takes a few million weights. Training is in `asr.t
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from asr.atomic import replacing
 from asr.errors import CheckpointError
 
 FILE = "neural_lm.safetensors"
@@ -93,8 +93,8 @@ class NeuralLM(nn.Module):
     def save(self, path: Path) -> None:
         """Half-precision weights, with words and sizes as metadata; the file appears whole or not at all."""
         tensors = {name: tensor.detach().half().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, path.with_suffix(".part"), {"config": json.dumps(self.config)})
-        os.replace(path.with_suffix(".part"), path)
+        with replacing(path) as part:
+            save_file(tensors, part, {"config": json.dumps(self.config)})
 
     @classmethod
     def load(cls, path: Path) -> NeuralLM:

@@ -7,22 +7,16 @@ decoder over audio time; loading the model and reading files do not count.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from asr.audio.manifest import Utterance, by_corpus, load, of_split
+from asr.audio.manifest import Utterance, by_corpus, load
 from asr.audio.reading import SAMPLE_RATE
-from asr.cli.progress import AudioProgress
-from asr.errors import ManifestError, RillError
+from asr.errors import ManifestError
 from asr.evaluation.scoring import align_words, auroc, bootstrap_interval, normalised_cross_entropy, score, spoken
 from asr.inference.endpoint import EndpointRules
 from asr.model.latency import Latency
@@ -38,7 +32,7 @@ NEVER = 1e6  # seconds
 NO_ENDPOINTS = EndpointRules(NEVER, NEVER, NEVER)
 ALL = "all"
 
-Heard = Callable[[str, float], None]
+OnProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -87,20 +81,24 @@ class Report:
 
 def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance],
              latency: str | tuple[int, int] | Latency = "offline", streamed: bool = False, *, limit: int | None = None,
-             heard: Heard = lambda corpus, seconds: None) -> Report:
+             on_progress: OnProgress = lambda corpus, seconds: None) -> Report:
     """Score the utterances without digits in their text (of the others it is not known what was said).
 
-    `streamed` feeds each one to a live `Stream` in blocks of 160 ms, without second pass and endpoints: what live text
-    is worth before a final. Else whole utterances go through the model in batches. `limit` is of each corpus;
-    `heard(corpus, seconds)` is told what was done. Raises AudioError, and ManifestError where nothing can be scored.
+    Args:
+        streamed: feed each one to a live `Stream` in blocks of 160 ms, without second pass and endpoints: the accuracy
+            of live text before a final. Else whole utterances go through the model in batches.
+        limit: the most utterances of a corpus.
+        on_progress: called with the corpus and seconds of audio that are done.
+
+    Raises AudioError, and ManifestError where nothing can be scored.
     """
     settings = Latency.parse(latency)
-    usable = [utterance for utterance in utterances if not has_digits(utterance.text)]
+    usable = scorable(utterances)
     if not usable:
         raise ManifestError("There is no utterance to score: give another manifest or split.")
     results: dict[str, list[Result]] = {}
     took: dict[str, float] = {}
-    for corpus, members in by_corpus(usable, limit).items():
+    for corpus, members in scorable(utterances, limit).items():
         results[corpus], took[corpus] = [], 0.0
         step = 1 if streamed else AT_A_TIME
         for part in (members[i:i + step] for i in range(0, len(members), step)):
@@ -112,10 +110,16 @@ def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance],
             results[corpus] += [
                 Result(spoken(utterance.text, language), scored_words(words, language), len(sound) / SAMPLE_RATE)
                 for utterance, words, sound in zip(part, heard_words, sounds, strict=True)]
-            heard(corpus, sum(map(len, sounds)) / SAMPLE_RATE)
+            on_progress(corpus, sum(map(len, sounds)) / SAMPLE_RATE)
     figures = {corpus: measure(results[corpus], took[corpus]) for corpus in results}
     everything = [result for corpus in results.values() for result in corpus]
-    return Report(figures | {ALL: measure(everything, sum(took.values()))}, len(utterances) - len(usable))
+    figures[ALL] = measure(everything, sum(took.values()))
+    return Report(figures, len(utterances) - sum(map(len, usable.values())))
+
+
+def scorable(utterances: Sequence[Utterance], limit: int | None = None) -> dict[str, list[Utterance]]:
+    """The utterances of each corpus without digits in their text, at most `limit`."""
+    return by_corpus([utterance for utterance in utterances if not has_digits(utterance.text)], limit)
 
 
 def _whole(recognizer: Recognizer, sounds: Sequence[np.ndarray], latency: Latency) -> list[list[Word]]:
@@ -146,46 +150,3 @@ def measure(results: Sequence[Result], took: float) -> Figures:
                    result.wer, low, high, result.cer,
                    *bootstrap_interval(result.utterance_character_errors, result.utterance_characters), took / seconds,
                    *((auroc(sure, right), normalised_cross_entropy(sure, right)) if right else (np.nan, np.nan)))
-
-
-def markdown(table: Table) -> str:
-    """The table as Markdown, so that it can be pasted."""
-    console = Console(width=200, highlight=False, color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(map(str.rstrip, capture.get().strip().splitlines()))
-
-
-def table(report: Report) -> Table:
-    found = Table(box=box.MARKDOWN)
-    for heading in ("corpus", "utterances", "words", "sub", "del", "ins", "WER % [95 % interval]",
-                    "CER % [95 % interval]", "RTF", "AUROC", "NCE"):
-        found.add_column(heading, justify="left" if heading == "corpus" else "right", no_wrap=True)
-    for corpus, f in report.corpora.items():
-        if corpus != ALL or len(report.corpora) > 2:
-            counts = map(str, (f.utterances, f.words, f.substitutions, f.deletions, f.insertions))
-            rates = (f"{100 * rate:.1f} [{100 * low:.1f}, {100 * high:.1f}]" for rate, low, high in (
-                (f.wer, f.wer_low, f.wer_high), (f.cer, f.cer_low, f.cer_high)))
-            found.add_row(corpus, *counts, *rates, f"{f.rtf:.3f}", f"{f.auroc:.3f}", f"{f.nce:.3f}")
-    return found
-
-
-def run(recognizer: Recognizer, manifest: Path, split: str, latency: Latency, streamed: bool, limit: int | None,
-        output: Path | None) -> None:
-    """`asr evaluate`: the table on standard output, the report as JSON where `output` says."""
-    if streamed and not latency.live:
-        raise RillError("A live stream cannot wait for full context: choose fast, balanced, accurate or C,R.")
-    utterances = of_split(manifest, split)
-    chosen = by_corpus([utterance for utterance in utterances if not has_digits(utterance.text)], limit)
-    known = [utterance.samples for members in chosen.values() for utterance in members]
-    total = None if None in known else sum(filter(None, known)) / SAMPLE_RATE
-    with AudioProgress(total) as progress:
-        report = evaluate(recognizer, utterances, latency, streamed, limit=limit, heard=progress.add)
-    print(markdown(table(report)))
-    print(f"{report.left_out} utterances with digits left out: what their speakers said is not written.")
-    if output:
-        settings = {"checkpoint": recognizer.checkpoint.config.name, "manifest": str(manifest), "split": split,
-                    "latency": [latency.chunk, latency.look_ahead], "streamed": streamed,
-                    "lm": recognizer.language_model is not None, "hotwords": [h.phrase for h in recognizer.hotwords]}
-        text = json.dumps(settings | report.to_dict(), indent=1, ensure_ascii=False)
-        output.write_text(text + "\n", encoding="utf-8")

@@ -7,33 +7,27 @@ model runs once; its emissions are kept and decoded many times.
 """
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
-from rich import box
-from rich.table import Table
 
-from asr.audio.manifest import Utterance, by_corpus, load, of_split
+from asr.audio.manifest import Utterance, load
 from asr.decoding.beam import BeamDecoder, LanguageModel
 from asr.decoding.decoder import Decoder
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.rescoring import Neural
 from asr.errors import ManifestError
-from asr.evaluation.calibration import Sample, calibrate
-from asr.evaluation.evaluate import markdown, scored_words
+from asr.evaluation.calibration import Calibration, Sample, calibrate
+from asr.evaluation.evaluate import scorable, scored_words
 from asr.evaluation.scoring import score, spoken
 from asr.inference.engine import BATCH
 from asr.inference.recognizer import Recognizer
-from asr.model import checkpoint as checkpoints
 from asr.model.checkpoint import DecodingConfig
 from asr.model.latency import PRESETS
-from asr.text.normalize import has_digits
 
 STEPS = {"lm_weight": 0.4, "word_score": 0.4, "prior_scale": 0.1}  # of the search; natural logarithms, and α
 NEURAL_STEPS = {"neural_weight": 0.2}  # where there is a neural language model
@@ -44,12 +38,22 @@ HALVINGS = 2  # of the steps, once none of them helps
 Say = Callable[[str], None]
 
 
+@dataclass
+class Tuning:
+    """New decoding settings, and what they are worth: pairs hold the old value and the new one."""
+
+    decoding: DecodingConfig
+    settings: dict[str, tuple[float, float]] = field(default_factory=dict)
+    error_rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # WER of each corpus, a fraction
+    calibrations: dict[str, Calibration] = field(default_factory=dict)  # by search: "language model", "greedy"
+
+
 def hear(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | None = None) -> list[Sample]:
     """Emissions, with full context, of the utterances without digits in their text; at most `limit` of each corpus.
 
     Raises ManifestError and AudioError.
     """
-    chosen = by_corpus([utterance for utterance in utterances if not has_digits(utterance.text)], limit)
+    chosen = scorable(utterances, limit)
     everything = [(corpus, utterance) for corpus, members in chosen.items() for utterance in members]
     if not everything:
         raise ManifestError("There is no utterance to tune on: give another manifest or split.")
@@ -118,18 +122,17 @@ def coordinate_search(start: DecodingConfig, loss: Callable[[DecodingConfig], fl
 
 
 def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | None = None,
-         say: Say = lambda line: None) -> tuple[DecodingConfig, Table]:
-    """New decoding settings, and a table of old and new ones. Without language model only greedy confidence is fitted.
+         say: Say = lambda line: None) -> Tuning:
+    """New decoding settings, beside the old ones. Without a language model only greedy confidence is fitted.
 
-    Word error rates in the table are those of the data that the settings were chosen on; so a little too good.
+    The new error rates are those of the data that the settings were chosen on, so they are a little too good.
     Raises ManifestError and AudioError.
     """
     samples = hear(recognizer, utterances, limit)
     say(f"{len(samples)} utterances heard.")
     language = recognizer.checkpoint.config.language
     old = recognizer.checkpoint.config.decoding
-    table = Table("", "old", "new", box=box.MARKDOWN)
-    new = old
+    tuning = Tuning(old)
     if recognizer.language_model:
         language_model, steps = copy(recognizer.language_model), STEPS
         if language_model.neural:
@@ -144,39 +147,24 @@ def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
 
         start = replace(old, lm_confidence=())  # no word depends on them, and they may be for other features
         found = coordinate_search(start, lambda settings: float(np.mean(list(rates(settings).values()))), steps)
-        for name in steps:
-            table.add_row(name, f"{getattr(old, name):g}", f"{getattr(found, name):g}")
-        for corpus, rate in rates(start).items():
-            table.add_row(f"WER % {corpus}", f"{100 * rate:.2f}", f"{100 * rates(found)[corpus]:.2f}")
+        tuning.settings = {name: (getattr(old, name), getattr(found, name)) for name in steps}
+        tuning.error_rates = {corpus: (rate, rates(found)[corpus]) for corpus, rate in rates(start).items()}
         decoder = beam_decoder(recognizer, replace(found, lm_confidence=old.lm_confidence))
-        fitted = _fit("language model", decoder, samples, language, table, say)
-        new = replace(found, lm_confidence=fitted or old.lm_confidence)
-    fitted = _fit("greedy", GreedyDecoder(recognizer.checkpoint), samples, language, table, say)
-    return replace(new, greedy_confidence=fitted or old.greedy_confidence), table
+        fitted = _fit("language model", decoder, samples, language, tuning, say)
+        tuning.decoding = replace(found, lm_confidence=fitted or old.lm_confidence)
+    fitted = _fit("greedy", GreedyDecoder(recognizer.checkpoint), samples, language, tuning, say)
+    tuning.decoding = replace(tuning.decoding, greedy_confidence=fitted or old.greedy_confidence)
+    return tuning
 
 
-def _fit(name: str, decoder: BeamDecoder | GreedyDecoder, samples: Sequence[Sample], language: str, table: Table,
-         say: Say) -> tuple[float, ...] | None:
-    """New weights of a decoder's confidence, and their rows; None where there is too little to fit them to, which must
-    not cost the settings that were found."""
+def _fit(name: str, decoder: BeamDecoder | GreedyDecoder, samples: Sequence[Sample], language: str,
+         tuning: Tuning, say: Say) -> tuple[float, ...] | None:
+    """New weights of a decoder's confidence; None where there is too little to fit them to, which must not cost the
+    settings that were found."""
     try:
         fit = calibrate(decoder, samples, language)
     except ManifestError as error:
         say(f"Word confidences ({name}) stay as they were: {error}")
         return None
-    for figure, old, new in zip(("AUROC", "NCE"), fit.old, fit.new, strict=True):
-        table.add_row(f"{figure}, {name}", f"{old:.3f}", f"{new:.3f} (cross-validated)")
+    tuning.calibrations[name] = fit
     return fit.weights
-
-
-def run(name: str | None, manifest: Path, split: str, limit: int | None, output: Path | None, device: str,
-        engine: str) -> None:
-    """`asr tune`: the table on standard output, the settings into the checkpoint's config.json, or `output`'s."""
-    lm = (checkpoints.find(name) / "lm.bin").is_file()
-    recognizer = Recognizer(name, lm=lm, device=device, engine=engine)
-    decoding, table = tune(recognizer, of_split(manifest, split), limit, lambda line: print(line, file=sys.stderr))
-    print(markdown(table))
-    folder = output or recognizer.checkpoint.path
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoints.write_config(folder / "config.json", replace(recognizer.checkpoint.config, decoding=decoding))
-    print(f"Written to {folder / 'config.json'}.")

@@ -18,22 +18,22 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asr.audio.inputs import STDIN, absolute, expand, output_names
-from asr.cli.progress import AudioProgress
+from asr.audio.inputs import absolute, output_names
 from asr.errors import RillError
-from asr.inference.files import Options, complain, spare_memory, transcribe_file
+from asr.inference.files import Options, spare_memory, transcribe_file
+from asr.model.hardware import set_threads
 from asr.text import writers
 
 MANIFEST = "manifest.jsonl"
-KNOCK = 10.0  # seconds that the cluster has to answer
-MOST_TASKS = 20_000  # what one process hands out well; of a larger archive a task is several recordings
-MOST_ATTEMPTS = 4  # at a recording whose workers are lost: machines go, but a recording may also be what kills them
+CONNECT_TIMEOUT_S = 10.0
+MAX_TASKS = 20_000  # what one process hands out well; of a larger archive a task is several recordings
+MAX_ATTEMPTS = 4  # at a recording whose workers are lost: machines go, but a recording may also be what kills them
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Answer:
     error: str = ""
     warnings: Sequence[str] = ()
     fatal: bool = False  # the same error awaits every other recording
+
+
+OnAnswer = Callable[[Answer, int, int], None]
 
 
 class Manifest:
@@ -111,45 +114,38 @@ class Manifest:
             self.outputs[record["source"]] = list(dict.fromkeys([*known, *record["outputs"]]))
 
 
-def run(names: Sequence[str], options: Options, format: str, output: Path | None, address: str,
-        workers: int | None = None) -> int:
-    """`asr transcribe --ray`: how many of the inputs could not be transcribed. Raises RillError where nothing can be
-    done. Outputs that are there from another run stay as they are.
+def transcribe_archive(sources: Sequence[str], options: Options, formats: Sequence[str], output: Path, address: str,
+                       workers: int | None = None, on_answer: OnAnswer = lambda answer, done, total: None) -> int:
+    """Transcribe recordings on a cluster into a folder; what it has from an earlier run stays.
 
     Args:
-        address: of a Ray cluster, as `ray.init` knows it: `auto`, `HOST:PORT`; `local` makes one here.
-        workers: how many; as many as the cluster has cores now (GPUs, with `--device cuda`) where it is None.
+        sources: files and addresses in object stores.
+        formats: of `asr.text.writers.FORMATS`.
+        address: of a Ray cluster, as `ray.init` knows it: `auto`, `HOST:PORT`; `local` starts one here.
+        workers: how many; None: as many as the cluster has cores now (GPUs, with the device `cuda`).
+        on_answer: called with each answer once its transcripts are written, how many are done, and how many there are.
+
+    Returns how many failed. Raises RillError where nothing can be done.
     """
-    if output is None:
-        raise RillError("A cluster's transcripts go to a folder: name it with --output.")
-    found, errors = expand(names)
-    if STDIN in found:
-        raise RillError("A cluster cannot read standard input: name files, or leave out --ray.")
-    sources = [absolute(source) for source in found]
-    formats = writers.FORMATS if format == "all" else (format,)
-    for error in errors:
-        complain(error)
     manifest = Manifest(output)
     try:
-        places = manifest.names(sources)
-        missing = [source for source in sources
+        everything = [absolute(source) for source in sources]
+        places = manifest.names(everything)
+        missing = [source for source in everything
                    if not manifest.has(source, [f"{places[source]}.{suffix}" for suffix in formats])]
         failed = 0
-        with (closing(_answers(missing, options, formats, address, workers)) as answers,
-              AudioProgress(None) as progress):
+        with closing(_answers(missing, options, formats, address, workers)) as answers:
             for done, answer in enumerate(answers, 1):
                 written = []
                 for suffix, text in answer.texts.items():
                     written.append(f"{places[answer.source]}.{suffix}")
                     writers.put(text, output / written[-1])
                 manifest.add(answer, written)
-                if answer.error:
-                    failed += 1
-                    complain(answer.error)
-                progress.add(f"{done} of {len(missing)} files", answer.seconds)
+                failed += bool(answer.error)
+                on_answer(answer, done, len(missing))
     finally:
         manifest.close()
-    return len(errors) + failed
+    return failed
 
 
 def _answers(sources: Sequence[str], options: Options, formats: Sequence[str], address: str, workers: int | None
@@ -163,7 +159,7 @@ def _answers(sources: Sequence[str], options: Options, formats: Sequence[str], a
 
     with sigterm_kept() as handler:
         try:
-            knock(address)
+            check_address(address)
             session = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # of many classes, Exception itself among them
             raise RillError(f"No Ray cluster answers at '{address}' ({str(error).partition('. ')[0]}): start one with "
@@ -180,11 +176,11 @@ def _answers(sources: Sequence[str], options: Options, formats: Sequence[str], a
                 raise RillError(f"The cluster has given up ({reason}): the same command goes on from here.") from error
 
 
-def knock(address: str) -> None:
+def check_address(address: str) -> None:
     """Raises OSError where nobody is at HOST:PORT; Ray would try for a quarter of an hour."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
 
 
 @contextmanager
@@ -216,12 +212,12 @@ def hand_out(worker: type, sources: Sequence[str], options: Options, formats: Se
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # each answer comes by itself, when its recording ends
-    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(MOST_ATTEMPTS)
+    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(MAX_ATTEMPTS)
     unit = "GPU" if options.device == "cuda" else "CPU"
     room = max(1, int(ray.cluster_resources().get(unit, 0)))
     pool = ray.data.ActorPoolStrategy(size=min(workers or room, len(sources)), max_tasks_in_flight_per_actor=1)
     names = [json.dumps(source) for source in sources]  # Arrow takes no name that is not UTF-8
-    answers = ray.data.from_items(names, override_num_blocks=min(len(sources), MOST_TASKS)).map(
+    answers = ray.data.from_items(names, override_num_blocks=min(len(sources), MAX_TASKS)).map(
         worker, fn_constructor_args=(options, tuple(formats), attempts), compute=pool,
         num_gpus=1 if unit == "GPU" else None, num_cpus=1 if unit == "CPU" else None)
     for batch in answers.iter_batches(batch_size=None, prefetch_batches=0):  # as they come
@@ -249,10 +245,8 @@ class Worker:
     """A process of the cluster, with a model and a core, or a GPU, of its own."""
 
     def __init__(self, options: Options, formats: Sequence[str], attempts: Any) -> None:
-        import torch
-
         self.options, self.formats, self.attempts = options, formats, attempts
-        torch.set_num_threads(1)
+        set_threads(1)
         spare_memory()
         atexit.register(os._exit, 0)  # Ray's own clean-up, behind it, has been seen to wait for ever (2.60)
 

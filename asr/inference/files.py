@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -16,27 +15,25 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.audio import reading
-from asr.audio.inputs import STDIN, expand, opened, output_names
+from asr.audio.inputs import STDIN, opened
 from asr.audio.reading import AudioWarning
 from asr.audio.remote import is_remote
-from asr.cli.progress import AudioProgress
 from asr.errors import RillError
-from asr.model.hardware import cores
+from asr.model.hardware import cores, set_threads
 from asr.model.latency import PRESETS, Latency
-from asr.text import writers
 from asr.text.numerals import numerals
 from asr.text.results import Final, Transcript
 
 if TYPE_CHECKING:
     from asr.inference.recognizer import Recognizer
 
-M_MMAP_THRESHOLD, LARGE = -3, 4 << 20  # of malloc.h; bytes
-GLANCE = 0.5  # seconds between looks at how far the other processes are
-Heard = Callable[[str, float, Sequence[Final]], None]
+M_MMAP_THRESHOLD = -3  # of malloc.h
+LARGE_BYTES = 4 << 20
+POLL_INTERVAL_S = 0.5  # between looks at how far the other processes are
+OnProgress = Callable[[str, float, Sequence[Final]], None]
 
 
 @dataclass(frozen=True)
@@ -70,23 +67,23 @@ class Outcome:
 
 
 def transcribe_files(sources: Sequence[str], options: Options = Options(), *, jobs: int = 1,
-                     heard: Heard = lambda source, seconds, segments: None) -> Iterator[Outcome]:
+                     on_progress: OnProgress = lambda source, seconds, segments: None) -> Iterator[Outcome]:
     """Outcomes in the order in which they are done; `jobs` processes share the processor's cores.
 
-    `heard(source, seconds, segments)` is told of every stretch of sound that was worked through, and of its segments
-    (not with several jobs, where it learns only how many seconds). Source `-` is standard input, with one job only.
+    `on_progress(source, seconds, segments)` is called after every stretch of audio with its segments; with several jobs
+    only with seconds. Source `-` is standard input, with one job only.
     Raises CheckpointError and HotwordError; what is wrong with one source is in its outcome.
     """
     jobs = min(jobs, len(sources))
     if jobs > 1:
-        yield from _transcribe_at_once(sources, options, jobs, heard)
+        yield from _transcribe_at_once(sources, options, jobs, on_progress)
     elif sources:
         recognizer = options.load()
         for source in sources:
-            yield _transcribe(recognizer, source, options, heard)
+            yield _transcribe(recognizer, source, options, on_progress)
 
 
-def _transcribe(recognizer: Recognizer, source: str, options: Options, heard: Heard) -> Outcome:
+def _transcribe(recognizer: Recognizer, source: str, options: Options, on_progress: OnProgress) -> Outcome:
     segments: list[Final] = []
     seconds = 0.0
     try:
@@ -95,9 +92,9 @@ def _transcribe(recognizer: Recognizer, source: str, options: Options, heard: He
                 if options.numerals:
                     new = [replace(segment, words=numerals(segment.words)) for segment in new]
                 segments += new
-                heard(source, now - seconds, new)
+                on_progress(source, now - seconds, new)
                 seconds = now
-    except OSError:  # from what `heard` writes to, a closed pipe or a full disk: this ends all the work
+    except OSError:  # from what `on_progress` writes to, a closed pipe or a full disk: this ends all the work
         raise
     except RillError as error:
         return Outcome(source, None, str(error))
@@ -106,7 +103,8 @@ def _transcribe(recognizer: Recognizer, source: str, options: Options, heard: He
     return Outcome(source, Transcript(tuple(segments), seconds))
 
 
-def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, heard: Heard) -> Iterator[Outcome]:
+def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, on_progress: OnProgress
+                        ) -> Iterator[Outcome]:
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor threads that were running
     seconds = context.Value("d", 0.0)
     known = 0.0
@@ -115,7 +113,7 @@ def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, hea
         sent: dict[Future[Outcome], str] = {pool.submit(_work, source, options): source for source in sources}
         waiting = set(sent)
         while waiting:
-            done, waiting = wait(waiting, GLANCE, FIRST_COMPLETED)
+            done, waiting = wait(waiting, POLL_INTERVAL_S, FIRST_COMPLETED)
             for future in done:
                 try:
                     outcome = future.result()
@@ -125,7 +123,7 @@ def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, hea
                 for message in outcome.warnings:
                     warnings.warn(message, AudioWarning, stacklevel=3)
                 yield outcome
-            heard("", seconds.value - known, ())
+            on_progress("", seconds.value - known, ())
             known = seconds.value
     finally:
         pool.shutdown(cancel_futures=True)
@@ -137,16 +135,14 @@ done_by_all: Any  # seconds of sound that all worker processes have done; each p
 def spare_memory() -> None:
     """Give the memory of large arrays back at once where the C library is glibc; its threads' heaps would keep it."""
     with suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def _start_worker(threads: int, seconds: Any) -> None:
     global done_by_all
     spare_memory()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
-    import torch
-
-    torch.set_num_threads(threads)
+    set_threads(threads)
     done_by_all = seconds
 
 
@@ -156,81 +152,33 @@ def _load(options: Options) -> Recognizer:
 
 
 def _work(source: str, options: Options) -> Outcome:
-    def heard(source: str, seconds: float, segments: Sequence[Final]) -> None:
+    def on_progress(source: str, seconds: float, segments: Sequence[Final]) -> None:
         with done_by_all.get_lock():
             done_by_all.value += seconds
 
-    return transcribe_file(source, options, heard)
+    return transcribe_file(source, options, on_progress)
 
 
-def transcribe_file(source: str, options: Options, heard: Heard = lambda source, seconds, segments: None) -> Outcome:
+def transcribe_file(source: str, options: Options,
+                    on_progress: OnProgress = lambda source, seconds, segments: None) -> Outcome:
     """One source in a worker process, warnings included. The model stays; it loads at the first source, not at the
     worker's start, so that its errors reach the caller."""
     recognizer = _load(options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", AudioWarning)
-        outcome = _transcribe(recognizer, source, options, heard)
+        outcome = _transcribe(recognizer, source, options, on_progress)
     return replace(outcome, warnings=tuple(str(each.message) for each in caught))
 
 
-def run(names: Sequence[str], options: Options, format: str, output: Path | None, jobs: int) -> int:
-    """`asr transcribe`: how many of the inputs could not be transcribed. Raises RillError where nothing can be done."""
-    spare_memory()
-    sources, errors = expand(names)
-    formats = writers.FORMATS if format == "all" else (format,)
-    if output is None and (len(formats) > 1 or (len(sources) > 1 and format != "txt")):
-        raise RillError("Standard output takes one transcript, or several as txt: name a folder with --output.")
-    for error in errors:
-        complain(error)
-    failed, finished = len(errors), 0
-    at_once = output is None and format == "txt" and len(sources) == 1
-    places = output_names(sources)
-
-    with AudioProgress(_total(sources) if sys.stderr.isatty() else None) as progress:
-        def heard(source: str, seconds: float, segments: Sequence[Final]) -> None:
-            progress.add(Path(source).name or f"{finished} of {len(sources)} files", seconds)
-            for segment in segments if at_once else ():
-                print(segment.text, flush=True)
-
-        outcomes = transcribe_files(sources, options, jobs=jobs, heard=heard)
-        for outcome in outcomes if output else _in_turn(outcomes, sources):
-            finished += 1
-            if outcome.transcript is None:
-                failed += 1
-                complain(outcome.error)
-            elif output:
-                place = output / places[outcome.source]
-                for suffix in formats:
-                    writers.write(outcome.transcript, place.with_name(f"{place.name}.{suffix}"))
-            elif not at_once:
-                text = writers.render(outcome.transcript, format)
-                print(f"==> {outcome.source} <==\n{text}\n" if len(sources) > 1 else text, end="", flush=True)
-    return failed
-
-
-def _in_turn(outcomes: Iterator[Outcome], sources: Sequence[str]) -> Iterator[Outcome]:
-    """The outcomes in the order of their sources."""
-    early: dict[str, Outcome] = {}
-    for source in sources:
-        while source not in early:
-            outcome = next(outcomes)
-            early[outcome.source] = outcome
-        yield early.pop(source)
-
-
-def complain(sentence: str) -> None:
-    print(f"asr: {sentence}", file=sys.stderr, flush=True)
-
-
-def _total(sources: Sequence[str]) -> float | None:
-    """Seconds of sound in all of them, as far as their headers say; None where one does not."""
+def total_seconds(sources: Sequence[str]) -> float | None:
+    """Seconds of audio in all of them, as their headers say; None where one does not."""
     total = 0.0
     for source in sources:
         try:
             seconds = None if source == STDIN or is_remote(source) else reading.duration(source)
         except RillError:
-            seconds = 0.0  # it will be complained about in its turn
+            seconds = 0.0  # the error comes with its outcome
         if seconds is None:
             return None
         total += seconds

@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from asr.atomic import replacing
 from asr.audio import features
 from asr.audio.features import Frontend, FrontendConfig
 from asr.errors import CheckpointError
@@ -151,19 +152,17 @@ def load(name: str | os.PathLike[str] | None = None, device: str = "cpu") -> Che
 
 def save(path: Path, config: Config, model: AcousticModel) -> None:
     """Write `config.json` and `model.safetensors` (fp16); each file appears whole or not at all."""
-    path.mkdir(parents=True, exist_ok=True)
     weights = {name for name, _ in model.named_parameters()}  # the bands' statistics stay in full precision
     tensors = {name: (value.half() if name in weights else value).detach().cpu().contiguous()
                for name, value in model.state_dict().items()}
-    save_file(tensors, path / "model.safetensors.part")
-    os.replace(path / "model.safetensors.part", path / "model.safetensors")
+    with replacing(path / "model.safetensors") as part:
+        save_file(tensors, part)
     write_config(path / "config.json", config)
 
 
 def write_config(path: Path, config: Config) -> None:
-    part = path.with_suffix(".json.part")
-    part.write_text(json.dumps(dataclasses.asdict(config), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(dataclasses.asdict(config), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_config(path: Path) -> Config:

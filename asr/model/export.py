@@ -22,7 +22,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,10 @@ import torch.nn.functional as F
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from asr.atomic import replacing
 from asr.errors import CheckpointError
-from asr.model import checkpoint
 from asr.model.acoustic import AcousticModel
+from asr.model.checkpoint import Checkpoint
 
 OPSET, IR_VERSION = 17, 8  # the oldest that have layer normalisation as one node
 MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators
@@ -219,17 +219,14 @@ def encoder(model: AcousticModel, int8: bool = False) -> ModelProto:
                        outputs | {f"{name}_after": state for name in names})
 
 
-def run(name: str | None, output: Path | None, int8: bool) -> None:
-    """`asr export`: writes both files; each appears whole or not at all."""
-    loaded = checkpoint.load(name)
-    model, config = loaded.model, loaded.config
-    folder = output or Path(f"{config.name}-onnx")
-    folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"config": dataclasses.asdict(config), "context": model.stem.context,
+def write(loaded: Checkpoint, folder: Path, int8: bool = False) -> list[Path]:
+    """`stem.onnx` and `encoder.onnx`; each appears whole or not at all. Raises CheckpointError, as `encoder`."""
+    model = loaded.model
+    graphs = {"stem.onnx": stem(model), "encoder.onnx": encoder(model, int8)}
+    metadata = {"config": dataclasses.asdict(loaded.config), "context": model.stem.context,
                 "mel_mean": model.mel_mean.tolist(), "mel_std": model.mel_std.tolist()}
-    for file, graph in (("stem.onnx", stem(model)), ("encoder.onnx", encoder(model, int8))):
+    for file, graph in graphs.items():
         helper.set_model_props(graph, {key: json.dumps(value) for key, value in metadata.items()})
-        part = folder / f"{file}.part"
-        part.write_bytes(graph.SerializeToString())
-        os.replace(part, folder / file)
-        print(f"{folder / file}: {(folder / file).stat().st_size / 1e6:.1f} MB")
+        with replacing(folder / file) as part:
+            part.write_bytes(graph.SerializeToString())
+    return [folder / file for file in graphs]

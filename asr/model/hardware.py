@@ -17,6 +17,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def set_threads(count: int) -> None:
+    """How many threads PyTorch computes with in this process."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
 def training_device(name: str) -> str:
     """"cuda" or "cpu", also for "auto". Raises RillError where there is no such device."""
     import torch

@@ -6,7 +6,6 @@ Subtitle limits follow the usual style guides (BBC, Netflix). WebVTT: https://ww
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html import escape
@@ -15,6 +14,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import NamedTuple
 
+from asr.atomic import replacing
 from asr.errors import RillError
 from asr.text.results import Final, Transcript, Word
 
@@ -160,20 +160,11 @@ def write(transcript: Transcript, path: str | Path) -> None:
 def put(text: str, path: str | Path) -> None:
     """Write a file; makes its folder if it is missing.
 
-    A file of that name is replaced at once: a reader, or a crash, finds the old text or the new one, never half.
-    Raises OSError where the file cannot be written.
+    A reader, or a crash, finds the old text or the new one, never half. Raises OSError where the file cannot be
+    written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # on disk before its name is: a power cut must not leave an empty file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(Path(path)) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
 
 
 class LiveWriter:

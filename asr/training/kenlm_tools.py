@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from asr.atomic import replacing
 from asr.errors import LanguageModelError
 
 PROGRAMS = ("lmplz", "build_binary")
@@ -59,10 +60,9 @@ def build(say: Say = lambda line: None) -> None:
              f"KenLM cannot be built; it needs {NEEDED}")
         _run(["cmake", "--build", folder / "build", "--parallel", str(os.cpu_count() or 1), "--target", *PROGRAMS],
              "KenLM cannot be built")
-        cache().mkdir(parents=True, exist_ok=True)
         for program in PROGRAMS:
-            shutil.copy2(folder / "build" / "bin" / program, cache() / f"{program}.part")
-            os.replace(cache() / f"{program}.part", cache() / program)
+            with replacing(cache() / program) as part:
+                shutil.copy2(folder / "build" / "bin" / program, part)
     say(f"{' and '.join(PROGRAMS)} are in {cache()}.")
 
 

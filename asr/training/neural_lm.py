@@ -1,49 +1,45 @@
 """Text → an LSTM language model: `asr lm --neural`.
 
-Each sentence stands for itself, as it does when an utterance is judged. Sentences of like lengths share a batch, so
+Each sentence stands for itself, as it does when an utterance is scored. Sentences of like lengths share a batch, so
 that next to nothing is padding. The folder holds
 
     neural_lm.safetensors   the newest model
     neural_lm.text          while it is trained: the text as word numbers
-    neural_lm.state         while it is trained: everything that going on needs, replaced as a whole
+    neural_lm.state         while it is trained: everything that --resume needs, replaced as a whole
 """
 from __future__ import annotations
 
 import math
-import os
-import pickle
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich import box
-from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from asr.atomic import replacing
 from asr.decoding.neural_lm import FILE, UNKNOWN, NeuralLM
 from asr.errors import LanguageModelError, TrainingError
-from asr.evaluation.evaluate import markdown
-from asr.model import checkpoint as checkpoints
 from asr.model.hardware import fast_in_bfloat16, training_device
-from asr.training.ngram import Fit, Withheld, add_row, most_frequent, read_tests, read_vocabulary, separate
+from asr.training.ngram import HELD_OUT_TEXT, Fit, Withheld, most_frequent, separate
+from asr.training.resume import reading_state, write_state
+from asr.training.schedule import learning_rate
 
 TEXT, STATE = "neural_lm.text", "neural_lm.state"
-BATCH_WORDS = 2048      # of an update
-LONGEST = 60            # words; a longer sentence is cut
-LEARNING_RATE = 3e-3    # at its peak: warm-up, then a cosine to FINAL of it
-FINAL = 0.01
-WARMUP = 200            # updates
-CLIP = 1.0              # largest norm of the gradient
-SAVE_EVERY = 250        # updates
-JUDGED = 2000           # sentences held out that the perplexity during training is of
+BATCH_WORDS = 2048           # of an update
+MAX_SENTENCE_WORDS = 60      # a longer sentence is cut
+LEARNING_RATE = 3e-3         # at its peak: warm-up, then a cosine
+WARMUP_UPDATES = 200
+CLIP = 1.0                   # largest norm of the gradient
+SAVE_EVERY_UPDATES = 250
+VALIDATION_SENTENCES = 2000  # held out, that the perplexity during training is of
 
 Say = Callable[[str], None]
 
@@ -60,8 +56,8 @@ class Text:
         words, starts = array("i"), [0]
         for sentence in sentences:
             said = sentence.split()
-            for first in range(0, len(said), LONGEST):
-                words.extend(model.numbers(said[first:first + LONGEST]))
+            for first in range(0, len(said), MAX_SENTENCE_WORDS):
+                words.extend(model.numbers(said[first:first + MAX_SENTENCE_WORDS]))
                 starts.append(len(words))
         return cls(torch.from_numpy(np.array(words, dtype=np.int32)), torch.tensor(starts))
 
@@ -84,7 +80,7 @@ class Text:
 
 @torch.inference_mode()
 def fit(model: NeuralLM, text: Text) -> Fit:
-    """How well the model foretells a text."""
+    """How well the model predicts a text."""
     found = Fit(sentences=len(text.starts) - 1, words=len(text.words) - len(text.starts) + 1)
     device = model.project.weight.device
     for indices in text.batches(0) if found.sentences else ():
@@ -97,7 +93,7 @@ def fit(model: NeuralLM, text: Text) -> Fit:
 
 
 @dataclass
-class Run:
+class LMTrainingState:
     """All that training carries from update to update."""
 
     model: NeuralLM
@@ -106,13 +102,13 @@ class Run:
     update: int = 0
 
     @classmethod
-    def begin(cls, model: NeuralLM, updates: int) -> Run:
+    def begin(cls, model: NeuralLM, updates: int) -> LMTrainingState:
         optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         return cls(model, optimizer, updates)
 
     def step(self, words: Tensor, lengths: Tensor) -> float:
         """One update → its loss, the mean negative log-probability of a word."""
-        rate = learning_rate(self.update, self.updates)
+        rate = learning_rate(self.update, self.updates, peak=LEARNING_RATE, warmup=WARMUP_UPDATES)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(words.device.type, torch.bfloat16, enabled=fast_in_bfloat16(words.device)):
@@ -125,58 +121,44 @@ class Run:
         return loss.item()
 
     def save(self, folder: Path) -> None:
-        """The model, and the state; a killed process leaves the old one or the new one of each."""
+        """The model, and the state."""
         self.model.save(folder / FILE)
-        state = {"config": self.model.config, "model": self.model.state_dict(), "updates": self.updates,
-                 "optimizer": self.optimizer.state_dict(), "update": self.update}
-        part = folder / f"{STATE}.part"
-        torch.save(state, part)
-        os.replace(part, folder / STATE)
+        write_state(folder / STATE, {
+            "config": self.model.config, "model": self.model.state_dict(), "updates": self.updates,
+            "optimizer": self.optimizer.state_dict(), "update": self.update})
 
     @classmethod
-    def restore(cls, folder: Path, device: torch.device) -> Run:
+    def restore(cls, folder: Path, device: torch.device) -> LMTrainingState:
         """Go on from what `save` left. Raises TrainingError where there is nothing, or half of it."""
-        try:
-            state = torch.load(folder / STATE, map_location=device, weights_only=True)
-            run = cls.begin(NeuralLM(**state["config"]).to(device), state["updates"])
-            run.model.load_state_dict(state["model"])
-            run.optimizer.load_state_dict(state["optimizer"])
-            run.update = state["update"]
-        except FileNotFoundError as error:
-            raise TrainingError(f"{folder / STATE} is not there, so there is nothing to resume: leave out "
-                                "--resume.") from error
-        except (RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
-            raise TrainingError(f"{folder / STATE} is broken ({' '.join(str(error).split())[:120]}): start again "
-                                "without --resume.") from error
-        return run
+        with reading_state(folder / STATE, device, "start again without --resume.") as saved:
+            state = cls.begin(NeuralLM(**saved["config"]).to(device), saved["updates"])
+            state.model.load_state_dict(saved["model"])
+            state.optimizer.load_state_dict(saved["optimizer"])
+            state.update = saved["update"]
+        return state
 
 
-def learning_rate(update: int, updates: int) -> float:
-    rise = min(1.0, (update + 1) / WARMUP)
-    return LEARNING_RATE * rise * (FINAL + (1 - FINAL) * 0.5 * (1 + math.cos(math.pi * update / updates)))
-
-
-def train(run: Run, text: Text, held_out: Text, folder: Path, say: Say = lambda line: None) -> None:
-    """Make the run's remaining updates, leaving model and state in the folder every `SAVE_EVERY` of them."""
-    device = run.model.project.weight.device
+def train(state: LMTrainingState, text: Text, held_out: Text, folder: Path, say: Say = lambda line: None) -> None:
+    """Make the remaining updates, and save model and state in the folder every `SAVE_EVERY_UPDATES` of them."""
+    device = state.model.project.weight.device
     epoch, batches = -1, text.batches(0)
     loss, words, begun = 0.0, 0, time.perf_counter()
-    while run.update < run.updates:
-        if run.update // len(batches) != epoch:
-            epoch = run.update // len(batches)
+    while state.update < state.updates:
+        if state.update // len(batches) != epoch:
+            epoch = state.update // len(batches)
             batches = text.batches(epoch)  # as many as in any other epoch
-        batch = text.batch(batches[run.update % len(batches)], device)
-        new = run.step(*batch)
+        batch = text.batch(batches[state.update % len(batches)], device)
+        new = state.step(*batch)
         loss = new if not loss else 0.98 * loss + 0.02 * new
         words += int(batch[1].sum())
-        if run.update % SAVE_EVERY == 0 or run.update == run.updates:
-            run.save(folder)
-            say(f"{run.update}/{run.updates}: perplexity {math.exp(loss):.1f}, held out "
-                f"{fit(run.model, held_out).perplexity:.1f}, {words / (time.perf_counter() - begun):.0f} words/s")
+        if state.update % SAVE_EVERY_UPDATES == 0 or state.update == state.updates:
+            state.save(folder)
+            say(f"{state.update}/{state.updates}: perplexity {math.exp(loss):.1f}, held out "
+                f"{fit(state.model, held_out).perplexity:.1f}, {words / (time.perf_counter() - begun):.0f} words/s")
             words, begun = 0, time.perf_counter()
 
 
-def read(texts: Sequence[Path], folder: Path, vocabulary: int | list[str], withheld: Withheld, language: str,
+def read_texts(texts: Sequence[Path], folder: Path, vocabulary: int | list[str], withheld: Withheld, language: str,
          say: Say = lambda line: None) -> tuple[NeuralLM, Text, Text]:
     """Texts → a model of their vocabulary, not trained yet; the text to learn from, and that held out; both are kept
     in the folder. Raises LanguageModelError."""
@@ -190,42 +172,53 @@ def read(texts: Sequence[Path], folder: Path, vocabulary: int | list[str], withh
         torch.manual_seed(0)
         model = NeuralLM(words)
         with learn.open(encoding="utf-8") as learnt, hold.open(encoding="utf-8") as held:
-            text, held_out = Text.of(model, learnt), Text.of(model, islice(held, JUDGED))
-    save_file({"words": text.words, "starts": text.starts, "held_out.words": held_out.words,
-               "held_out.starts": held_out.starts}, folder / f"{TEXT}.part")
-    os.replace(folder / f"{TEXT}.part", folder / TEXT)
+            text, held_out = Text.of(model, learnt), Text.of(model, islice(held, VALIDATION_SENTENCES))
+    with replacing(folder / TEXT) as part:
+        save_file({"words": text.words, "starts": text.starts, "held_out.words": held_out.words,
+                   "held_out.starts": held_out.starts}, part)
     return model, text, held_out
 
 
-def run(texts: Sequence[Path], folder: Path, vocabulary: str, without: Sequence[Path], split: str,
-        checkpoint: str | None, epochs: float | None, resume: bool, device: str) -> None:
-    """`asr lm --neural`. Raises LanguageModelError, TrainingError, CheckpointError and ManifestError."""
+def resume_texts(folder: Path) -> tuple[Text, Text]:
+    """The text to learn from, and that held out, as `read_texts` kept them. Raises TrainingError."""
+    try:
+        kept = load_file(folder / TEXT)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{folder / TEXT} is missing or broken: start again without --resume.") from error
+    return Text(kept["words"], kept["starts"]), Text(kept["held_out.words"], kept["held_out.starts"])
+
+
+def train_from_texts(texts: Sequence[Path], folder: Path, *, vocabulary: int | list[str],
+                     tests: Mapping[str, Sequence[str]], language: str, epochs: float | None = None,
+                     resume: bool = False, device: str = "auto", say: Say = lambda line: None) -> dict[str, Fit]:
+    """Train a model and leave it in the folder; gives how well it predicts the text held out and each of `tests`.
+
+    Args:
+        vocabulary: how many words, or which.
+        tests: sentences by name, which are withheld.
+        epochs: how often to go through the text; None: once, or what a training that is resumed began with.
+        resume: go on with the training that the folder holds.
+        device: "auto", "cpu" or "cuda".
+
+    Raises LanguageModelError and TrainingError.
+    """
     device = training_device(device)
-    language = checkpoints.read_config(checkpoints.beside(folder, checkpoint) / "config.json").language
-    tests = read_tests(without, split, language)
     if resume:
-        training = Run.restore(folder, torch.device(device))
-        try:
-            kept = load_file(folder / TEXT)
-        except (OSError, SafetensorError) as error:
-            raise TrainingError(f"{folder / TEXT} is missing or broken: start again without --resume.") from error
-        text, held_out = (Text(kept[f"{part}words"], kept[f"{part}starts"]) for part in ("", "held_out."))
+        state = LMTrainingState.restore(folder, torch.device(device))
+        text, held_out = resume_texts(folder)
     elif (folder / STATE).exists():
         raise TrainingError(f"{folder / STATE} is of a training that has not ended: go on with --resume, or delete it.")
     elif not texts:
         raise LanguageModelError("Give texts to learn from.")
     else:
-        words = int(vocabulary) if vocabulary.isdecimal() else read_vocabulary(Path(vocabulary))
         withheld = Withheld(sentence for members in tests.values() for sentence in members)
-        model, text, held_out = read(texts, folder, words, withheld, language, print)
-        training = Run.begin(model.to(device), len(text.batches(0)))
+        model, text, held_out = read_texts(texts, folder, vocabulary, withheld, language, say)
+        state = LMTrainingState.begin(model.to(device), len(text.batches(0)))
     if epochs:
-        training.updates = max(1, training.update, round(epochs * len(text.batches(0))))
-    train(training, text, held_out, folder, print)
-    table = Table("", "sentences", "words", "unknown %", "perplexity", box=box.MARKDOWN)
-    add_row(table, "text held out", fit(training.model, held_out))
-    for title, members in tests.items():
-        add_row(table, title, fit(training.model, Text.of(training.model, members)))
-    print(markdown(table))
+        state.updates = max(1, state.update, round(epochs * len(text.batches(0))))
+    train(state, text, held_out, folder, say)
+    fits = {HELD_OUT_TEXT: fit(state.model, held_out)}
+    fits |= {title: fit(state.model, Text.of(state.model, members)) for title, members in tests.items()}
     for name in (TEXT, STATE):
         (folder / name).unlink()
+    return fits

@@ -13,13 +13,11 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import os
 import re
-import shutil
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -27,22 +25,18 @@ from typing import Any
 
 from flashlight.lib.text.decoder.kenlm import KenLM
 from flashlight.lib.text.dictionary import Dictionary as Entries
-from rich import box
-from rich.table import Table
 
+from asr.atomic import replacing
 from asr.audio.manifest import by_corpus, of_split
-from asr.decoding.g2p import LetterToSound
 from asr.decoding.lexicon import UNKNOWN
 from asr.errors import LanguageModelError
-from asr.evaluation.evaluate import markdown
-from asr.model import checkpoint as checkpoints
-from asr.model.tokens import PHONEMES
 from asr.text.normalize import normalise
-from asr.training import dictionary, kenlm_tools
+from asr.training import kenlm_tools
 
-HELD_OUT = 100    # one of so many sentences is not learnt from and measures the model
-IN_COMMON = 8     # words in a row that show that two sentences are from the same place
-MEMORY = "1G"     # of KenLM's sorting; more than that goes through the disk
+HELD_OUT = 100        # one of so many sentences is not learnt from and measures the model
+HELD_OUT_TEXT = "text held out"
+IN_COMMON_WORDS = 8   # in a row, which show that two sentences are from the same place
+MEMORY = "1G"         # of KenLM's sorting; more than that goes through the disk
 QUANTISED_TRIE = ("-q", 8, "-b", 8, "-a", 22)  # bits of probabilities, of back-offs, of compressed pointers
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 # A full stop after a title ends no sentence.
@@ -62,7 +56,8 @@ def sentences(path: Path, language: str) -> Iterator[str]:
 
 
 class Withheld:
-    """Sentences that the model must not have seen: those of a test set, and what shares `IN_COMMON` words with them."""
+    """Sentences that the model must not have seen: those of a test set, and what shares `IN_COMMON_WORDS` words with
+    them."""
 
     def __init__(self, sentences: Iterable[str]) -> None:
         self.whole = set(sentences)
@@ -74,7 +69,7 @@ class Withheld:
 
 def _runs(sentence: str) -> Iterator[tuple[str, ...]]:
     words = sentence.split()
-    return zip(*(islice(words, first, None) for first in range(IN_COMMON)), strict=False)
+    return zip(*(islice(words, first, None) for first in range(IN_COMMON_WORDS)), strict=False)
 
 
 @dataclass
@@ -145,7 +140,7 @@ def estimate(text: Path, vocabulary: Path, order: int, prune: Sequence[int], mod
 
 @dataclass
 class Fit:
-    """How well a model foretells text. Its perplexity is that of known words and ends of sentences."""
+    """How well a model predicts text. Its perplexity is that of known words and ends of sentences."""
 
     sentences: int = 0
     words: int = 0
@@ -187,19 +182,32 @@ class NGram:
         return fit
 
 
-def build(texts: Sequence[Path], folder: Path, *, order: int, prune: Sequence[int], vocabulary: int | list[str],
-          tests: dict[str, list[str]], language: str, say: Say = lambda line: None) -> list[str]:
-    """Write `lm.bin` and `vocabulary.txt`; both appear when all is done. Gives the vocabulary.
+@dataclass
+class Built:
+    """An n-gram model's vocabulary, most frequent words first, and how well it predicts each text that it has not
+    seen."""
 
-    `vocabulary` is how many words, or which. The sentences of `tests`, by name, are withheld, and perplexity and rate
-    of unknown words reported for each of them and for text held out. Raises LanguageModelError.
+    vocabulary: list[str]
+    fits: dict[str, Fit]
+
+
+def build(texts: Sequence[Path], folder: Path, *, order: int, prune: Sequence[int], vocabulary: int | list[str],
+          tests: Mapping[str, Sequence[str]], language: str, say: Say = lambda line: None) -> Built:
+    """Write `lm.bin` and `vocabulary.txt`; both appear when all is done.
+
+    Args:
+        order: words of the longest n-gram.
+        prune: an n-gram seen no more often than its order's count is left out.
+        vocabulary: how many words, or which.
+        tests: sentences by name, which are withheld and measured, as is text held out.
+
+    Raises LanguageModelError.
     """
     for program in kenlm_tools.PROGRAMS:
-        kenlm_tools.find(program)  # missing ones are told of before the text is read
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        work = Path(name)
-        learn, hold, listed, model = (work / each for each in ("learn.txt", "hold.txt", "vocabulary.txt", "lm.bin"))
+        kenlm_tools.find(program)  # a missing one is reported before the text is read
+    with (replacing(folder / "lm.bin") as model, replacing(folder / "vocabulary.txt") as listed,
+          tempfile.TemporaryDirectory(dir=folder) as name):
+        learn, hold = Path(name) / "learn.txt", Path(name) / "hold.txt"
         withheld = Withheld(sentence for members in tests.values() for sentence in members)
         corpus = separate(texts, withheld, language, learn, hold)
         words = most_frequent(corpus.counts, vocabulary) if isinstance(vocabulary, int) else vocabulary
@@ -212,47 +220,7 @@ def build(texts: Sequence[Path], folder: Path, *, order: int, prune: Sequence[in
         estimate(learn, listed, order, prune, model)
         say(f"Model: order {order}, pruned {' '.join(map(str, prune))}, {model.stat().st_size / 1e6:.1f} MB.")
         ngram = NGram(model, words)
-        table = Table("", "sentences", "words", "unknown %", "perplexity", box=box.MARKDOWN)
         with hold.open(encoding="utf-8") as held:
-            add_row(table, "text held out", ngram.fit(line.rstrip("\n") for line in held))
-        for title, members in tests.items():
-            add_row(table, title, ngram.fit(members))
-        say(markdown(table))
-        for file in (model, listed):
-            os.replace(file, folder / file.name)
-    return words
-
-
-def add_row(table: Table, title: str, fit: Fit) -> None:
-    table.add_row(title, str(fit.sentences), str(fit.words), f"{100 * fit.unknown_rate:.2f}", f"{fit.perplexity:.1f}")
-
-
-def run(texts: Sequence[Path], folder: Path, order: int, prune: str, vocabulary: str, without: Sequence[Path],
-        split: str, checkpoint: str | None) -> None:
-    """`asr lm`: model and lexicon from texts; without texts only the lexicon, of a vocabulary that is there.
-
-    Raises LanguageModelError, CheckpointError and ManifestError.
-    """
-    words = [] if vocabulary.isdecimal() else read_vocabulary(Path(vocabulary))
-    if not texts and not words:
-        raise LanguageModelError("Give texts to learn from, or --vocab FILE for the lexicon of the words in a file.")
-    if not re.fullmatch(r"\d+( \d+)*", prune):
-        raise LanguageModelError(f"--prune '{prune}' should be counts, one an order, such as \"0 0 1\".")
-    source = checkpoints.beside(folder, checkpoint)
-    config = checkpoints.read_config(source / "config.json")
-    pronounced = PHONEMES in config.tokens
-    listed = dictionary.cmudict() if pronounced else {}  # what is missing is told of before the long work
-    networks = [path for path in (folder / dictionary.NETWORK, source / dictionary.NETWORK) if path.is_file()]
-    network = LetterToSound.load(networks[0]) if pronounced and networks else None
-    if texts:
-        words = build(texts, folder, order=order, prune=[int(count) for count in prune.split()[:order]],
-                      vocabulary=words or int(vocabulary), tests=read_tests(without, split, config.language),
-                      language=config.language, say=print)
-    made = dictionary.spell(words, config.tokens, listed, network)
-    folder.mkdir(parents=True, exist_ok=True)
-    made.write(folder / "lexicon.txt")
-    if network and source == folder != networks[0].parent:  # hot words that are in no dictionary will need it
-        shutil.copyfile(networks[0], folder / dictionary.NETWORK)
-    print(made.report())
-    if network and network.held_out:
-        print(f"Letter-to-sound: {network.held_out}")
+            fits = {HELD_OUT_TEXT: ngram.fit(line.rstrip("\n") for line in held)}
+        fits |= {title: ngram.fit(members) for title, members in tests.items()}
+    return Built(words, fits)

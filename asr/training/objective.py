@@ -16,7 +16,7 @@ Targets = Mapping[str, tuple[Tensor, Tensor]]  # token set → targets of all ut
 
 
 def pack(targets: Sequence[Mapping[str, Sequence[int]]], device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each utterance's targets (see `data.Speller`) in the form that `torch.nn.functional.ctc_loss` takes."""
+    """Each utterance's targets (see `data.TargetEncoder`) in the form that `torch.nn.functional.ctc_loss` takes."""
     return {name: (torch.tensor([token for each in targets for token in each[name]], dtype=torch.long, device=device),
                    torch.tensor([len(each[name]) for each in targets], dtype=torch.long, device=device))
             for name in targets[0]}

@@ -15,18 +15,13 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from asr.audio.reading import SAMPLE_RATE, AudioWarning
-from asr.cli.progress import AudioProgress
 from asr.errors import ManifestError, RillError
 from asr.text.normalize import has_digits, normalise
 from asr.training.sources import Source
@@ -38,6 +33,9 @@ SHORTEST, LONGEST = 0.2, 30.0  # seconds of an utterance that can be learnt from
 FASTEST = 30.0                 # characters a second; nobody speaks faster, so the text is not what is said
 SLOWEST = 0.5                  # characters a second; most of the text is missing
 A_FOLDER = 1000                # recordings
+
+
+OnProgress = Callable[[str, float], None]
 
 
 @dataclass
@@ -52,10 +50,11 @@ class Report:
 
 
 def prepare(sources: Iterable[Source], out: Path, *, language: str = "en", dev: float = 0.0, digits: bool = True,
-            heard: Callable[[str, float], None] = lambda name, seconds: None) -> Report:
+            on_progress: OnProgress = lambda corpus, seconds: None) -> Report:
     """Write a prepared folder. Utterances of no split go to `train`, those of a fraction `dev` of the speakers (of the
     utterances, where there are fewer than two) to `dev`. Without `digits` a text that has any is dropped, since they
-    may have been said otherwise than `normalise` spells them. `heard(name, seconds)` is told what has been read.
+    may have been said otherwise than `normalise` spells them. `on_progress(corpus, seconds)` is
+    called with the audio that was read.
 
     Raises RillError where nothing could be used, and where `out` was prepared before: a split of another time that
     stays beside the new ones could hold the same utterances.
@@ -81,7 +80,7 @@ def prepare(sources: Iterable[Source], out: Path, *, language: str = "en", dev: 
             except Exception as error:  # whatever a decoder throws
                 report.dropped.append(("unreadable", source.name, str(error)))
                 continue
-            heard(source.corpus, len(samples) / SAMPLE_RATE)
+            on_progress(source.corpus, len(samples) / SAMPLE_RATE)
             digest = hashlib.sha1(samples.tobytes() + text.encode()).digest()
             reason = "double" if digest in seen else unusable_sound(samples) or (
                 None if source.noise else unusable_text(text if digits else source.text, text,
@@ -179,31 +178,3 @@ def _held_out(sources: Sequence[Source], dev: float) -> set[Source]:
 def _share(name: str) -> float:
     """A number in [0, 1) that is always the same for a name, so that more recordings change nobody's side."""
     return int.from_bytes(hashlib.sha1(name.encode()).digest()[:4], "big") / 2**32
-
-
-def table(report: Report) -> Table:
-    """Hours, utterances and speakers of each corpus and split."""
-    shown = Table("split", "corpus", "hours", "utterances", "speakers", box=box.SIMPLE)
-    for column in shown.columns[2:]:
-        column.justify = "right"
-    for split, corpus in sorted(report.utterances):
-        key = (split, corpus)
-        shown.add_row(split, corpus, f"{report.seconds[key] / 3600:.2f}", str(report.utterances[key]),
-                      str(len(report.speakers[key]) or "–"))
-    return shown
-
-
-def run(sources: Iterable[Source], out: Path, language: str, dev: float, digits: bool) -> None:
-    """`asr prepare`: prepare, with a progress bar, then the report."""
-    with AudioProgress(None) as progress:
-        report = prepare(sources, out, language=language, dev=dev, digits=digits, heard=progress.add)
-    Console().print(table(report))
-    for corpus in sorted({corpus for _, corpus in report.utterances}):
-        if both := report.speakers["train", corpus] & report.speakers["dev", corpus]:
-            print(f"{corpus}: {min(both)} is heard in train and dev, so errors on dev will look too good.")
-    print("characters:", *sorted(character for character in report.characters if character != " "))
-    for reason, each in groupby(sorted(report.dropped), key=lambda drop: drop[0]):
-        names = [name for _, name, _ in each]
-        print(f"dropped {len(names)}: {reason} (such as {names[0]})")
-    if report.dropped:
-        print(f"every one of them: {out / 'dropped.tsv'}")

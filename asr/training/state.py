@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import pickle
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -21,21 +20,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from asr.atomic import replacing
 from asr.audio import features
-from asr.errors import ManifestError, RecipeError, TrainingError
+from asr.errors import ManifestError, RecipeError
 from asr.model import checkpoint
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import Checkpoint, Config, DecodingConfig
 from asr.model.hardware import fast_in_bfloat16
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
 from asr.training.crf import Denominator, estimate
-from asr.training.data import Speller, token_sets
+from asr.training.data import Batch, TargetEncoder, token_sets
 from asr.training.muon import Muon
 from asr.training.objective import Objective
 from asr.training.recipe import Recipe, TrainConfig
+from asr.training.resume import reading_state, write_state
 
 if TYPE_CHECKING:
     from lhotse import CutSet
@@ -44,11 +45,12 @@ CHECKED = 10_000      # utterances whose characters must be the checkpoint's,
 MOST_UNKNOWN = 0.02   # but for so many; those are left out
 SHOWN = 20            # of them
 STATISTICS_UTTERANCES = 500  # that mean and deviation of the mel bands are of
-NUMBERS = ("update", "epoch", "batch", "bad", "skipped", "seconds", "working", "best")  # of a Run, kept in its state
+NUMBERS = ("update", "epoch", "batch", "bad", "skipped", "seconds", "working", "best")  # kept in `last.state`
+STATE = "last.state"
 
 
 @dataclass
-class Run:
+class TrainingState:
     """All that a training run carries from update to update."""
 
     recipe: Recipe
@@ -96,8 +98,20 @@ class Run:
     def world(self) -> int:
         return int(os.environ.get("WORLD_SIZE", 1))
 
+    @torch.no_grad()
+    def mel(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """A batch's mel frames (B, T, bands), and how many (B,) each utterance has."""
+        if batch.samples.ndim == 3:  # they are mel frames already
+            return batch.samples.to(self.device, non_blocking=True), batch.lengths.to(self.device)
+        samples = batch.samples.to(self.device, non_blocking=True)
+        shortest = self.frontend.config.n_fft
+        if samples.shape[1] < shortest:
+            samples = nn.functional.pad(samples, (0, shortest - samples.shape[1]))
+        lengths = [max(1, self.frontend.frames(int(each))) for each in batch.lengths]
+        return self.frontend.batch(samples), torch.tensor(lengths, device=self.device)
 
-def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init: Path | None) -> Run:
+
+def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init: Path | None) -> TrainingState:
     """A run before its first update."""
     t = recipe.train
     torch.manual_seed(t.seed)
@@ -125,7 +139,7 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init
         layer.dropout.p = t.dropout
     objective = Objective(model, t.middle, *denominator(recipe, cuts, tokens)).to(device).train()
     folder.mkdir(parents=True, exist_ok=True)
-    return Run(recipe, folder, device, frontend.to(device), tokens, objective,
+    return TrainingState(recipe, folder, device, frontend.to(device), tokens, objective,
                AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(t.averaging)), optimizers(objective, t),
                torch.amp.GradScaler(device.type, enabled=t.precision == "fp16"),
                {name: torch.zeros(len(each), device=device) for name, each in tokens.items()}, start, unknown)
@@ -172,8 +186,8 @@ def denominator(recipe: Recipe, cuts: CutSet, tokens: dict[str, TokenSet]) -> tu
     head = PHONEMES if PHONEMES in tokens else CHARACTERS
     if not t.crf:
         return 0.0, head, None
-    speller = Speller({head: tokens[head]}, recipe.data)
-    sequences = (speller.targets(cut.supervisions[0].text)[head] for cut in cuts)
+    encoder = TargetEncoder({head: tokens[head]}, recipe.data)
+    sequences = (encoder.targets(cut.supervisions[0].text)[head] for cut in cuts)
     return t.crf, head, Denominator(estimate(sequences, len(tokens[head]), t.crf_order))
 
 
@@ -198,73 +212,64 @@ def measure_bands(model: AcousticModel, frontend: features.Frontend, cuts: CutSe
     model.mel_std.copy_((squares / count - mean.square()).clamp(min=1e-4).sqrt())
 
 
-def config_of(run: Run) -> Config:
+def config_of(state: TrainingState) -> Config:
     """What the checkpoint says of itself; priors are the running mean of posteriors."""
-    tokens = dict(run.tokens)
-    for name, mean in run.posteriors.items():
+    tokens = dict(state.tokens)
+    for name, mean in state.posteriors.items():
         if mean.any():
             priors = tuple(round(max(float(prior), 1e-8), 8) for prior in mean / mean.sum())
             tokens[name] = dataclasses.replace(tokens[name], priors=priors)
-    r = run.recipe
-    decoding = run.start.config.decoding if run.start else DecodingConfig()
+    r = state.recipe
+    decoding = state.start.config.decoding if state.start else DecodingConfig()
     return Config(r.name, r.language or "en", r.licence or "unknown", r.frontend, r.model, tokens, decoding,
-                  training={"updates": run.update, "hours_of_speech_heard": round(run.seconds / 3600, 1),
-                            "hours_of_work": round(run.working / 3600, 2), "recipe": dataclasses.asdict(r)})
+                  training={"updates": state.update, "hours_of_speech_heard": round(state.seconds / 3600, 1),
+                            "hours_of_work": round(state.working / 3600, 2), "recipe": dataclasses.asdict(r)})
 
 
-def keep(run: Run, errors: Mapping[str, float]) -> None:
+def keep(state: TrainingState, errors: Mapping[str, float]) -> None:
     """Write the averaged weights as `last`, and as `best` if no earlier ones made fewer errors; what the checkpoint
     that the run began from has beside its weights goes with them."""
-    if run.rank:
+    if state.rank:
         return
     error = errors[PHONEMES if PHONEMES in errors else CHARACTERS]
-    names = ["last", "best"] if error <= run.best else ["last"]
-    run.best = min(error, run.best)
+    names = ["last", "best"] if error <= state.best else ["last"]
+    state.best = min(error, state.best)
     for name in names:
-        checkpoint.save(run.folder / name, config_of(run), run.averaged)
-        for optional in checkpoint.OPTIONAL if run.start else ():
-            source = run.start.optional(optional) if run.start else None
-            if source and not (run.folder / name / optional).exists():
-                part = run.folder / name / f"{optional}.part"
-                shutil.copyfile(source, part)
-                os.replace(part, run.folder / name / optional)
+        checkpoint.save(state.folder / name, config_of(state), state.averaged)
+        for optional in checkpoint.OPTIONAL if state.start else ():
+            source = state.start.optional(optional) if state.start else None
+            if source and not (state.folder / name / optional).exists():
+                with replacing(state.folder / name / optional) as part:
+                    shutil.copyfile(source, part)
 
 
-def save_state(run: Run) -> None:
-    """Replace `last.state` in one go: a killed process leaves the old one or the new one, never half of one."""
-    if run.rank:
+def save_state(state: TrainingState) -> None:
+    """Replace `last.state`: a killed process leaves the old one or the new one, never half of one."""
+    if state.rank:
         return
-    state = {"objective": run.objective.state_dict(), "average": run.average.state_dict(),
-             "optimizers": [each.state_dict() for each in run.optimizers], "scaler": run.scaler.state_dict(),
-             "posteriors": run.posteriors, "planned": run.planned, "failed": sorted(run.failed),
-             "symbols": {name: list(each.symbols) for name, each in run.tokens.items()},
-             "numbers": {name: getattr(run, name) for name in NUMBERS}}
-    path = run.folder / "last.state"
-    with open(path.with_suffix(".part"), "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path.with_suffix(".part"), path)
+    write_state(state.folder / STATE, {
+        "objective": state.objective.state_dict(), "average": state.average.state_dict(),
+        "optimizers": [each.state_dict() for each in state.optimizers], "scaler": state.scaler.state_dict(),
+        "posteriors": state.posteriors, "planned": state.planned, "failed": sorted(state.failed),
+        "symbols": symbols(state), "numbers": {name: getattr(state, name) for name in NUMBERS}})
 
 
-def restore(run: Run) -> None:
+def restore(state: TrainingState) -> None:
     """Go on from `last.state`. Raises TrainingError where there is none, or it is of another recipe."""
-    path = run.folder / "last.state"
-    try:
-        state = torch.load(path, map_location=run.device, weights_only=True)
-        if state.get("symbols") not in (None, {name: list(each.symbols) for name, each in run.tokens.items()}):
+    with reading_state(state.folder / STATE, state.device, "give the recipe and the --init that it was begun with, or "
+                                                           "start in another folder.") as saved:
+        if saved.get("symbols") not in (None, symbols(state)):
             raise ValueError("other tokens")  # without --init they may be as many, in another order
-        run.objective.load_state_dict(state["objective"])
-        run.average.load_state_dict(state["average"])
-        for optimizer, kept in zip(run.optimizers, state["optimizers"], strict=True):
+        state.objective.load_state_dict(saved["objective"])
+        state.average.load_state_dict(saved["average"])
+        for optimizer, kept in zip(state.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
-        run.scaler.load_state_dict(state["scaler"])
-        run.posteriors, run.planned = state["posteriors"], state["planned"]
-        run.failed = set(state.get("failed", ()))
-    except FileNotFoundError as error:
-        raise TrainingError(f"{path} is not there, so there is nothing to resume: leave out --resume.") from error
-    except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path} does not fit this recipe ({' '.join(str(error).split())[:120]}): give the recipe "
-                            f"and the --init that it was begun with, or start in another folder.") from error
-    for name, value in state["numbers"].items():
-        setattr(run, name, value)
+        state.scaler.load_state_dict(saved["scaler"])
+        state.posteriors, state.planned = saved["posteriors"], saved["planned"]
+        state.failed = set(saved.get("failed", ()))
+        for name, value in saved["numbers"].items():
+            setattr(state, name, value)
+
+
+def symbols(state: TrainingState) -> dict[str, list[str]]:
+    return {name: list(each.symbols) for name, each in state.tokens.items()}

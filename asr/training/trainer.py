@@ -3,13 +3,12 @@
     recipe → cuts → batches → mel → objective → gradient → weights → running mean of the weights → checkpoint
 
 `train` is the loop; each thing that it does is a function below it, in the order of its use. Everything counts in
-updates: a slow or busy machine trains later, not worse. Many processes: `torchrun --nproc-per-node 2 -m asr.cli train
+updates: a slow machine takes longer and trains as well. Many processes: `torchrun --nproc-per-node 2 -m asr.cli train
 RECIPE`; each takes its share of every batch, and gradients are averaged (DistributedDataParallel), so that the loss is
 that of one process.
 """
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import random
@@ -18,169 +17,178 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-import torchaudio.functional as AF
 from torch import Tensor, nn
 
 from asr.errors import TrainingError
 from asr.model.hardware import training_device
-from asr.model.tokens import CHARACTERS, TokenSet
-from asr.training.data import Batch, Speller, batches, load_augment, load_cuts
+from asr.training.data import Batch, TargetEncoder, batches, load_augment, load_cuts
 from asr.training.feature_cache import FeatureBatches
 from asr.training.objective import Objective, pack
+from asr.training.observer import Observer, Step, Stopwatch
 from asr.training.recipe import Recipe, TrainConfig
+from asr.training.schedule import learning_rate
 from asr.training.spec_augment import vary
-from asr.training.state import Run, begin, keep, restore, save_state
+from asr.training.state import STATE, TrainingState, begin, keep, restore, save_state
+from asr.training.validation import read_dev, score
 
 if TYPE_CHECKING:
     from lhotse import CutSet
 
-    from asr.training.watch import Watch
-
-CHUNKS, LOOK_AHEADS = (8, 12, 16, 24, 32), (4, 8, 12)  # frames, drawn for each batch with limited latency
-MOST_BAD = 20                # updates in a row with a loss that is not finite: training has diverged
+CHUNKS_FRAMES, LOOK_AHEADS_FRAMES = (8, 12, 16, 24, 32), (4, 8, 12)  # drawn for each batch of limited latency
+MAX_BAD_UPDATES = 20         # in a row, whose loss is not finite: training has diverged
 PRIOR_DECAY = 0.998          # of the running mean of posteriors, an update
-CALIBRATION = 20             # updates whose median time tells how many fit into --minutes
+CALIBRATION_UPDATES = 20     # whose median time tells how many fit into --minutes
 
 
 def train(recipe: Recipe, folder: Path, *, init: Path | None = None, resume: bool = False, minutes: float | None = None,
-          device: str = "cpu", watch: Watch | None = None) -> Run:
+          device: str = "cpu", observers: Sequence[Observer] = ()) -> TrainingState:
     """Train as the recipe says and leave checkpoints in `folder`.
 
-    `init`: a checkpoint to start from, with its frontend, tokens and sizes. `resume`: go on from `last.state`.
-    `minutes`: choose the number of updates so that they take about so long, by the median of the first ones.
+    Args:
+        init: a checkpoint to start from, with its frontend, tokens and sizes.
+        resume: go on from `last.state`.
+        minutes: choose the number of updates so that they take about so long, by the median of the first ones.
+        device: as `process` gives it.
+        observers: told what happens.
+
     Raises RecipeError, ManifestError, CheckpointError, and TrainingError where the loss stays not finite.
     """
     cuts, dev = load_cuts(recipe.data.train, "train"), load_cuts(recipe.data.dev, "dev")
-    run = begin(recipe, folder, torch.device(device), cuts, init)
+    state = begin(recipe, folder, torch.device(device), cuts, init)
     if resume:
-        restore(run)
-    speller = Speller(run.tokens, run.recipe.data)
+        restore(state)
+    encoder = TargetEncoder(state.tokens, state.recipe.data)
     dev_batches = read_dev(recipe, dev)
-    parallel = nn.parallel.DistributedDataParallel(run.objective) if run.world > 1 else run.objective
+    parallel = nn.parallel.DistributedDataParallel(state.objective) if state.world > 1 else state.objective
     times: list[float] = []
     stop = Stop()
-    if watch:
-        watch.start(run)
+    for observer in observers:
+        observer.start(state)
+    stopwatch = Stopwatch()
     try:
-        for batch in feed(run, batches_of(run, cuts)):
+        for batch in feed(state, batches_of(state, cuts)):
             begun = time.perf_counter()
-            losses, norm = step(run, parallel, batch, speller)
+            losses, norm = step(state, parallel, batch, encoder)
             times.append(time.perf_counter() - begun)
-            run.batch += 1
-            run.update += 1
-            run.working += times[-1]
-            run.seconds += batch.seconds * run.world
-            run.failed.update(failure.partition(": ")[0] for failure in batch.failed)
-            if minutes and run.planned is None and len(times) == CALIBRATION:
-                run.planned = plan_updates(run, minutes, statistics.median(times))
-            if watch:
-                watch.step(run, losses, norm, times[-1], batch)
-            ended = run.update >= run.updates or together(run, torch.tensor(float(stop.asked))) > 0
-            if run.update % recipe.train.evaluate_every == 0 or run.update >= run.updates:
-                errors = score(run, dev_batches, speller)
-                keep(run, errors)
-                if watch:
-                    watch.scores(run, errors, dev_batches[-1])
-            if run.update % recipe.train.save_every == 0 or ended:
-                save_state(run)
+            state.batch += 1
+            state.update += 1
+            state.working += times[-1]
+            state.seconds += batch.seconds * state.world
+            state.failed.update(failure.partition(": ")[0] for failure in batch.failed)
+            if minutes and state.planned is None and len(times) == CALIBRATION_UPDATES:
+                state.planned = plan_updates(state, minutes, statistics.median(times))
+            pace = stopwatch.lap(sum(losses.values()), batch.seconds * state.world, times[-1])
+            for observer in observers:
+                observer.step(state, Step(losses, norm, batch, pace))
+            ended = state.update >= state.updates or all_reduce_sum(state, torch.tensor(float(stop.asked))) > 0
+            if state.update % recipe.train.evaluate_every == 0 or state.update >= state.updates:
+                errors = score(state, dev_batches, encoder)
+                keep(state, errors)
+                for observer in observers:
+                    observer.scores(state, errors, dev_batches[-1])
+                stopwatch.restart()
+            if state.update % recipe.train.save_every == 0 or ended:
+                save_state(state)
             if ended:
                 break
     finally:
         stop.restore()
-        if watch:
-            watch.end(run, speller)
-    return run
+        for observer in observers:
+            observer.end(state, encoder)
+    return state
 
 
-def batches_of(run: Run, cuts: CutSet) -> Callable[..., Iterator[Batch]]:
+def batches_of(state: TrainingState, cuts: CutSet) -> Callable[..., Iterator[Batch]]:
     """What makes an epoch's batches: cached features, or samples that loader processes decode and augment."""
-    recipe = run.recipe
+    recipe = state.recipe
     if recipe.data.cached:
-        return FeatureBatches(run.frontend, recipe.data, recipe.augment).epoch
+        return FeatureBatches(state.frontend, recipe.data, recipe.augment).epoch
     return partial(batches, cuts, recipe.data, load_augment(recipe.augment, recipe.data))
 
 
-def feed(run: Run, epoch: Callable[..., Iterator[Batch]]) -> Iterator[Batch]:
-    """Batches from where the run stands, epoch after epoch; whoever takes them counts them in the run."""
-    while run.update < run.updates:
-        planned = run.planned
-        for batch in epoch(partial(strength, run), epoch=run.epoch, skip=run.batch, first=run.update,
-                           seed=run.recipe.train.seed, rank=run.rank, world=run.world):
+def feed(state: TrainingState, epoch: Callable[..., Iterator[Batch]]) -> Iterator[Batch]:
+    """Batches from where the training stands, epoch after epoch; the caller counts them in the state."""
+    while state.update < state.updates:
+        planned = state.planned
+        for batch in epoch(partial(strength, state), epoch=state.epoch, skip=state.batch, first=state.update,
+                           seed=state.recipe.train.seed, rank=state.rank, world=state.world):
             yield batch
-            if run.planned != planned:
+            if state.planned != planned:
                 break  # the loader is ahead, with batches augmented as if for the old plan
         else:
-            run.epoch, run.batch = run.epoch + 1, 0
+            state.epoch, state.batch = state.epoch + 1, 0
 
 
-def plan_updates(run: Run, minutes: float, seconds: float) -> int:
+def plan_updates(state: TrainingState, minutes: float, seconds: float) -> int:
     """How many updates, those that are done included, take so many minutes of work at `seconds` each."""
-    updates = run.update + max(0.0, (minutes * 60 - run.working) / seconds)
-    return round(float(together(run, torch.tensor(updates))) / run.world)  # all processes must agree
+    updates = state.update + max(0.0, (minutes * 60 - state.working) / seconds)
+    return round(float(all_reduce_sum(state, torch.tensor(updates))) / state.world)  # all processes must agree
 
 
-def step(run: Run, parallel: Objective | nn.parallel.DistributedDataParallel, batch: Batch, speller: Speller
-         ) -> tuple[dict[str, float], float]:
+def step(state: TrainingState, parallel: Objective | nn.parallel.DistributedDataParallel, batch: Batch,
+         encoder: TargetEncoder) -> tuple[dict[str, float], float]:
     """One update: the mean loss a target token of each kind, and the gradient's norm before clipping.
 
     A loss or a gradient that is not finite leaves the weights as they are.
     """
-    t = run.recipe.train
-    torch.manual_seed(hash((t.seed, run.update, run.rank)))  # of dropout and masks: a resumed run draws the same
-    latency = draw_latency(t, random.Random(hash((t.seed, run.update))))
-    for optimizer in run.optimizers:
+    t = state.recipe.train
+    torch.manual_seed(hash((t.seed, state.update, state.rank)))  # of dropout and masks: a resumed run draws the same
+    latency = draw_latency(t, random.Random(hash((t.seed, state.update))))
+    for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(t, run.update, run.updates)
-    run.objective.crf = t.crf if run.update >= t.crf_after * run.updates else 0.0
-    targets = [speller.targets(text) for text in batch.texts]
-    tokens = together(run, torch.tensor(float(sum(len(each) for every in targets for each in every.values()))))
-    scale = 0.0 if batch.filler else run.world / max(1.0, float(tokens))
+            group["lr"] = learning_rate(state.update, state.updates, peak=t.learning_rate, warmup=t.warmup, hold=t.hold,
+                                        final=t.final)
+    state.objective.crf = t.crf if state.update >= t.crf_after * state.updates else 0.0
+    targets = [encoder.targets(text) for text in batch.texts]
+    tokens = all_reduce_sum(state, torch.tensor(float(sum(len(each) for every in targets for each in every.values()))))
+    scale = 0.0 if batch.filler else state.world / max(1.0, float(tokens))
     sums = torch.zeros(0)
     parts = list(batch.parts(t.accumulate))
     for index, part in enumerate(parts):
-        mel, lengths = mels(run, part)
-        mel = vary(mel, run.recipe.frontend, run.recipe.augment, strength(run, run.update))
-        packed = pack(targets[index::t.accumulate], run.device)
+        mel, lengths = state.mel(part)
+        mel = vary(mel, state.recipe.frontend, state.recipe.augment, strength(state, state.update))
+        packed = pack(targets[index::t.accumulate], state.device)
         with ExitStack() as stack:
             if isinstance(parallel, nn.parallel.DistributedDataParallel) and index + 1 < len(parts):
                 stack.enter_context(parallel.no_sync())  # once an update: another process may have fewer parts
-            with torch.autocast(run.device.type, torch.float16 if t.precision == "fp16" else torch.bfloat16,
+            with torch.autocast(state.device.type, torch.float16 if t.precision == "fp16" else torch.bfloat16,
                                 enabled=t.precision != "fp32"):
                 losses, emissions, frames = parallel(mel, lengths, packed, latency)
             each = torch.stack(list(losses.values())) * scale
-            run.scaler.scale(each.sum()).backward()
+            state.scaler.scale(each.sum()).backward()
         sums = each.detach().cpu() + (sums if index else 0.0)
         if not batch.filler:
-            average_posteriors(run, emissions, frames)
-    means = dict(zip(losses, (together(run, sums) / run.world).tolist(), strict=True))
-    for optimizer in run.optimizers:
-        run.scaler.unscale_(optimizer)
-    norm = float(nn.utils.clip_grad_norm_(run.objective.parameters(), t.clip))
+            average_posteriors(state, emissions, frames)
+    means = dict(zip(losses, (all_reduce_sum(state, sums) / state.world).tolist(), strict=True))
+    for optimizer in state.optimizers:
+        state.scaler.unscale_(optimizer)
+    norm = float(nn.utils.clip_grad_norm_(state.objective.parameters(), t.clip))
     if math.isfinite(norm) and all(map(math.isfinite, means.values())):
-        for optimizer in run.optimizers:
-            run.scaler.step(optimizer)
-        run.average.update_parameters(run.model)
-        run.bad = 0
+        for optimizer in state.optimizers:
+            state.scaler.step(optimizer)
+        state.average.update_parameters(state.model)
+        state.bad = 0
     else:
-        run.bad += 1
-        run.skipped += 1
-        if run.bad >= MOST_BAD:
-            raise TrainingError(f"The loss was not finite for {MOST_BAD} updates in a row, up to update {run.update}: "
-                                f"lower train.learning_rate and go on with --resume from {run.folder / 'last.state'}.")
-    run.scaler.update()
+        state.bad += 1
+        state.skipped += 1
+        if state.bad >= MAX_BAD_UPDATES:
+            raise TrainingError(f"The loss was not finite for {MAX_BAD_UPDATES} updates in a row, up to update "
+                                f"{state.update}: lower train.learning_rate and go on with --resume from "
+                                f"{state.folder / STATE}.")
+    state.scaler.update()
     return means, norm
 
 
-def together(run: Run, value: Tensor) -> Tensor:
-    """The sum over all processes."""
-    if run.world > 1:
+def all_reduce_sum(state: TrainingState, value: Tensor) -> Tensor:
+    """The sum over all processes; also in `value`."""
+    if state.world > 1:
         torch.distributed.all_reduce(value)
     return value
 
@@ -189,96 +197,31 @@ def draw_latency(t: TrainConfig, rng: random.Random) -> tuple[int, int] | None:
     """Full context, or one of the chunks and look-aheads: one set of weights then serves every latency."""
     if rng.random() < t.full:
         return None
-    chunk = rng.choice(CHUNKS)
-    return chunk, rng.choice([each for each in LOOK_AHEADS if 2 * each <= chunk])  # more costs more than it teaches
+    chunk = rng.choice(CHUNKS_FRAMES)
+    # A longer look-ahead costs more than it teaches.
+    return chunk, rng.choice([each for each in LOOK_AHEADS_FRAMES if 2 * each <= chunk])
 
 
-def learning_rate(t: TrainConfig, update: int, updates: int) -> float:
-    """Warm-up (of a short run half at most), hold, cosine."""
-    warmup = min(t.warmup, updates // 2)
-    if update < warmup:
-        return t.learning_rate * (update + 1) / warmup
-    held = max(t.hold * updates, warmup)
-    if update < held:
-        return t.learning_rate
-    fraction = (update - held) / max(1, updates - held)
-    return t.learning_rate * (t.final + (1 - t.final) * 0.5 * (1 + math.cos(math.pi * fraction)))
-
-
-def strength(run: Run, update: int) -> float:
+def strength(state: TrainingState, update: int) -> float:
     """Of the augmentation at an update, from 0 to 1."""
-    ramp = run.recipe.augment.ramp
-    return min(1.0, update / (ramp * run.updates)) if ramp > 0 else 1.0
-
-
-def mels(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Mel frames (B, T, bands), and each utterance's number of them."""
-    if batch.samples.ndim == 3:  # they are that already
-        return batch.samples.to(run.device, non_blocking=True), batch.lengths.to(run.device)
-    with torch.no_grad():
-        samples = batch.samples.to(run.device, non_blocking=True)
-        need = run.frontend.config.n_fft
-        if samples.shape[1] < need:
-            samples = nn.functional.pad(samples, (0, need - samples.shape[1]))
-        mel = run.frontend.batch(samples)
-        lengths = torch.tensor([max(1, run.frontend.frames(int(each))) for each in batch.lengths], device=run.device)
-    return mel, lengths
+    ramp = state.recipe.augment.ramp
+    return min(1.0, update / (ramp * state.updates)) if ramp > 0 else 1.0
 
 
 @torch.no_grad()
-def average_posteriors(run: Run, emissions: dict[str, Tensor], frames: Tensor) -> None:
+def average_posteriors(state: TrainingState, emissions: dict[str, Tensor], frames: Tensor) -> None:
     """The running mean that becomes the checkpoint's label priors."""
     for name, values in emissions.items():
         heard = torch.arange(values.shape[1], device=values.device) < frames[:, None]
         mean = values.float().exp()[heard].mean(0)
         if torch.isfinite(mean).all():
-            known = run.posteriors[name]
-            run.posteriors[name] = mean if not known.any() else PRIOR_DECAY * known + (1 - PRIOR_DECAY) * mean
-
-
-def read_dev(recipe: Recipe, dev: CutSet) -> list[Batch]:
-    """Batches of utterances spread over all of dev, without augmentation."""
-    chosen = list(dev)
-    wanted = recipe.data.dev_utterances
-    chosen = [chosen[i * len(chosen) // wanted] for i in range(wanted)] if wanted < len(chosen) else chosen
-    from lhotse import CutSet
-
-    quiet = dataclasses.replace(recipe.data, workers=0, sorted_epochs=1)
-    return list(batches(CutSet.from_cuts(chosen), quiet, None, lambda _: 0.0, epoch=0, skip=0, first=0, seed=0))
-
-
-@torch.no_grad()
-def score(run: Run, dev: Sequence[Batch], speller: Speller) -> dict[str, float]:
-    """Token error rate of each head, greedy, full context, and of words spelled in characters; averaged weights."""
-    model = run.averaged.eval()
-    errors: dict[str, list[int]] = {name: [0, 0] for name in [*run.tokens, "words"]}
-    for batch in dev:
-        emissions, frames = model(*mels(run, batch))
-        for name, values in emissions.items():
-            paths = values.argmax(-1).cpu()
-            for path, length, text in zip(paths, frames.cpu(), batch.texts, strict=True):
-                heard = [int(token) for token in torch.unique_consecutive(path[:length]) if token]
-                said = speller.targets(text)[name]
-                count(errors[name], said, heard)
-                if name == CHARACTERS:
-                    count(errors["words"], *(text_of(run.tokens[name], each) for each in (said, heard)))
-    model.train()
-    return {name: wrong / max(1, total) for name, (wrong, total) in errors.items()}
-
-
-def count(errors: list[int], said: Sequence[Any], heard: Sequence[Any]) -> None:
-    errors[0] += AF.edit_distance(said, heard)
-    errors[1] += len(said)
-
-
-def text_of(tokens: TokenSet, path: Sequence[int]) -> list[str]:
-    """Words of a path of characters."""
-    return "".join(tokens.symbols[token] for token in path).split(tokens.boundary)
+            known = state.posteriors[name]
+            state.posteriors[name] = mean if not known.any() else PRIOR_DECAY * known + (1 - PRIOR_DECAY) * mean
 
 
 class Stop:
-    """SIGINT and SIGTERM end the run after the update that is under way, with its state saved, until `restore`. Only a
-    program's main thread can hear them."""
+    """Until `restore`, SIGINT and SIGTERM end the training after the current update, with its state saved. Only the
+    main thread of a program receives them."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -293,11 +236,12 @@ class Stop:
             signal.signal(number, handler)
 
 
-def run(recipe: Recipe, folder: Path | None, *, init: Path | None, resume: bool, minutes: float | None, device: str,
-        threads: int | None) -> None:
-    """`asr train`, alone or as one of torchrun's processes."""
-    from asr.training.watch import Watch
+@contextmanager
+def process(device: str, threads: int | None = None) -> Iterator[str]:
+    """Set this process up to train, alone or as one of torchrun's; gives the name of its device.
 
+    `device`: "auto", "cpu" or "cuda". Raises RillError where there is no such device.
+    """
     device = training_device(device)
     torch.set_flush_denormal(True)  # the tiny probabilities of the CTC-CRF would take twice as long
     if threads:
@@ -307,11 +251,8 @@ def run(recipe: Recipe, folder: Path | None, *, init: Path | None, resume: bool,
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         torch.cuda.set_device(device)
-    folder = folder or Path("runs") / recipe.name
-    if not resume and (folder / "last.state").exists():
-        raise TrainingError(f"{folder} holds a run already: go on with --resume, or give another folder with --output.")
     try:
-        train(recipe, folder, init=init, resume=resume, minutes=minutes, device=device, watch=Watch())
+        yield device
     finally:
         torch.set_flush_denormal(False)  # it would hold for whatever else this process does
         if torch.distributed.is_initialized():

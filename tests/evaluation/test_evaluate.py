@@ -1,7 +1,6 @@
 """Evaluation: what is scored and how, against counts that follow from references made of the recogniser's own text."""
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,7 @@ import pytest
 
 from asr.audio.manifest import Utterance, by_corpus, of_split, read
 from asr.audio.reading import read_blocks
-from asr.cli.main import main
-from asr.errors import ManifestError, RillError
+from asr.errors import ManifestError
 from asr.evaluation import evaluate as module
 from asr.evaluation.evaluate import ALL, Result, evaluate, measure
 from asr.model.latency import Latency
@@ -86,11 +84,9 @@ def test_streamed_is_the_first_pass_of_a_live_stream(recognizer, own_texts: list
     assert report.corpora["a"].wer < 0.5 and report.corpora["a"].seconds == pytest.approx(len(sound) / 16_000)
 
 
-def test_nothing_to_score(recognizer, tmp_path: Path) -> None:
+def test_nothing_to_score(recognizer) -> None:
     with pytest.raises(ManifestError, match="no utterance to score"):
         evaluate(recognizer, [utterance(NAMES[0], "chapter 2", "a")])
-    with pytest.raises(RillError, match="cannot wait for full context"):
-        module.run(recognizer, CLIPS / "manifest.jsonl", "dev", Latency(0, 0), True, None, None)
 
 
 def test_splits_and_limits(tmp_path: Path) -> None:
@@ -108,19 +104,3 @@ def test_splits_and_limits(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no utterance of the split 'test'"):
         of_split(manifest, "test")
     assert of_split(CLIPS / "manifest.jsonl", "dev") == read(CLIPS / "manifest.jsonl")  # it names no splits
-
-
-def test_command(tmp_path: Path, recognizer, monkeypatch: pytest.MonkeyPatch,
-                 capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("asr.inference.recognizer.load", lambda *_, **__: recognizer)
-    report = tmp_path / "report.json"
-    monkeypatch.setattr(sys, "argv", ["asr", "evaluate", str(CLIPS / "manifest.jsonl"), "--limit", "1",
-                                      "--latency", "16,8", "--output", str(report)])
-    with pytest.raises(SystemExit) as leaving:
-        main()
-    out, err = capsys.readouterr()
-    assert not leaving.value.code and err == ""
-    figures = json.loads(report.read_text())
-    assert figures["latency"] == [16, 8] and figures["streamed"] is False and figures["lm"] is True
-    assert set(figures["corpora"]) == {"commonvoice1", "kathleen", "ljspeech", "all"}
-    assert f"{100 * figures['corpora']['all']['wer']:.1f} [" in out and "0 utterances with digits left out" in out

@@ -82,13 +82,6 @@ def test_several_formats_of_one_recording_have_one_name(manifest):
     assert first.outputs == {"/x/talk.wav": ["talk.txt", "talk.srt"]}
 
 
-@pytest.mark.parametrize("names, output, sentence", [
-    (["x.wav"], False, "folder: name it with --output"), (["-"], True, "cannot read standard input")])
-def test_what_cannot_be(tmp_path, names, output, sentence):
-    with pytest.raises(RillError, match=sentence):
-        archive.run(names, Options(), "txt", tmp_path if output else None, "local")
-
-
 def test_nobody_at_the_address(tmp_path):
     """Said at once, and what the process does at SIGTERM stays."""
     pytest.importorskip("ray", reason="pip install 'rill-asr[ray]'")
@@ -97,5 +90,5 @@ def test_nobody_at_the_address(tmp_path):
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         with pytest.raises(RillError, match=rf"No Ray cluster answers at '{address}' .*refused.*: start one with"):
-            archive.run(["x.wav"], Options(), "txt", tmp_path, address)
+            archive.transcribe_archive(["x.wav"], Options(), ("txt",), tmp_path, address)
     assert signal.getsignal(signal.SIGTERM) == handler

@@ -1,13 +1,11 @@
 """The acoustic model's three ways of running agree with one another, with the definition, and with a golden file."""
 import copy
-import functools
 import json
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -17,68 +15,21 @@ from asr.model import checkpoint
 from asr.model.acoustic import AcousticModel, quantise
 from asr.model.streaming import ModelConfig
 from tests.conftest import SHARED
-
-BANDS = 10
-HEADS = {"characters": 6, "phonemes": 9}
-KINDS = [(cell, subsampling) for cell in ("rnn", "gru", "lstm") for subsampling in (4, 3)]
-LATENCIES = [(1, 0), (1, 3), (2, 7), (4, 2), (8, 4), (5, 0)]
-every_kind = pytest.mark.parametrize("cell, subsampling", KINDS)
-settings = functools.partial(hypothesis_settings, deadline=None)
-
-
-@functools.cache
-def tiny(cell: str, subsampling: int, layers: int = 3) -> AcousticModel:
-    """Random weights, a little larger than PyTorch's, so that state and context matter well beyond the tolerance."""
-    torch.manual_seed(layers)
-    model = AcousticModel(ModelConfig(cell, hidden=8, layers=layers, stem_channels=8, subsampling=subsampling), BANDS,
-                          HEADS)
-    for parameter in model.parameters():
-        parameter.data.mul_(1.5)
-    model.mel_mean.normal_()
-    model.mel_std.uniform_(0.5, 2)
-    return model.eval().requires_grad_(False)
-
-
-def mel_frames(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, BANDS, generator=torch.Generator().manual_seed(sum(shape)))
-
-
-def drain(model, state, chunk, look_ahead) -> list[dict[str, torch.Tensor]]:
-    """All chunks that can be committed."""
-    out = []
-    while (step := model.step(state, chunk, look_ahead)) is not None:
-        out.append(step[0])
-    return out
-
-
-def stream(model, mel, cuts, chunk, look_ahead) -> dict[str, torch.Tensor]:
-    """Emissions of `mel` handed over in pieces that end at `cuts`."""
-    state, parts = model.stream_state(), []
-    pieces = torch.tensor_split(mel, cuts)
-    for number, piece in enumerate(pieces, 1):
-        model.push(state, piece, last=number == len(pieces))
-        parts += drain(model, state, chunk, look_ahead)
-    return {name: torch.cat([part[name] for part in parts]) for name in HEADS}
-
-
-def chunked(model, mel, chunk, look_ahead) -> dict[str, torch.Tensor]:
-    out, _ = model.forward_chunked(mel[None], None, chunk, look_ahead)
-    return {name: values[0] for name, values in out.items()}
-
-
-def full(model, mel) -> dict[str, torch.Tensor]:
-    return {name: values[0] for name, values in model.forward(mel[None])[0].items()}
-
-
-def assert_same(got, expected, tolerance=1e-4):
-    assert set(got) == set(expected) == set(HEADS)
-    for name in HEADS:
-        torch.testing.assert_close(got[name], expected[name], rtol=0, atol=tolerance)
-
-
-def assert_differs(got, expected):
-    assert max((got[name] - expected[name]).abs().max() for name in HEADS) > 1e-3
-
+from tests.support.acoustic import (
+    BANDS,
+    HEADS,
+    LATENCIES,
+    assert_differs,
+    assert_same,
+    chunked,
+    drain,
+    every_kind,
+    full,
+    mel_frames,
+    settings,
+    small_model,
+    stream,
+)
 
 # The definition, written down slowly: one frame, one chunk, one layer after another, in float64.
 
@@ -169,13 +120,13 @@ def definition(model, mel, chunk, look_ahead):
 @every_kind
 @pytest.mark.parametrize("mels, chunk, look_ahead", [(1, 4, 2), (23, 2, 1), (61, 4, 3), (50, 8, 4), (40, 3, 0)])
 def test_forward_chunked_equals_the_definition(cell, subsampling, mels, chunk, look_ahead):
-    model, mel = tiny(cell, subsampling), mel_frames(mels)
+    model, mel = small_model(cell, subsampling), mel_frames(mels)
     assert_same(chunked(model, mel, chunk, look_ahead), definition(model, mel, chunk, look_ahead))
 
 
 @every_kind
 def test_forward_equals_the_definition(cell, subsampling):
-    model, mel = tiny(cell, subsampling), mel_frames(45)
+    model, mel = small_model(cell, subsampling), mel_frames(45)
     assert_same(full(model, mel), definition(model, mel, 1000, 0))
 
 
@@ -186,21 +137,21 @@ def test_streaming_equals_forward_chunked_for_any_split(cell, subsampling, data)
     mels = data.draw(st.integers(1, 120))
     chunk, look_ahead = data.draw(st.integers(1, 12)), data.draw(st.integers(0, 9))
     cuts = sorted(data.draw(st.lists(st.integers(0, mels), max_size=8)))
-    model, mel = tiny(cell, subsampling), mel_frames(mels)
+    model, mel = small_model(cell, subsampling), mel_frames(mels)
     assert_same(stream(model, mel, cuts, chunk, look_ahead), chunked(model, mel, chunk, look_ahead))
 
 
 @every_kind
 @pytest.mark.parametrize("chunk, look_ahead", LATENCIES)
 def test_streaming_frame_by_frame(cell, subsampling, chunk, look_ahead):
-    model, mel = tiny(cell, subsampling), mel_frames(90)
+    model, mel = small_model(cell, subsampling), mel_frames(90)
     assert_same(stream(model, mel, list(range(1, 90)), chunk, look_ahead), chunked(model, mel, chunk, look_ahead))
 
 
 @every_kind
 @pytest.mark.parametrize("layers", [1, 2])
 def test_streaming_with_fewer_layers(cell, subsampling, layers):
-    model, mel = tiny(cell, subsampling, layers), mel_frames(70)
+    model, mel = small_model(cell, subsampling, layers), mel_frames(70)
     assert_same(stream(model, mel, [5, 40], 4, 2), chunked(model, mel, 4, 2))
     assert_same(chunked(model, mel, 4, 2), definition(model, mel, 4, 2))
 
@@ -208,7 +159,7 @@ def test_streaming_with_fewer_layers(cell, subsampling, layers):
 @every_kind
 @pytest.mark.parametrize("look_ahead", [0, 1, 5, 40])
 def test_a_chunk_of_the_whole_length_is_full_context(cell, subsampling, look_ahead):
-    model, mel = tiny(cell, subsampling), mel_frames(66)
+    model, mel = small_model(cell, subsampling), mel_frames(66)
     frames = -(-66 // subsampling)
     for chunk in (frames, frames + 1, 3 * frames):
         assert_same(chunked(model, mel, chunk, look_ahead), full(model, mel), 1e-5)
@@ -220,7 +171,7 @@ def test_a_chunk_of_the_whole_length_is_full_context(cell, subsampling, look_ahe
 @pytest.mark.parametrize("latency", [None, *LATENCIES])
 def test_padding_does_not_change_any_emission(cell, subsampling, latency):
     """Whatever stands behind a shorter utterance, NaN included, its emissions are those it has alone."""
-    model = tiny(cell, subsampling)
+    model = small_model(cell, subsampling)
     lengths = torch.tensor([70, 1, 33, 48, 69, 4])
     batch = mel_frames(len(lengths), 70)
     for row, length in enumerate(lengths):
@@ -236,7 +187,7 @@ def test_padding_does_not_change_any_emission(cell, subsampling, latency):
 @every_kind
 @pytest.mark.parametrize("chunk, look_ahead", [(4, 2), (2, 1), (3, 0)])
 def test_the_look_ahead_is_all_of_the_future_that_is_seen(cell, subsampling, chunk, look_ahead):
-    model, mel = tiny(cell, subsampling), mel_frames(80)
+    model, mel = small_model(cell, subsampling), mel_frames(80)
     before = chunked(model, mel, chunk, look_ahead)
     for k in range(3):
         last = (k + 1) * chunk + look_ahead - 1  # the last frame that chunk k may see
@@ -254,7 +205,7 @@ def test_the_look_ahead_is_all_of_the_future_that_is_seen(cell, subsampling, chu
 
 @every_kind
 def test_a_chunk_is_committed_as_soon_as_its_look_ahead_is_there(cell, subsampling):
-    model, mel = tiny(cell, subsampling), mel_frames(100)
+    model, mel = small_model(cell, subsampling), mel_frames(100)
     needed = (4 + 2 - 1) * subsampling + model.stem.context + 1
     state = model.stream_state()
     assert model.missing(state, 4 + 2) == needed
@@ -270,7 +221,7 @@ def test_a_chunk_is_committed_as_soon_as_its_look_ahead_is_there(cell, subsampli
 
 @every_kind
 def test_state_and_work_stay_constant_over_a_long_stream(cell, subsampling):
-    model = tiny(cell, subsampling)
+    model = small_model(cell, subsampling)
     run: list[int] = []  # frames that went through the first forward RNN
     hook = model.layers[0].forward_rnn.register_forward_hook(lambda _, args, out: run.append(args[0].shape[1]))
     state, sizes, work = model.stream_state(), [], []
@@ -291,7 +242,7 @@ def test_state_and_work_stay_constant_over_a_long_stream(cell, subsampling):
 @pytest.mark.parametrize("waiting", [1, 3, 6, 11])
 def test_preview_is_what_an_utterance_that_ends_here_would_give(cell, subsampling, waiting):
     """For as many frames as the stem has made; any number of them beyond the first window runs in one piece too."""
-    model, mel = tiny(cell, subsampling), mel_frames(200)
+    model, mel = small_model(cell, subsampling), mel_frames(200)
     state = model.stream_state()
     model.push(state, mel[:7 * subsampling])
     drain(model, state, 3, 1)
@@ -312,7 +263,7 @@ def test_preview_is_what_an_utterance_that_ends_here_would_give(cell, subsamplin
 @every_kind
 def test_the_latency_may_change_while_streaming(cell, subsampling):
     """Chunks committed after a change see the new look-ahead; nothing is lost or said twice."""
-    model, mel = tiny(cell, subsampling), mel_frames(160)
+    model, mel = small_model(cell, subsampling), mel_frames(160)
     state, parts = model.stream_state(), []
     for i, piece in enumerate(torch.split(mel, 20)):
         model.push(state, piece, last=i == 7)
@@ -323,7 +274,7 @@ def test_the_latency_may_change_while_streaming(cell, subsampling):
 @every_kind
 @pytest.mark.parametrize("mels", [*range(1, 14), 100])
 def test_frame_counts(cell, subsampling, mels):
-    model, mel, frames = tiny(cell, subsampling), mel_frames(mels), -(-mels // subsampling)
+    model, mel, frames = small_model(cell, subsampling), mel_frames(mels), -(-mels // subsampling)
     assert model.frame_lengths(torch.tensor([mels])).tolist() == [frames]
     for out in (full(model, mel), chunked(model, mel, 2, 1), stream(model, mel, [mels // 2], 2, 1)):
         assert {name: values.shape for name, values in out.items()} == {k: (frames, v) for k, v in HEADS.items()}
@@ -333,7 +284,7 @@ def test_frame_counts(cell, subsampling, mels):
 
 @every_kind
 def test_an_utterance_without_a_mel_frame_gives_no_emission(cell, subsampling):
-    model = tiny(cell, subsampling)
+    model = small_model(cell, subsampling)
     state = model.stream_state()
     model.push(state, mel_frames(0), last=True)
     assert model.step(state, 4, 2) is None
@@ -341,7 +292,7 @@ def test_an_utterance_without_a_mel_frame_gives_no_emission(cell, subsampling):
 
 @every_kind
 def test_gradients_flow_through_forward_chunked(cell, subsampling):
-    model = copy.deepcopy(tiny(cell, subsampling)).requires_grad_(True)
+    model = copy.deepcopy(small_model(cell, subsampling)).requires_grad_(True)
     mel = mel_frames(2, 60).requires_grad_()
     out, _ = model.forward_chunked(mel, torch.tensor([60, 41]), 4, 2)
     sum(values[:, :8].square().sum() for values in out.values()).backward()

@@ -21,7 +21,7 @@ from asr.model.latency import Latency
 from asr.model.onnx_runtime import OnnxModel
 from asr.model.streaming import ModelConfig
 from asr.text.results import Final
-from tests.model.test_acoustic import (
+from tests.support.acoustic import (
     BANDS,
     HEADS,
     LATENCIES,
@@ -32,8 +32,8 @@ from tests.model.test_acoustic import (
     full,
     mel_frames,
     settings,
+    small_model,
     stream,
-    tiny,
 )
 
 TOLERANCE = 1e-3
@@ -46,7 +46,7 @@ def onnx_tiny():
 
     def get(*kind) -> OnnxModel:
         if kind not in made:
-            made[kind] = OnnxModel(tiny(*kind))
+            made[kind] = OnnxModel(small_model(*kind))
         return made[kind]
 
     return get
@@ -61,14 +61,14 @@ def test_streaming_equals_pytorch(onnx_tiny, cell, subsampling, data):
     latency = data.draw(st.integers(1, 12)), data.draw(st.integers(0, 9))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(mel)), max_size=6)))
     got = stream(onnx_tiny(cell, subsampling), mel, cuts, *latency)
-    assert_same(got, stream(tiny(cell, subsampling), mel, cuts, *latency), TOLERANCE)
+    assert_same(got, stream(small_model(cell, subsampling), mel, cuts, *latency), TOLERANCE)
 
 
 @every_kind
 @pytest.mark.parametrize("layers", [1, 2])
 def test_other_numbers_of_layers(onnx_tiny, cell, subsampling, layers):
     kind, mel = (cell, subsampling, layers), mel_frames(70)
-    assert_same(stream(onnx_tiny(*kind), mel, [5, 40], 4, 2), stream(tiny(*kind), mel, [5, 40], 4, 2), TOLERANCE)
+    assert_same(stream(onnx_tiny(*kind), mel, [5, 40], 4, 2), stream(small_model(*kind), mel, [5, 40], 4, 2), TOLERANCE)
 
 
 @every_kind
@@ -82,15 +82,15 @@ def test_batches_equal_pytorch_and_padding_is_never_seen(onnx_tiny, cell, subsam
     out, frames = model.forward(batch, lengths) if latency is None else model.forward_chunked(batch, lengths, *latency)
     for row, length in enumerate(lengths):
         alone = batch[row, :length]
-        expected = full(tiny(cell, subsampling), alone) if latency is None else chunked(
-            tiny(cell, subsampling), alone, *latency)
+        expected = full(small_model(cell, subsampling), alone) if latency is None else chunked(
+            small_model(cell, subsampling), alone, *latency)
         assert_same({name: values[row, :frames[row]] for name, values in out.items()}, expected, TOLERANCE)
 
 
 @every_kind
 def test_streams_that_advance_together_stay_apart(onnx_tiny, cell, subsampling):
     """A batch of windows with lengths and states of their own, as a server steps its streams."""
-    model, ours = tiny(cell, subsampling), onnx_tiny(cell, subsampling)
+    model, ours = small_model(cell, subsampling), onnx_tiny(cell, subsampling)
     windows = torch.randn(3, 3, 6, 8, generator=torch.Generator().manual_seed(1))
     states = expected_states = None
     for window, commit, lengths in zip(windows, (4, 6, 1), (None, None, [6, 1, 3]), strict=True):
@@ -109,9 +109,9 @@ def test_streams_that_advance_together_stay_apart(onnx_tiny, cell, subsampling):
 @every_kind
 def test_nothing_is_unrolled(cell, subsampling):
     """Three nodes a layer: committed frames, look-ahead, back. No loop, and no size but the model's own."""
-    graph = export.encoder(tiny(cell, subsampling))
+    graph = export.encoder(small_model(cell, subsampling))
     onnx.checker.check_model(graph, full_check=True)
-    onnx.checker.check_model(export.stem(tiny(cell, subsampling)), full_check=True)
+    onnx.checker.check_model(export.stem(small_model(cell, subsampling)), full_check=True)
     kinds = Counter(node.op_type for node in graph.graph.node)
     assert kinds[NODES[cell]] == 3 * 3 and not kinds.keys() & {"Loop", "Scan", "If"}
     assert sum(kinds.values()) < 30 * 3
@@ -153,7 +153,7 @@ def run_files(folder, mel: np.ndarray, chunk: int, look_ahead: int) -> dict[str,
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    export.run("en-small", folder, int8=False)
+    export.write(checkpoint.load("en-small"), folder)
     return folder
 
 
@@ -241,20 +241,20 @@ def test_8_bit_weights_give_the_same_streamed_or_in_any_batch(int8_tiny, data):
 
 @pytest.fixture(scope="module")
 def int8_tiny():
-    return OnnxModel(tiny("lstm", 4), int8=True)
+    return OnnxModel(small_model("lstm", 4), int8=True)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru"])
 def test_cells_without_8_bit_weights_are_named(cell):
     with pytest.raises(CheckpointError, match=f"'{cell}'.*--int8"):
-        OnnxModel(tiny(cell, 4), int8=True)
+        OnnxModel(small_model(cell, 4), int8=True)
 
 
 def test_engines_that_cannot_be_had(monkeypatch):
     with pytest.raises(RillError, match=r"no engine 'tpu'.*torch.*onnx"):
         asr.load(engine="tpu", device="cpu", lm=False)
     with pytest.raises(RillError, match=r"the device 'cpu'.*the engine 'torch'"):
-        engine._model(tiny("lstm", 4), "onnx", "cuda", False)
+        engine._model(small_model("lstm", 4), "onnx", "cuda", False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.delitem(sys.modules, "asr.model.onnx_runtime")
     with pytest.raises(RillError, match="pip install onnx onnxruntime"):

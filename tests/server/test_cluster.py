@@ -18,6 +18,7 @@ import websockets
 from typer.testing import CliRunner
 
 from asr.cli import main
+from asr.cli.transcribe import transcribe_on_cluster
 from asr.errors import RillError
 from asr.inference import archive
 from asr.inference.archive import MANIFEST, Answer, Worker
@@ -101,7 +102,7 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
     """One half-way through a recording, and all that try another one. Every output is complete and there once; what
     failed is recorded, and tried again; what is done stays."""
     monkeypatch.setattr(writers, "FORMATS", ("txt", "json"))
-    monkeypatch.setattr(archive, "MOST_ATTEMPTS", 2)
+    monkeypatch.setattr(archive, "MAX_ATTEMPTS", 2)
     output, killed, handler = tmp_path / "out", tmp_path / "killed", signal.getsignal(signal.SIGTERM)
 
     class Mortal(Worker):
@@ -113,7 +114,7 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
                 die()
             if Path(source).stem == "2" and not killed.exists():
                 killed.touch()
-                transcribe_file(source, self.options, heard=die)  # with the first words
+                transcribe_file(source, self.options, on_progress=die)  # with the first words
             return super().transcribe(source)
 
     def files() -> dict[str, str]:
@@ -129,7 +130,8 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
 
     with monkeypatch.context() as patch:
         patch.setattr(archive, "Worker", Mortal)
-        assert archive.run([f"{recordings}/*.wav"], OPTIONS, "all", output, nodes.address) == 2
+        names = [f"{recordings}/*.wav"]
+        assert transcribe_on_cluster(names, OPTIONS, writers.FORMATS, output, nodes.address, None) == 2
     assert killed.exists() and signal.getsignal(signal.SIGTERM) == handler
     assert files() == expected("0", "1", "2", "3")
     assert sorted((Path(record["source"]).stem, record["status"]) for record in records()) == [
@@ -149,12 +151,13 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
     assert files() == expected("0", "1", "2", "3", "broken")
     assert {path: path.stat().st_mtime_ns for path in written} == written
     # Where nothing is missing, nothing is asked of any cluster.
-    assert archive.run(names, OPTIONS, "all", output, "nowhere:1") == 0
+    assert archive.transcribe_archive(names, OPTIONS, writers.FORMATS, output, "nowhere:1") == 0
 
 
 def test_a_checkpoint_that_is_missing_ends_it(nodes, recordings, tmp_path):
     with pytest.raises(RillError, match=r"A worker cannot work: .*nowhere"):
-        archive.run([str(recordings / "0.wav")], Options(checkpoint="nowhere"), "txt", tmp_path, nodes.address)
+        archive.transcribe_archive([str(recordings / "0.wav")], Options(checkpoint="nowhere"), ("txt",), tmp_path,
+                                   nodes.address)
 
 
 @pytest.fixture(scope="module")

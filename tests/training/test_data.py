@@ -12,7 +12,17 @@ import torch
 
 from asr.decoding.g2p import LetterToSound
 from asr.errors import ManifestError, RecipeError
-from asr.training.data import Augment, Batch, Speller, batches, load_augment, load_cuts, plan, read_lexicon, token_sets
+from asr.training.data import (
+    Augment,
+    Batch,
+    TargetEncoder,
+    batches,
+    load_augment,
+    load_cuts,
+    plan,
+    read_lexicon,
+    token_sets,
+)
 from asr.training.prepare import load_prepared, prepare
 from asr.training.recipe import AugmentConfig, DataConfig
 from asr.training.sources import from_noise
@@ -246,7 +256,7 @@ def test_characters_are_those_of_the_texts(config: DataConfig) -> None:
     assert set(tokens) == {"characters"}
     texts = {*"".join(cut.supervisions[0].text for cut in load_cuts(config.train, "train"))}
     assert tokens["characters"].symbols == ("-", " ", *sorted(texts - {" "})) and "'" in texts
-    targets = Speller(tokens, config).targets("it's a")["characters"]
+    targets = TargetEncoder(tokens, config).targets("it's a")["characters"]
     assert [tokens["characters"].symbols[each] for each in targets] == ["i", "t", "'", "s", " ", "a", " "]
 
 
@@ -261,26 +271,26 @@ def test_phonemes_come_from_the_lexicon_then_from_the_letters(spoken: DataConfig
     tokens = token_sets(load_cuts(spoken.train, "train"), spoken)
     symbols = tokens["phonemes"].symbols
     assert symbols == ("-", "|", "AE", "AH", "DH", "IY", "K", "S", "T")
-    speller = Speller(tokens, spoken)
-    targets = speller.targets("the cat")["phonemes"]
+    encoder = TargetEncoder(tokens, spoken)
+    targets = encoder.targets("the cat")["phonemes"]
     assert [symbols[each] for each in targets] == ["DH", "AH", "|", "K", "AE", "T", "|"]
     guessed = LetterToSound.load(CHECKPOINT / "pronunciation.safetensors").pronounce("scat")[0]
-    assert speller.pronounce("scat") == guessed == ("S", "K", "AE", "T")
-    assert not speller.unpronounced
+    assert encoder.pronounce("scat") == guessed == ("S", "K", "AE", "T")
+    assert not encoder.unpronounced
 
 
 def test_a_word_that_cannot_be_pronounced_is_remembered(spoken: DataConfig) -> None:
     tokens = token_sets(load_cuts(spoken.train, "train"), spoken)
-    speller = Speller(tokens, spoken)
-    with_it, without = speller.targets("the ωμέγα cat"), speller.targets("the cat")
-    assert with_it["phonemes"] == without["phonemes"] and speller.unpronounced == {"ωμέγα"}
-    alone = Speller(tokens, replace(spoken, pronunciation=""))
+    encoder = TargetEncoder(tokens, spoken)
+    with_it, without = encoder.targets("the ωμέγα cat"), encoder.targets("the cat")
+    assert with_it["phonemes"] == without["phonemes"] and encoder.unpronounced == {"ωμέγα"}
+    alone = TargetEncoder(tokens, replace(spoken, pronunciation=""))
     assert alone.targets("scat")["phonemes"] == [] and alone.unpronounced == {"scat"}
 
 
 def test_a_lexicon_that_is_not_there_is_named(spoken: DataConfig) -> None:
     tokens = token_sets(load_cuts(spoken.train, "train"), spoken)
     with pytest.raises(RecipeError, match=r"data\.lexicon"):
-        Speller(tokens, replace(spoken, lexicon=""))
+        TargetEncoder(tokens, replace(spoken, lexicon=""))
     with pytest.raises(RecipeError, match=r"lexicon gone\.txt cannot be read"):
         read_lexicon(Path("gone.txt"))

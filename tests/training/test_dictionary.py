@@ -68,7 +68,7 @@ def test_what_is_written_is_what_a_recognizer_reads(tmp_path: Path) -> None:
 def test_the_report_counts_every_word() -> None:
     few = Dictionary([("cat", ("K",))] * 7, {"from CMUdict": 2, "from letter-to-sound": 3}, ["x1", "x2"])
     assert few.report() == ("Lexicon: 7 words, 7 spellings: 2 from CMUdict, 3 from letter-to-sound, 2 from none.\n"
-                            "Without a spelling, so never recognised: x1, x2.")
+                            "Without a spelling, so never recognized: x1, x2.")
     many = Dictionary([], {}, [f"x{i}" for i in range(25)])
     assert many.report().endswith("x18, x19 and 5 more.")
 

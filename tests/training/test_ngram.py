@@ -1,22 +1,16 @@
 import bz2
 import gzip
-import json
 import lzma
-import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from flashlight.lib.text.dictionary import Dictionary as Entries
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from asr.cli.main import app
-from asr.errors import LanguageModelError, RillError
-from asr.text.normalize import normalise
-from asr.training import dictionary, kenlm_tools, ngram
-from asr.training.ngram import Fit, NGram, Withheld, build, most_frequent, read_vocabulary, run, sentences, separate
+from asr.errors import LanguageModelError
+from asr.training.ngram import Fit, NGram, Withheld, build, most_frequent, read_vocabulary, sentences, separate
+from tests.support.text import needs_lmplz, verses
 
 VERSE = "the cat sat on the mat and the dog sat on the log"
 ARPA = """\\data\\
@@ -36,13 +30,6 @@ ngram 2=2
 
 \\end\\
 """
-
-
-def lmplz() -> bool:
-    return all(shutil.which(name) or shutil.which(name, path=kenlm_tools.cache()) for name in kenlm_tools.PROGRAMS)
-
-
-needs_lmplz = pytest.mark.skipif(not lmplz(), reason="KenLM's programs are not here: asr lm --build-tools")
 
 
 # --- text
@@ -148,22 +135,14 @@ def test_perplexity_is_that_of_known_words_and_ends(tmp_path: Path) -> None:
 # --- the whole
 
 
-def verses(folder: Path) -> Path:
-    """A text of 2 000 lines in which a word says much of the next."""
-    path = folder / "verses.txt"
-    animals, places = ["cat", "dog", "old owl", "horse"], ["mat", "log", "roof", "hill"]
-    lines = [f"the {animals[i % 4]} number {normalise(str(i % 97))} sat on the {places[i % 4]}" for i in range(1999)]
-    path.write_text("\n".join(lines) + "\nan aardvark\n")
-    return path
-
-
 @needs_lmplz
 def test_a_model_of_real_tools(tmp_path: Path) -> None:
     said: list[str] = []
     out = tmp_path / "out"
     seen = "the dog number one sat on the log"
-    words = build([verses(tmp_path)], out, order=3, prune=[0], vocabulary=20, tests={"mine": [seen, "an aardvark"]},
+    built = build([verses(tmp_path)], out, order=3, prune=[0], vocabulary=20, tests={"mine": [seen, "an aardvark"]},
                   language="en", say=said.append)
+    words = built.vocabulary
     assert words[0] == "the" and len(words) == 20 and "aardvark" not in words
     assert (out / "vocabulary.txt").read_text().split() == words
     assert sorted(path.name for path in out.iterdir()) == ["lm.bin", "vocabulary.txt"]
@@ -172,8 +151,8 @@ def test_a_model_of_real_tools(tmp_path: Path) -> None:
     rare, never = (NGram(out / "lm.bin", [word]).fit([word]) for word in ("ninety", "walrus"))
     assert rare.log10 == never.log10 and "ninety" in verses(tmp_path).read_text()  # the model knows its vocabulary only
     assert "7 withheld" in said[0]  # the aardvark, and six of the seen
-    row, = (line for line in said[-1].splitlines() if "mine" in line)
-    assert [cell.strip() for cell in row.split("|")][1:4] == ["mine", "2", "10"]
+    assert set(built.fits) == {"text held out", "mine"}
+    assert (built.fits["mine"].sentences, built.fits["mine"].words) == (2, 10)
 
 
 @needs_lmplz
@@ -213,72 +192,3 @@ def test_a_tool_that_fails_leaves_the_old_model(tmp_path: Path, without_tools: P
         build([verses(tmp_path)], out, order=4, prune=[0, 2], vocabulary=9, tests={}, language="en")
     assert {path.name: path.read_text() for path in out.iterdir()} == {"lm.bin": "old", "vocabulary.txt": "old"}
     assert (tmp_path / "asked").read_text().startswith("--order 4 --prune 0 2 --limit_vocab_file")
-
-
-def command(folder: Path, **changed):  # type: ignore[no-untyped-def]
-    settings = {"texts": [], "folder": folder / "out", "order": 3, "prune": "0 2 4", "vocabulary": "100", "without": [],
-                "split": "dev", "checkpoint": None} | changed
-    run(**settings)
-
-
-def test_only_the_lexicon_of_words_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "words.txt").write_text("the\nblorptastic\n2nd\nlive\n")
-    command(tmp_path, vocabulary=str(tmp_path / "words.txt"))
-    lines = (tmp_path / "out" / "lexicon.txt").read_text().splitlines()
-    assert [line.split("\t")[0] for line in lines] == ["the", "the", "blorptastic", "live", "live"]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["lexicon.txt"]
-    said = capsys.readouterr().out
-    assert "2 from CMUdict, 1 from letter-to-sound, 1 from none" in said and "never recognised: 2nd." in said
-
-
-@pytest.mark.parametrize(("changed", "sentence"), [
-    ({}, "Give texts to learn from, or --vocab FILE"),
-    ({"vocabulary": "gone.txt"}, "gone.txt cannot be read"),
-    ({"texts": ["verses.txt"], "prune": "0,x"}, "--prune '0,x' should be counts"),
-])
-def test_what_cannot_be_done_is_said(tmp_path: Path, changed, sentence) -> None:  # type: ignore[no-untyped-def]
-    verses(tmp_path)
-    with pytest.raises(LanguageModelError, match=sentence):
-        command(tmp_path, **changed)
-    assert not (tmp_path / "out").exists()
-
-
-@needs_lmplz
-def test_from_text_to_a_recognizers_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The manifest's sentences are withheld whatever their case, and only those of the split."""
-    (tmp_path / "a.wav").touch()
-    (tmp_path / "m.jsonl").write_text("".join(json.dumps({"audio": "a.wav", "text": text, "split": split}) + "\n"
-                                              for text, split in (("AN AARDVARK!", "dev"), ("The Cat.", "train"))))
-    command(tmp_path, texts=[verses(tmp_path)], without=[tmp_path / "m.jsonl"])
-    out = tmp_path / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["lexicon.txt", "lm.bin", "vocabulary.txt"]
-    words = read_vocabulary(out / "vocabulary.txt")
-    assert read_vocabulary(out / "lexicon.txt") == words and "owl" in words and "aardvark" not in words
-    ngram.KenLM(str(out / "lm.bin"), Entries([*words]))
-    said = capsys.readouterr().out
-    assert "1 withheld" in said and "m, -" in said and "from CMUdict" in said
-
-
-# --- the command
-
-
-def test_the_command_does_what_is_asked_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[object, ...]] = []
-    monkeypatch.setattr(kenlm_tools, "build", lambda say: asked.append(("tools",)))
-    monkeypatch.setattr(dictionary, "train_network", lambda folder, say: asked.append(("network", folder.name)))
-    monkeypatch.setattr(ngram, "run", lambda texts, folder, *more: asked.append(("run", len(texts), folder.name,
-                                                                                more[2])))
-
-    def command(*arguments: str) -> list[tuple[object, ...]]:
-        asked.clear()
-        CliRunner().invoke(app, ["lm", *arguments], catch_exceptions=False)
-        return asked
-
-    monkeypatch.chdir(tmp_path)
-    assert command("--build-tools") == [("tools",)]
-    assert command("--train-pronunciation", "--out", "x") == [("network", "x")]
-    assert command("--build-tools", "a.txt", "b.txt", "-o", "x") == [("tools",), ("run", 2, "x", "100000")]
-    assert command("--train-pronunciation", "--vocab", "v.txt", "-o", "x") == [("network", "x"),
-                                                                              ("run", 0, "x", "v.txt")]
-    with pytest.raises(RillError, match="Give the folder"):
-        command("a.txt")

@@ -2,21 +2,18 @@
 import csv
 import json
 import random
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from asr.cli.main import main
 from asr.errors import RillError
-from asr.training.data import Speller, token_sets
+from asr.training.data import TargetEncoder, token_sets
 from asr.training.prepare import load_prepared, prepare
 from asr.training.recipe import DataConfig
 from asr.training.sources import Source, readers
-from tests.conftest import CLIPS, Clip
+from tests.conftest import CLIPS, Asr, Clip
 from tests.support.training import write_manifest
 
 RATE = 16_000
@@ -39,21 +36,6 @@ def dropped(folder: Path) -> dict[str, str]:
 
 def named(clips: list[Clip], name: str) -> Clip:
     return next(clip for clip in clips if clip.path.stem == name)
-
-
-Asr = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def asr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Asr:
-    """Runs `asr prepare` in this process: exit status, standard output, stderr."""
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["asr", "prepare", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        return leaving.value.code or 0, *capsys.readouterr()
-    return run
 
 
 def test_index(tmp_path: Path, clips: list[Clip]) -> None:
@@ -230,7 +212,7 @@ def test_another_alphabet(tmp_path: Path, clips: list[Clip], language: str, said
     cuts = load_prepared(tmp_path / "out", "train")
     assert texts(tmp_path / "out") == [written] and set(report.characters) == set(written)
     tokens = token_sets(cuts, DataConfig((), ()))
-    targets = Speller(tokens, DataConfig((), ())).targets(written)["characters"]
+    targets = TargetEncoder(tokens, DataConfig((), ())).targets(written)["characters"]
     assert "".join(tokens["characters"].symbols[index] for index in targets) == f"{written} "
     assert 0 not in targets  # the blank is no character
 
@@ -275,7 +257,7 @@ def test_one_speaker_in_train_and_dev_is_told(tmp_path: Path, asr: Asr) -> None:
     for number in range(3):
         soundfile.write(tmp_path / "mine" / "ann" / f"{number}.wav", NOISE[number:][:RATE], RATE)
         (tmp_path / "mine" / "ann" / f"{number}.txt").write_text("a word", "utf-8")
-    status, out, _ = asr("folder", tmp_path / "mine", tmp_path / "out", "--dev", 0.1)
+    status, out, _ = asr("prepare", "folder", tmp_path / "mine", tmp_path / "out", "--dev", 0.1)
     assert status == 0 and "mine: ann is heard in train and dev, so errors on dev will look too good.\n" in out
 
 
@@ -289,7 +271,7 @@ def test_the_command_reports(tmp_path: Path, asr: Asr) -> None:
     manifest = write_manifest(tmp_path / "index.jsonl", ("kathleen-0", "commonvoice-5"), ("commonvoice-1",))
     with open(manifest, "a", encoding="utf-8") as file:
         file.write(json.dumps({"audio": str(CLIPS / "commonvoice-3.flac"), "text": "[/b] 7 of 9"}))
-    status, out, _ = asr("index", manifest, tmp_path / "out", "--drop-digits")
+    status, out, _ = asr("prepare", "index", manifest, tmp_path / "out", "--drop-digits")
     rows = [line.split() for line in out.splitlines()]
     assert status == 0
     assert ["train", "kathleen", "0.00", "1", "–"] in rows and ["dev", "commonvoice1", "0.00", "1", "–"] in rows
@@ -303,7 +285,7 @@ def test_several_sources(tmp_path: Path, asr: Asr) -> None:
     for name, clip in (("a", "kathleen-0"), ("b", "commonvoice-5")):
         (tmp_path / name).mkdir()
         write_manifest(tmp_path / name / "index.jsonl", (clip,), ())
-    assert asr("index", tmp_path / "a", tmp_path / "b", tmp_path / "out")[0] == 0
+    assert asr("prepare", "index", tmp_path / "a", tmp_path / "b", tmp_path / "out")[0] == 0
     assert texts(tmp_path / "out") == ["there was nothing on the rock", "i wish they were rabbits"]
 
 
@@ -335,7 +317,7 @@ def test_errors_are_one_sentence(tmp_path: Path, asr: Asr, arguments: tuple[str,
     (tmp_path / "list.jsonl").write_text('["1.wav", "a"]\n', "utf-8")
     (tmp_path / "latin.csv").write_bytes("audio,text\n1.wav,Grüße\n".encode("latin-1"))
     (tmp_path / "missing.csv").write_text("audio,text\n1.wav,a\n", "utf-8")
-    status, out, err = asr(*(each.format(tmp=tmp_path) for each in arguments))
+    status, out, err = asr("prepare", *(each.format(tmp=tmp_path) for each in arguments))
     assert status == 1 and not out and said.format(tmp=tmp_path) in err
     assert err.startswith("asr: ") and err.count("\n") == 1
 

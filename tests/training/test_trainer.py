@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,21 +21,22 @@ import soundfile
 import torch
 from torch import Tensor
 
-from asr.cli.main import main
+from asr.cli.training_display import TrainingDisplay
 from asr.errors import RecipeError, TrainingError
 from asr.inference.recognizer import load
 from asr.model import checkpoint
 from asr.training import trainer as training
-from asr.training.data import Batch, Speller
+from asr.training.data import Batch, TargetEncoder
+from asr.training.observer import Observer, Step
 from asr.training.prepare import load_prepared, prepare
 from asr.training.recipe import TrainConfig
 from asr.training.sources import from_noise
-from asr.training.state import Run
-from asr.training.trainer import draw_latency, learning_rate, plan_updates, strength, train
-from asr.training.watch import Watch
-from tests.conftest import Clip
+from asr.training.state import TrainingState
+from asr.training.tensorboard import TensorBoard
+from asr.training.trainer import draw_latency, plan_updates, strength, train
+from tests.conftest import Asr, Clip
+from tests.support.text import lmplz
 from tests.support.training import SHORT, prepare_clips, tiny, write_manifest, write_recipe
-from tests.training.test_ngram import lmplz
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = ("augment.speed=0.6", "augment.noise=0.5", "augment.noise_only=0.5", "augment.gain=12", "augment.join=0.5",
@@ -55,10 +55,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Diary(Watch):
+class Diary(Observer):
     """Remembers what a run tells; shows nothing."""
 
-    def __init__(self, tell: Callable[[Run], None] = lambda run: None) -> None:
+    def __init__(self, tell: Callable[[TrainingState], None] = lambda run: None) -> None:
         self.tell = tell
         self.losses: list[dict[str, float]] = []
         self.norms: list[float] = []
@@ -66,23 +66,23 @@ class Diary(Watch):
         self.errors: list[dict[str, float]] = []
         self.ended = False
 
-    def start(self, run: Run) -> None:
+    def start(self, run: TrainingState) -> None:
         self.run, self.first = run, weights(run)
 
-    def step(self, run: Run, losses: dict[str, float], norm: float, working: float, batch: Batch) -> None:
-        self.losses.append(losses)
-        self.loudness.append(float(batch.samples.square().sum()))
-        self.norms.append(norm)
+    def step(self, run: TrainingState, step: Step) -> None:
+        self.losses.append(step.losses)
+        self.loudness.append(float(step.batch.samples.square().sum()))
+        self.norms.append(step.norm)
         self.tell(run)
 
-    def scores(self, run: Run, errors: dict[str, float], batch: Batch) -> None:
+    def scores(self, run: TrainingState, errors: dict[str, float], batch: Batch) -> None:
         self.errors.append(errors)
 
-    def end(self, run: Run, speller: Speller) -> None:
+    def end(self, run: TrainingState, encoder: TargetEncoder) -> None:
         self.ended = True
 
 
-def weights(run: Run) -> dict[str, Tensor]:
+def weights(run: TrainingState) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in run.objective.state_dict().items()}
 
 
@@ -123,28 +123,11 @@ def started(folder: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]
         process.wait()
 
 
-Asr = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def asr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Asr:
-    """Runs `asr` in this process: exit status and stderr."""
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["asr", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-        except SystemExit as leaving:
-            return leaving.code or 0, capsys.readouterr().err
-        return 0, capsys.readouterr().err
-    return run
-
-
 def test_eight_clips_are_learnt_by_heart(tmp_path: Path, clips: list[Clip], asr: Asr) -> None:
     manifest = write_manifest(tmp_path / "eight.jsonl")
     assert asr("prepare", "index", manifest, tmp_path / "eight")[0] == 0
     folder = json.dumps([str(tmp_path / "eight")])
-    status, said = asr("train", ROOT / "tests" / "overfit.toml", f"data.train={folder}", f"data.dev={folder}", "-o",
+    status, _, said = asr("train", ROOT / "tests" / "overfit.toml", f"data.train={folder}", f"data.dev={folder}", "-o",
                        tmp_path / "run", "--device", "cpu", "--threads", "1")
     assert status == 0 and f"checkpoints: {tmp_path / 'run' / 'last'}" in said
     assert asr("evaluate", manifest, "--split", "train", "--no-lm", "--checkpoint", tmp_path / "run" / "last",
@@ -174,7 +157,7 @@ def test_killed_and_resumed_is_as_if_it_had_never_stopped(data: Path, tmp_path: 
     with started(killed, *asked):
         pass
     assert 0 < state(killed)["numbers"]["update"] < 16
-    status, said = asr("train", *asked, "-o", killed, "--device", "cpu", "--threads", "1", "--resume")
+    status, _, said = asr("train", *asked, "-o", killed, "--device", "cpu", "--threads", "1", "--resume")
     assert status == 0 and "going on from update" in said
     one, other = state(unbroken), state(killed)
     for part in ("objective", "average", "posteriors"):
@@ -198,7 +181,7 @@ def test_asked_to_stop_it_saves_what_it_has(data: Path, tmp_path: Path) -> None:
 def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> None:
     changes = ("train.updates=9", "data.batch_seconds=7")  # too few seconds for two utterances in some batches
     one = Diary()
-    train(tiny(data, *changes), tmp_path / "one", watch=one)
+    train(tiny(data, *changes), tmp_path / "one", observers=[one])
     line, environment = command("train", write_recipe(tmp_path / "tiny.toml", data), *changes, "-o", tmp_path / "two",
                                 "--device", "cpu", "--threads", "1")
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *line[1:]],
@@ -215,8 +198,8 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
 
 def test_accumulated_parts_are_the_whole(data: Path, tmp_path: Path) -> None:
     whole, parts = Diary(), Diary()
-    train(tiny(data, "data.batch_seconds=30"), tmp_path / "whole", watch=whole)
-    train(tiny(data, "data.batch_seconds=30", "train.accumulate=3"), tmp_path / "parts", watch=parts)
+    train(tiny(data, "data.batch_seconds=30"), tmp_path / "whole", observers=[whole])
+    train(tiny(data, "data.batch_seconds=30", "train.accumulate=3"), tmp_path / "parts", observers=[parts])
     np.testing.assert_allclose([each["characters"] for each in parts.losses],
                                [each["characters"] for each in whole.losses], rtol=1e-4)
     for name, value in weights(whole.run).items():
@@ -227,8 +210,8 @@ def test_accumulated_parts_are_the_whole(data: Path, tmp_path: Path) -> None:
 def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], None]:
     """Makes the sound of some updates NaN."""
     def when(spoilt: Callable[[int], bool]) -> None:
-        whole = training.mels
-        monkeypatch.setattr(training, "mels", lambda run, batch: (
+        whole = TrainingState.mel
+        monkeypatch.setattr(TrainingState, "mel", lambda run, batch: (
             whole(run, batch)[0] * (math.nan if spoilt(run.update) else 1.0), whole(run, batch)[1]))
     return when
 
@@ -237,7 +220,7 @@ def test_a_loss_that_is_not_a_number_is_skipped(data: Path, tmp_path: Path, spoi
     spoil(lambda update: update in (2, 3))
     seen: list[dict[str, Tensor]] = []
     diary = Diary(lambda run: seen.append(weights(run) | run.average.state_dict()))
-    run = train(tiny(data, "train.updates=6"), tmp_path / "run", watch=diary)
+    run = train(tiny(data, "train.updates=6"), tmp_path / "run", observers=[diary])
     assert run.update == 6 and run.skipped == 2 and run.bad == 0
     assert [math.isfinite(each["characters"]) for each in diary.losses] == [True, True, False, False, True, True]
     assert same(seen[1], seen[2]) and same(seen[2], seen[3]) and not same(seen[3], seen[4])
@@ -249,19 +232,9 @@ def test_a_run_that_has_diverged_says_so(data: Path, tmp_path: Path, spoil: Call
     spoil(lambda update: True)
     diary, before = Diary(), signal.getsignal(signal.SIGTERM)
     with pytest.raises(TrainingError, match=r"not finite for 20 updates in a row.*learning_rate.*--resume"):
-        train(tiny(data, "train.updates=50"), tmp_path / "run", watch=diary)
+        train(tiny(data, "train.updates=50"), tmp_path / "run", observers=[diary])
     assert diary.ended and diary.run.update == 19 and same(weights(diary.run), diary.first)
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_the_schedule_goes_by_updates() -> None:
-    t = TrainConfig(updates=1000, learning_rate=1.0, warmup=100, hold=0.4, final=0.01)
-    rates = [learning_rate(t, update, 1000) for update in range(1000)]
-    assert rates[0] == 0.01 and rates[49] == 0.5 and rates[99:400] == [1.0] * 301
-    assert all(later < earlier for earlier, later in pairwise(rates[400:]))
-    assert rates[700] == pytest.approx(0.505) and rates[-1] == pytest.approx(0.01, abs=1e-4)
-    longer = [learning_rate(t, update, 2000) for update in range(2000)]
-    assert longer[1400] == pytest.approx(rates[700])  # stretched to the plan
 
 
 def test_augmentation_grows_with_the_updates(data: Path) -> None:
@@ -289,28 +262,28 @@ def test_updates_that_fit_into_minutes() -> None:
 def test_minutes_plan_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(clock)))  # an update takes 1 s
-    monkeypatch.setattr(training, "CALIBRATION", 3)
+    monkeypatch.setattr(training, "CALIBRATION_UPDATES", 3)
     seen: list[tuple[int, float]] = []
     diary = Diary(lambda run: seen.append((run.updates, run.optimizers[0].param_groups[0]["lr"])))
     changes = ("train.hold=0.5", "augment.ramp=1.0", "augment.gain=12", "data.batch_seconds=4", "data.workers=1")
-    run = train(tiny(data, "train.updates=1000", *changes), tmp_path / "run", minutes=0.2, watch=diary)
+    run = train(tiny(data, "train.updates=1000", *changes), tmp_path / "run", minutes=0.2, observers=[diary])
     assert run.update == run.planned == 12 and [updates for updates, _ in seen] == [1000, 1000, *[12] * 10]
     assert seen[-1][1] < 0.1 * run.recipe.train.learning_rate  # the cosine has come to its end
     again = Diary()
-    train(tiny(data, "train.updates=12", *changes), tmp_path / "again", watch=again)
+    train(tiny(data, "train.updates=12", *changes), tmp_path / "again", observers=[again])
     assert diary.loudness[3:] == again.loudness[3:] and diary.loudness[:3] != again.loudness[:3]
     assert state(tmp_path / "run")["planned"] == 12
 
 
 def test_resumed_without_minutes_the_plan_stays(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "CALIBRATION", 2)
+    monkeypatch.setattr(training, "CALIBRATION_UPDATES", 2)
     monkeypatch.setattr(training, "plan_updates", lambda run, minutes, seconds: 5)
     stopped = Diary(lambda run: os.kill(os.getpid(), signal.SIGINT) if run.update == 3 else None)
-    assert train(tiny(data, "train.updates=50"), tmp_path, minutes=1.0, watch=stopped).update == 3
+    assert train(tiny(data, "train.updates=50"), tmp_path, minutes=1.0, observers=[stopped]).update == 3
     assert train(tiny(data, "train.updates=50"), tmp_path, resume=True).update == 5
 
 
-Spoken = tuple[Run, Diary, Path]
+Spoken = tuple[TrainingState, Diary, Path]
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +294,7 @@ def spoken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Spoken:
     (home / "words.txt").write_text("".join(f"{word}\t{' '.join(word.upper())}\n" for word in sorted(texts)), "utf-8")
     diary = Diary()
     run = train(tiny(data, f"data.lexicon={home / 'words.txt'}", "train.crf=1.0", "train.crf_after=0.4",
-                     "model.cell=gru", "train.updates=5", "train.evaluate_every=2"), home / "run", watch=diary)
+                     "model.cell=gru", "train.updates=5", "train.evaluate_every=2"), home / "run", observers=[diary])
     return run, diary, home
 
 
@@ -348,7 +321,7 @@ def test_a_checkpoint_to_start_from_keeps_what_it_has(data: Path, tmp_path: Path
     diary = Diary(lambda run: modes.append(all(module.training for module in run.objective.modules())))
     recipe = tiny(data, "model.hidden=64", "model.cell=lstm", "frontend.mels=40", "train.learning_rate=0",
                   "train.updates=2", "name=mine", "train.dropout=0.5")
-    run = train(recipe, tmp_path / "run", init=base, watch=diary)
+    run = train(recipe, tmp_path / "run", init=base, observers=[diary])
     assert same({name[6:]: value for name, value in diary.first.items() if name.startswith("model.")},
                 old.model.state_dict())
     assert modes == [True, True]  # else there is no dropout
@@ -390,7 +363,7 @@ def test_characters_that_the_checkpoint_lacks_are_told(data: Path, tmp_path: Pat
     rare = tuple("Ω" if each == "k" else each for each in tokens.symbols)
     checkpoint.save(tmp_path / "other", dataclasses.replace(
         old.config, tokens={"characters": dataclasses.replace(tokens, symbols=rare)}), old.model)
-    train(tiny(data, "train.updates=1"), tmp_path / "b", init=tmp_path / "other", watch=Watch())
+    train(tiny(data, "train.updates=1"), tmp_path / "b", init=tmp_path / "other", observers=[TrainingDisplay()])
     assert "this starts from has no k: left out of the texts." in capsys.readouterr().err
 
 
@@ -420,7 +393,7 @@ def test_a_state_of_before_the_symbols_were_kept_resumes(data: Path, tmp_path: P
 def test_precisions_and_cells(data: Path, tmp_path: Path, cell: str, precision: str) -> None:
     diary = Diary()
     recipe = tiny(data, f"train.precision={precision}", f"model.cell={cell}", "train.full=0.5")
-    run = train(recipe, tmp_path, watch=diary)
+    run = train(recipe, tmp_path, observers=[diary])
     assert run.skipped == 0 and not same(weights(run), diary.first)
     assert all(value.dtype == torch.float32 for value in run.model.parameters())
 
@@ -429,7 +402,7 @@ def test_precisions_and_cells(data: Path, tmp_path: Path, cell: str, precision: 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_on_a_gpu(data: Path, tmp_path: Path, precision: str) -> None:
     diary = Diary()
-    run = train(tiny(data, f"train.precision={precision}"), tmp_path, watch=diary, device="cuda")
+    run = train(tiny(data, f"train.precision={precision}"), tmp_path, observers=[diary], device="cuda")
     assert run.skipped == 0 and not same(weights(run), diary.first)
 
 
@@ -451,21 +424,21 @@ def test_what_the_command_refuses(data: Path, tmp_path: Path, asr: Asr) -> None:
                         (('data.train=["gone"]',), "gone holds no prepared split 'train'"),
                         *([] if torch.cuda.is_available() else [(("--device", "cuda"), "There is no CUDA GPU")]),
                         (("--init", tmp_path), "is not a checkpoint")):
-        status, err = asr(*asked, *extra)
+        status, _, err = asr(*asked, *extra)
         assert status == 1 and said in err and err.startswith("asr: ") and err.count("\n") == 1
     assert asr(*asked)[0] == 0
     for extra, said in (((), "holds a run already: go on with --resume, or give another folder with --output"),
-                        (("--resume", "model.hidden=24"), "last.state does not fit this recipe"),
-                        (("--resume", "model.layers=3"), "last.state does not fit this recipe")):
-        status, err = asr(*asked, *extra)
+                        (("--resume", "model.hidden=24"), "last.state does not fit"),
+                        (("--resume", "model.layers=3"), "last.state does not fit")):
+        status, _, err = asr(*asked, *extra)
         assert status == 1 and said in err and err.startswith("asr: ") and err.count("\n") == 1
     (tmp_path / "run" / "last.state").write_bytes(b"garbage")
-    status, err = asr(*asked, "--resume")
+    status, _, err = asr(*asked, "--resume")
     assert status == 1 and "last.state does not fit" in err and err.count("\n") == 1
 
 
 def test_curves_for_tensorboard(data: Path, tmp_path: Path) -> None:
-    train(tiny(data, "train.evaluate_every=2", "train.updates=5"), tmp_path, watch=Watch())
+    train(tiny(data, "train.evaluate_every=2", "train.updates=5"), tmp_path, observers=[TensorBoard()])
     found = scalars(tmp_path)
     for name in ("loss/characters", "loss/middle characters", "learning rate", "gradient/norm",
                  "speed/audio-seconds per second", "speed/share of time waiting for data", "gradient by layer/stem",
@@ -486,7 +459,7 @@ def test_what_is_left_out_is_said(data: Path, tmp_path: Path, capsys: pytest.Cap
     Path(victim.recording.sources[0].source).write_bytes(b"[/noise]")
     (tmp_path / "words.txt").write_text("the\tDH AH\n", "utf-8")
     run = train(tiny(data, f'data.train=["{folder}"]', f"data.lexicon={tmp_path / 'words.txt'}",
-                     "augment.gain=6", "augment.speed=1.0"), tmp_path / "run", watch=Watch())
+                     "augment.gain=6", "augment.speed=1.0"), tmp_path / "run", observers=[TrainingDisplay()])
     said = capsys.readouterr().err
     assert run.failed == {victim.id} and said.count(f"left out {victim.id}: ") >= 1
     assert "1 clips could not be read and were left out." in said
@@ -506,14 +479,14 @@ def test_best_is_the_one_with_the_fewest_errors(data: Path, tmp_path: Path, monk
 def test_nothing_stays_behind(data: Path, tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     stop = Diary(lambda run: os.kill(os.getpid(), signal.SIGTERM) if run.update == 2 else None)
-    run = train(tiny(data, "train.updates=99", "data.workers=1", "data.batch_seconds=4"), tmp_path, watch=stop)
+    run = train(tiny(data, "train.updates=99", "data.workers=1", "data.batch_seconds=4"), tmp_path, observers=[stop])
     assert run.update == 2 and state(tmp_path)["numbers"]["update"] == 2
     assert not multiprocessing.active_children()  # in the middle of an epoch
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_it_runs_in_any_thread(data: Path, tmp_path: Path) -> None:
-    done: list[Run] = []
+    done: list[TrainingState] = []
     thread = threading.Thread(target=lambda: done.append(train(tiny(data), tmp_path)))
     thread.start()
     thread.join()
@@ -533,5 +506,5 @@ def test_memory_stays_over_epochs(data: Path, tmp_path: Path) -> None:
 
     seen: list[int] = []
     recipe = tiny(data, "data.batch_seconds=40", "train.updates=60")  # an epoch an update
-    train(recipe, tmp_path, watch=Diary(lambda run: seen.append(resident())))
+    train(recipe, tmp_path, observers=[Diary(lambda run: seen.append(resident()))])
     assert seen[-1] - seen[20] < 20e6

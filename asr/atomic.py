@@ -1,0 +1,28 @@
+"""Files that appear whole or not at all."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder, which is made where it is missing; what is written there replaces `path`.
+
+    A reader, a crash or a power cut finds the old file or the new one, never half of one. An error leaves the old one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with open(part, "r+b") as file:
+            os.fsync(file.fileno())  # on disk before its name is: a power cut must not leave an empty file
+        os.replace(part, path)
+    except OSError as error:
+        if error.filename == str(part):
+            error.filename = str(path)  # the name that the user knows
+        raise
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+"""`asr serve`: live speech and recordings over the network."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr.cli.options import (
+    Checkpoint,
+    Device,
+    DeviceOption,
+    Engine,
+    EngineName,
+    Hotwords,
+    LatencyOption,
+    NoLM,
+    parse_latency,
+)
+from asr.errors import RillError
+
+
+def serve(
+        host: Annotated[str, typer.Option(help="0.0.0.0 lets other computers in.")] = "127.0.0.1",
+        port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 2700,
+        latency: LatencyOption = "balanced",
+        no_lm: NoLM = False,
+        hotword: Hotwords = None,
+        checkpoint: Checkpoint = None,
+        device: DeviceOption = Device.auto,
+        engine: Engine = EngineName.auto,
+        int8: Annotated[bool | None, typer.Option(
+            "--int8/--no-int8", help="8-bit weights: half the work, as accurate. The default where ONNX Runtime "
+                                     "computes LSTMs on the CPU.")] = None,
+        max_sessions: Annotated[int, typer.Option(min=1, metavar="N", help="Live sessions at the same time.")] = 64,
+        max_uploads: Annotated[int, typer.Option(min=1, metavar="N", help="Recordings at the same time.")] = 4,
+        max_message: Annotated[int, typer.Option(min=1, metavar="KIB", help="Size of a WebSocket message.")] = 1024,
+        max_upload: Annotated[int, typer.Option(min=1, metavar="MIB", help="Size of a request.")] = 100,
+        max_minutes: Annotated[float, typer.Option(
+            min=0.1, help="Length of a session, and of a recording.")] = 240,
+        idle: Annotated[float, typer.Option(
+            min=1, metavar="SECONDS", help="A session ends when its client has sent nothing for so long.")] = 60,
+        token_file: Annotated[Path | None, typer.Option(
+            metavar="FILE", help="Bearer tokens, one a line: every request must have one. No demo then.")] = None,
+        cors: Annotated[list[str] | None, typer.Option(
+            metavar="ORIGIN", help="Web pages that may use the server, such as https://example.org; * is all. May be "
+                                   "given several times.")] = None,
+        ssl_certfile: Annotated[Path | None, typer.Option(metavar="PEM", help="With --ssl-keyfile: https.")] = None,
+        ssl_keyfile: Annotated[Path | None, typer.Option(metavar="PEM")] = None,
+        no_demo: Annotated[bool, typer.Option("--no-demo", help="Without the page at /demo.")] = False) -> None:
+    """Serve many clients at once: Vosk's WebSocket protocol, OpenAI's transcription API, the browser demo.
+
+    On SIGTERM or Ctrl-C the server finalizes and delivers open utterances, then exits.
+    """
+    chosen = parse_latency(latency)
+    if not chosen.live:
+        raise RillError("Live speech cannot wait for full context: choose fast, balanced, accurate or C,R.")
+    from asr.inference.recognizer import load
+    from asr.server.application import Settings, run
+    from asr.server.service import Limits
+
+    limits = Limits(max_sessions, max_uploads, max_message << 10, max_upload << 20, 60 * max_minutes, idle)
+    settings = Settings(host, port, token_file, tuple(cors or ()), ssl_certfile, ssl_keyfile, not no_demo)
+    run(lambda: load(checkpoint, latency=chosen, hotwords=hotword or (), lm=not no_lm, device=device.value,
+                     engine=engine.value, int8=int8), limits, settings)

@@ -1,0 +1,167 @@
+"""`asr transcribe`: what goes to standard output, files and stderr, and its exit status; with a stand-in recognizer."""
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr.audio.reading import read_blocks
+from asr.cli import transcribe as module
+from asr.inference.files import Options
+from asr.text.results import Final, Word
+from tests.conftest import CLIPS, Asr
+
+LOAD = Options.load
+
+
+def final(*words: str, start: float = 0.0) -> Final:
+    spoken = tuple(Word(word, start + i, start + i + 0.9, 0.5) for i, word in enumerate(words))
+    return Final(spoken, start, start + len(words))
+
+
+class FakeRecognizer:
+    """Two segments: twenty three, and the file's length in samples, in words that tell the files apart."""
+
+    def transcribe_parts(self, source, latency) -> Iterator[tuple[float, list[Final]]]:
+        samples = sum(map(len, read_blocks(source)))
+        yield 1.0, [final("twenty", "three")]
+        yield samples / 16_000, [final("samples", str(samples), start=5.0)]
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Options, "load", lambda options: FakeRecognizer())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """talk.wav and talk.flac (another length), a/deep/one.ogg, hidden files and a text beside them."""
+    for number, name in enumerate(["talk.wav", "talk.flac", "a/deep/one.ogg", ".hidden.wav", ".cache/b.wav"], 1):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.zeros(16_000 * number), 16_000)
+    (tmp_path / "notes.txt").write_text("no sound")
+    return tmp_path
+
+
+def test_text_of_one_file(asr: Asr, folder: Path) -> None:
+    assert asr("transcribe", folder / "talk.wav") == (0, "twenty three\nsamples 16000\n", "")
+
+
+def test_text_of_several_files_has_headings(asr: Asr, folder: Path) -> None:
+    first, second = folder / "talk.flac", folder / "talk.wav"
+    assert asr("transcribe", first, second, first)[1] == (
+        f"==> {first} <==\ntwenty three\nsamples 32000\n\n==> {second} <==\ntwenty three\nsamples 16000\n\n")
+
+
+def test_segments_are_printed_as_soon_as_they_are_known(asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    class Slow:
+        def transcribe_parts(self, source, latency):
+            yield 1.0, [final("first")]
+            assert capsys.readouterr().out == "first\n"
+            yield 2.0, [final("second")]
+
+    monkeypatch.setattr(Options, "load", lambda options: Slow())
+    assert asr("transcribe", folder / "talk.wav") == (0, "second\n", "")
+
+
+@pytest.mark.parametrize(("format", "beginning"), [
+    ("txt", "twenty three\n"), ("srt", "1\n00:00:00,000 --> "), ("vtt", "WEBVTT\n\n00:00:00.000 --> "),
+    ("tsv", "start\tend\ttext\n0\t2000\ttwenty three\n"), ("json", '{\n  "text": "twenty three\\nsamples 16000"')])
+def test_formats_on_standard_output(asr: Asr, folder: Path, format: str, beginning: str) -> None:
+    code, out, err = asr("transcribe", folder / "talk.wav", "--format", format)
+    assert (code, err) == (0, "") and out.startswith(beginning)
+
+
+@pytest.mark.parametrize(("names", "format"), [(["talk.wav"], "all"), (["talk.wav", "talk.flac"], "srt")])
+def test_standard_output_takes_one_transcript(asr: Asr, folder: Path, names: list[str], format: str) -> None:
+    code, out, err = asr("transcribe", *(folder / name for name in names), "--format", format)
+    assert (code, out) == (1, "") and err.startswith("asr: ") and "--output" in err and err.count("\n") == 1
+
+
+def test_all_formats_and_equal_stems(asr: Asr, folder: Path) -> None:
+    out = folder / "new" / "out"
+    assert asr("transcribe", folder, "--format", "all", "--output", out) == (0, "", "")
+    stems = ("one", "talk.flac", "talk.wav")
+    assert {path.name for path in out.iterdir()} == {f"{stem}.{suffix}" for stem in stems
+                                                     for suffix in ("txt", "srt", "vtt", "tsv", "json")}
+    assert (out / "talk.flac.txt").read_text() == "twenty three\nsamples 32000\n"
+    assert json.loads((out / "talk.wav.json").read_text())["duration"] == 1.0
+
+
+def test_numerals(asr: Asr, folder: Path) -> None:
+    assert asr("transcribe", folder / "talk.wav", "--numerals")[1] == "23\nsamples 16000\n"
+
+
+def test_a_missing_file_does_not_stop_the_others(asr: Asr, folder: Path) -> None:
+    code, out, err = asr("transcribe", folder / "gone.wav", folder / "talk.wav", folder / "notes.txt", "x*.wav")
+    assert code == 1 and "samples 16000" in out
+    sentences = err.splitlines()
+    assert len(sentences) == 3 and all(sentence.startswith("asr: ") for sentence in sentences)
+    for name, sentence in zip(["x*.wav", "gone.wav", "notes.txt"], sentences, strict=True):
+        assert name in sentence
+
+
+def test_a_fault_of_ours_does_not_stop_the_others(asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Faulty(FakeRecognizer):
+        def transcribe_parts(self, source, latency):
+            if source.endswith(".wav"):
+                raise IndexError("list index out of range")
+            yield from super().transcribe_parts(source, latency)
+
+    monkeypatch.setattr(Options, "load", lambda options: Faulty())
+    code, out, err = asr("transcribe", folder / "talk.wav", folder / "talk.flac")
+    assert code == 1 and "samples 32000" in out
+    assert err == (f"asr: {folder / 'talk.wav'}: IndexError: list index out of range; please report this as a bug.\n")
+
+
+def test_standard_input(asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (folder / "talk.wav").open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": file}))
+        assert asr("transcribe", "-", "--output", folder / "out") == (0, "", "")
+    assert (folder / "out" / "stdin.txt").read_text() == "twenty three\nsamples 16000\n"
+    code, _, err = asr("transcribe", "-", folder / "talk.wav")
+    assert code == 1 and "'-' (standard input) stands alone" in err
+
+
+def test_a_damaged_file_is_a_clean_warning(asr: Asr, folder: Path) -> None:
+    cut = folder / "cut.flac"
+    cut.write_bytes((CLIPS / "ljspeech-2.flac").read_bytes()[:30_000])
+    code, out, err = asr("transcribe", cut)
+    assert code == 0 and out and err.startswith(f"asr: warning: {cut}: damaged or cut short; ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--latency", "soon"], "Latency 'soon' is not one of fast, "),
+    (["--checkpoint", "no/such"], "There is no checkpoint 'no/such'"),
+    (["--hotword", "word:loud"], "Hot word 'word:loud'"),
+    (["--hotword", "word", "--no-lm"], "Hot words need the language model"),
+    (["--output", "/dev/null/x"], "/dev/null"),
+])
+def test_errors_are_one_line(asr: Asr, folder: Path, arguments: list[str], message: str,
+                             monkeypatch: pytest.MonkeyPatch) -> None:
+    if arguments[0] != "--output":
+        monkeypatch.setattr(Options, "load", LOAD)  # it is the engine that checks these
+    code, out, err = asr("transcribe", folder / "talk.wav", *arguments)
+    assert (code, out) == (1, "") and err.startswith("asr: ") and message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (BrokenPipeError(32, "Broken pipe"), 1)])
+def test_leaving_quietly(asr: Asr, folder: Path, error: BaseException, status: int,
+                         monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "print", leave, raising=False)
+    assert asr("transcribe", folder / "talk.wav") == (status, "", "")
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (("x.wav",), "folder: name it with --output"), (("-", "-o", "out"), "cannot read standard input")])
+def test_what_a_cluster_cannot_do(asr: Asr, arguments: tuple[str, ...], sentence: str) -> None:
+    status, _, err = asr("transcribe", "--ray", "local", *arguments)
+    assert status == 1 and sentence in err

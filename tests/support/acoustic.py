@@ -1,0 +1,70 @@
+"""A small acoustic model with random weights, and its three ways of running."""
+import functools
+
+import pytest
+import torch
+from hypothesis import settings as hypothesis_settings
+
+from asr.model.acoustic import AcousticModel
+from asr.model.streaming import ModelConfig
+
+BANDS = 10
+HEADS = {"characters": 6, "phonemes": 9}
+KINDS = [(cell, subsampling) for cell in ("rnn", "gru", "lstm") for subsampling in (4, 3)]
+LATENCIES = [(1, 0), (1, 3), (2, 7), (4, 2), (8, 4), (5, 0)]
+every_kind = pytest.mark.parametrize("cell, subsampling", KINDS)
+settings = functools.partial(hypothesis_settings, deadline=None)
+
+
+@functools.cache
+def small_model(cell: str, subsampling: int, layers: int = 3) -> AcousticModel:
+    """Random weights, a little larger than PyTorch's, so that state and context matter well beyond the tolerance."""
+    torch.manual_seed(layers)
+    model = AcousticModel(ModelConfig(cell, hidden=8, layers=layers, stem_channels=8, subsampling=subsampling), BANDS,
+                          HEADS)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    model.mel_mean.normal_()
+    model.mel_std.uniform_(0.5, 2)
+    return model.eval().requires_grad_(False)
+
+
+def mel_frames(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, BANDS, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def drain(model, state, chunk, look_ahead) -> list[dict[str, torch.Tensor]]:
+    """All chunks that can be committed."""
+    out = []
+    while (step := model.step(state, chunk, look_ahead)) is not None:
+        out.append(step[0])
+    return out
+
+
+def stream(model, mel, cuts, chunk, look_ahead) -> dict[str, torch.Tensor]:
+    """Emissions of `mel` handed over in pieces that end at `cuts`."""
+    state, parts = model.stream_state(), []
+    pieces = torch.tensor_split(mel, cuts)
+    for number, piece in enumerate(pieces, 1):
+        model.push(state, piece, last=number == len(pieces))
+        parts += drain(model, state, chunk, look_ahead)
+    return {name: torch.cat([part[name] for part in parts]) for name in HEADS}
+
+
+def chunked(model, mel, chunk, look_ahead) -> dict[str, torch.Tensor]:
+    out, _ = model.forward_chunked(mel[None], None, chunk, look_ahead)
+    return {name: values[0] for name, values in out.items()}
+
+
+def full(model, mel) -> dict[str, torch.Tensor]:
+    return {name: values[0] for name, values in model.forward(mel[None])[0].items()}
+
+
+def assert_same(got, expected, tolerance=1e-4):
+    assert set(got) == set(expected) == set(HEADS)
+    for name in HEADS:
+        torch.testing.assert_close(got[name], expected[name], rtol=0, atol=tolerance)
+
+
+def assert_differs(got, expected):
+    assert max((got[name] - expected[name]).abs().max() for name in HEADS) > 1e-3

@@ -1,0 +1,122 @@
+"""Training the LSTM language model: text to numbers, batches, perplexity, resuming."""
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from asr.decoding.neural_lm import END, FILE, UNKNOWN, NeuralLM
+from asr.errors import LanguageModelError
+from asr.training import neural_lm
+from asr.training.neural_lm import STATE, TEXT, LMTrainingState, Text, fit, train, train_from_texts
+from tests.conftest import Asr
+from tests.support.neural_lm import chains, small_lm
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neural_lm, "BATCH_WORDS", 128)
+    monkeypatch.setattr(neural_lm, "WARMUP_UPDATES", 10)
+    monkeypatch.setattr(neural_lm, "LEARNING_RATE", 1e-2)
+    monkeypatch.setattr(neural_lm, "SAVE_EVERY_UPDATES", 20)
+    monkeypatch.setattr(neural_lm, "fast_in_bfloat16", lambda device: False)
+
+
+def test_text_is_cut_into_sentences_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neural_lm, "MAX_SENTENCE_WORDS", 3)
+    text = Text.of(small_lm(), ["w0 w1", "", "w2 rill w4 w5"])
+    assert text.words.tolist() == [2, 3, END, 4, UNKNOWN, 6, END, 7, END] and text.starts.tolist() == [0, 3, 7, 9]
+
+
+def test_batches_hold_each_sentence_once_with_little_padding(small: None) -> None:
+    text = Text.of(small_lm(), chains(400))
+    lengths = text.starts.diff()
+    first, second = text.batches(0), text.batches(1)
+    assert len(first) == len(second) and torch.cat(first).sort()[0].tolist() == list(range(400))
+    assert torch.cat(first).tolist() != torch.cat(second).tolist()
+    assert sum(int(lengths[batch].max()) * len(batch) for batch in first) < 1.1 * lengths.sum()
+    assert max(int(lengths[batch].sum()) for batch in first) <= 128 + 10
+
+
+def test_it_learns(small: None, tmp_path: Path) -> None:
+    model = small_lm()
+    text, held_out = Text.of(model, chains(600)), Text.of(model, chains(50, seed=1))
+    before = fit(model, held_out)
+    train(LMTrainingState.begin(model, 200), text, held_out, tmp_path)
+    after = fit(model, held_out)
+    assert before.perplexity > 45 and after.perplexity < 8
+    assert (after.sentences, after.words, after.unknown) == (50, len(held_out.words) - 50, 0)
+    right, wrong = model.score([["w10", "w11", "w12"], ["w10", "w12", "w11"]])
+    assert sum(right) > sum(wrong) + 3
+
+
+def test_unknown_words_do_not_count_in_the_perplexity() -> None:
+    model = small_lm().eval()
+    known = fit(model, Text.of(model, ["w1 w2"]))
+    first, second, _ = model.score([["w1", "w2"]])[0]
+    mixed = fit(model, Text.of(model, ["w1 w2 rill"]))
+    assert mixed.unknown == 1 and known.log10 == pytest.approx(sum(model.score([["w1", "w2"]])[0]) / math.log(10))
+    end = model.score([["w1", "w2", "rill"]])[0][3]
+    assert mixed.log10 == pytest.approx((first + second + end) / math.log(10), abs=1e-4)
+
+
+def test_a_resumed_run_equals_an_unbroken_one(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(Exception):
+        pass
+
+    def killed(run: LMTrainingState, words: torch.Tensor, lengths: torch.Tensor,
+               step: Any = LMTrainingState.step) -> float:
+        if run.update == 33:  # 13 updates after the state was saved, in the second epoch
+            raise Killed
+        return step(run, words, lengths)
+
+    text = Text.of(small_lm(), chains(500))
+    assert 22 < len(text.batches(0)) < 30
+    seeds = []
+    monkeypatch.setattr(Text, "batches", lambda text, seed, of=Text.batches: seeds.append(seed) or of(text, seed))
+    whole = LMTrainingState.begin(small_lm(), 45)
+    train(whole, text, Text.of(small_lm(), []), tmp_path)
+    assert seeds == [0, 0, 1]  # each epoch in another order
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(LMTrainingState, "step", killed)
+        train(LMTrainingState.begin(small_lm(), 45), text, text, broken)
+    resumed = LMTrainingState.restore(broken, torch.device("cpu"))
+    assert resumed.update == 20
+    train(resumed, text, text, broken)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+
+
+def test_from_texts_to_a_model(small: None, asr: Asr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neural_lm, "NeuralLM", lambda words, embedding=96, hidden=48, layers=1:
+                        NeuralLM(words, embedding, hidden, layers))
+    source, out = tmp_path / "text.txt", tmp_path / "new"
+    letters = str.maketrans("0123456789", "abcdefghij")  # numbers would be spelled out
+    source.write_text("\n".join(chains(300)).translate(letters), encoding="utf-8")
+    test = tmp_path / "test.jsonl"
+    (tmp_path / "a.wav").touch()
+    test.write_text(json.dumps({"audio": "a.wav", "text": "Wb wc, wd!", "split": "dev", "corpus": "mine"}) + "\n")
+
+    def lm(*more: object) -> str:
+        status, said, err = asr("lm", "--neural", source, "--out", out, "--vocab", 40, "--without", test, "--device",
+                                "cpu", *more)
+        assert (status == 0) == (err == "")
+        return said or err
+
+    said = lm("--epochs", 3)
+    assert "48/48: perplexity" in said  # 16 batches
+    assert "Vocabulary: 40 words" in said and "text held out" in said and "test, mine" in said
+    assert [path.name for path in out.iterdir()] == [FILE]
+    assert len(NeuralLM.load(out / FILE).index) == 40
+    assert "nothing to resume" in lm("--resume")
+    (out / STATE).write_bytes(b"PK half of a state")
+    assert "has not ended: go on with --resume" in lm()
+    assert f"{STATE} does not fit" in lm("--resume")
+    LMTrainingState.begin(small_lm(), 5).save(out)
+    assert f"{TEXT} is missing or broken" in lm("--resume")
+    with pytest.raises(LanguageModelError, match="texts"):
+        train_from_texts([], tmp_path / "none", vocabulary=40, tests={}, language="en", device="cpu")
