@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# From public sources (sources/, see README.md) to the checkpoint runs/en-small/last.
+# A step whose result is there is skipped, so the same command goes on after an interruption.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+recipe=recipes/en-small
+base=sources/base/index.jsonl
+resume() { if [ -e "$1" ]; then echo --resume; fi; }
+
+# Speech: manifests of what was published, then 16 kHz FLAC. Nothing of held-out speakers, no text of the development split.
+fetch_speech() { [ -e "data/fetched/$2" ] || python $recipe/fetch_speech.py "$1" "sources/$2" "data/fetched/$2" --without $base; }
+fetch_speech librispeech mini
+fetch_speech librispeech clean-100-a
+fetch_speech librispeech clean-100-b
+fetch_speech beside cathy
+[ -e data/speech ] || asr prepare index $base data/speech --drop-digits
+[ -e data/more ] || asr prepare index data/fetched/*/manifest.jsonl data/more
+[ -e data/noise ] || asr prepare noise sources/noise data/noise --dev 0.2
+
+# Text: a paragraph or a speaker's turn a line, as it was written.
+mkdir -p data/text
+for kind in gutenberg changelog talkpython bitcoin sgd topicalchat taskmaster; do
+    [ -e data/text/$kind.txt.gz ] || python $recipe/fetch_text.py $kind sources/$kind data/text/$kind.txt.gz --without $base
+done
+
+# Pronunciations and the n-gram, whose lexicon the acoustic model learns from.
+[ -e data/lm/pronunciation.safetensors ] || asr lm --train-pronunciation --out data/lm
+[ -e data/lm/lm.bin ] || asr lm --build-tools data/text/*.txt.gz --prune "0 2 4" --without $base --out data/lm
+
+# The acoustic model, the LSTM over words, then the decoder's weights and confidences.
+asr train $recipe/acoustic.toml -o runs/en-small $(resume runs/en-small/last) \
+    data.lexicon=data/lm/lexicon.txt data.pronunciation=data/lm/pronunciation.safetensors \
+    data.sorted_epochs=1 train.crf_after=0.5 train.updates=15000
+cp data/lm/{lm.bin,lexicon.txt,pronunciation.safetensors} runs/en-small/last/
+[ -e runs/en-small/last/neural_lm.safetensors ] || asr lm --neural data/text/*.txt.gz --vocab data/lm/vocabulary.txt \
+    --without $base --out runs/en-small/last
+asr tune $base --checkpoint runs/en-small/last --limit 120
+asr evaluate $base --checkpoint runs/en-small/last
