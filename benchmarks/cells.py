@@ -1,6 +1,6 @@
 """The basic RNN, the GRU and the LSTM, with equal parameters and equal training.
 
-    python benchmarks/cells.py recipes/cells.toml --output runs/cells --plots docs
+    python benchmarks/cells.py recipes/cells.toml --output runs/cells --plots docs/benchmarks
 
 Trains one model of each cell, their hidden sizes chosen so that all have about as many parameters as the recipe's,
 and prints a Markdown table: errors on dev (greedy), speed of training and of transcribing, memory of a live stream's

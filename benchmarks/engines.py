@@ -1,7 +1,7 @@
 """PyTorch and ONNX Runtime, 32-bit and 8-bit, side by side on one core: speed, start, memory and, if asked, accuracy.
 
     python benchmarks/engines.py tests/clips/manifest.jsonl
-    python benchmarks/engines.py ../shared/speech/index.jsonl --split dev --limit 20 --wer
+    python benchmarks/engines.py data/speech --split dev --limit 20 --wer
 
 Engines take turns on the same clips, and what counts is processor time, so that other programs slow all of them alike.
 Speeds are of features, model and greedy text; word error rates are with the language model, full context.

@@ -1,6 +1,6 @@
 """What hot words bring and cost: rare words of a manifest, each given among decoys that are not said.
 
-    python benchmarks/hotwords.py ../shared/speech/index.jsonl --split dev
+    python benchmarks/hotwords.py data/speech --split dev
 
 For each of `--words` rare words of the references (some outside the lexicon) the utterances that hold it, and a sample
 of others, are decoded without hot words and with the word among ten decoys. Prints recall of the words, and the word

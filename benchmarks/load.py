@@ -1,7 +1,7 @@
 """How many live speakers one server bears: real speech in real time, through Vosk's protocol, on this computer.
 
     python benchmarks/load.py --sessions 16 32 48 64                          (the test clips, joined)
-    python benchmarks/load.py --manifest ../shared/speech/index.jsonl --split dev
+    python benchmarks/load.py --manifest data/speech --split dev
     python benchmarks/load.py --soak 60 --sessions 24                         (an hour, with guests who behave badly)
 
 The server is a process of its own, `asr serve` with the options that follow `--`, on the first `--cores` cores, which

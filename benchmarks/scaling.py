@@ -1,4 +1,4 @@
-r"""How many cores, how much memory and how long: from a few measured figures, by the formulas of docs/scaling.md.
+r"""How many cores, how much memory and how long: from a few measured figures (docs/benchmarks/scaling.md).
 
     python benchmarks/scaling.py --rtf 0.016 --streams 24 --worker 1100 --session 3.5 --start 4.2 --relay 23000 \
         --tasks 100

@@ -1,6 +1,6 @@
 """What is heard where nothing is said: words per ten minutes of background noise and of silence, live and offline.
 
-    python benchmarks/silence.py ../shared/speech/noise.jsonl --minutes 30
+    python benchmarks/silence.py data/noise --minutes 30
     python benchmarks/silence.py data/noise --split dev        (of `asr prepare noise`: what training has not heard)
 """
 from __future__ import annotations

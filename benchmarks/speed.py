@@ -1,6 +1,6 @@
 """Speed and memory on this machine, with real speech joined to long recordings.
 
-    python benchmarks/speed.py ../shared/speech/index.jsonl --split dev
+    python benchmarks/speed.py data/speech --split dev
 
 Offline: an hour of MP3 in this process, and three hours in a process of its own, whose memory is watched. Live: blocks
 of 160 ms as fast as they go, on one core. Start-up: a 30-second file in a process of its own, files cached.
