@@ -9,10 +9,10 @@ from asr.errors import RillError
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Live speech recognition in the browser.")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other computers in; they need https")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other computers in; browsers want https")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--checkpoint", help="folder of a checkpoint; the one that is shipped by default")
-    parser.add_argument("--engine", choices=["auto", "torch", "onnx"], default="auto", help="what computes the model")
+    parser.add_argument("--engine", choices=["auto", "torch", "onnx"], default="auto", help="what runs the model")
     parser.add_argument("--int8", action="store_true", help="8-bit weights: about half the work, as accurate")
     parser.add_argument("--share", action="store_true", help="also at a public https address, through Gradio's servers")
     parser.add_argument("--ssl-keyfile", metavar="PEM", help="with --ssl-certfile: serve https")

@@ -21,13 +21,12 @@ ONLY_IN = {
     "lhotse": ("training",), "tensorboard": ("training",),
     "torch": ("model", "training", "audio.features", "audio.segmenter", "decoding.g2p", "decoding.neural_lm",
               "inference.batching", "inference.engine", "inference.recognizer", "inference.steps", "inference.stream",
-              "evaluation.evaluate", "evaluation.tune", "server.application", "server.cluster", "demo.network",
+              "evaluation.evaluate", "evaluation.tune", "server.process", "server.cluster", "demo.network",
               "demo.page"),
     "torchaudio": ("training", "audio.features", "decoding.g2p")}
 
 # (importing module, what it imports): to be resolved.
-EXCEPTIONS = {("server.application", "demo.page"), ("demo.page", "fastapi"), ("server.application", "print"),
-              ("test_rescoring", "tests.decoding.test_beam")}
+EXCEPTIONS = {("test_rescoring", "tests.decoding.test_beam")}
 
 
 def modules(root: Path = ROOT) -> dict[str, ast.Module]:

@@ -1,6 +1,7 @@
 """`asr serve`: live speech and recordings over the network."""
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -56,10 +57,17 @@ def serve(
     if not chosen.live:
         raise RillError("Live speech cannot wait for full context: choose fast, balanced, accurate or C,R.")
     from asr.inference.recognizer import load
-    from asr.server.application import Settings, run
-    from asr.server.service import Limits
+    from asr.server.application import MountDemo
+    from asr.server.options import ServeOptions
+    from asr.server.process import run_server
 
-    limits = Limits(max_sessions, max_uploads, max_message << 10, max_upload << 20, 60 * max_minutes, idle)
-    settings = Settings(host, port, token_file, tuple(cors or ()), ssl_certfile, ssl_keyfile, not no_demo)
-    run(lambda: load(checkpoint, latency=chosen, hotwords=hotword or (), lm=not no_lm, device=device.value,
-                     engine=engine.value, int8=int8), limits, settings)
+    options = ServeOptions(host=host, port=port, sessions=max_sessions, uploads=max_uploads, max_message=max_message,
+                           max_upload=max_upload, max_minutes=max_minutes, idle=idle, token_file=token_file,
+                           cors=tuple(cors or ()), ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
+    mount_demo: MountDemo | None = None
+    if not (no_demo or token_file):  # Gradio loads for seconds
+        from asr.demo import page
+
+        mount_demo = page.mount
+    run_server(lambda: load(checkpoint, latency=chosen, hotwords=hotword or (), lm=not no_lm, device=device.value,
+                            engine=engine.value, int8=int8), options, partial(print, flush=True), mount_demo)

@@ -1,16 +1,16 @@
-"""The browser's microphone: one WebSocket carries one recording, sound up and events down.
+"""The browser's microphone: one WebSocket carries one recording, audio up and events down.
 
-The sound does not travel through `gr.Audio`, whose server keeps one block for each page and overwrites it while a
+The audio does not travel through `gr.Audio`, whose server keeps one block for each page and overwrites it while a
 handler is busy. A socket keeps the order and loses nothing.
 
     page → server   JSON  {"rate": 48000, "latency": "balanced", "hotwords": ["rill"]}   first, once
-                    bytes mono int16, little-endian
+                    bytes mono 16-bit PCM, little-endian
                     JSON  {"latency": …} or {"hotwords": […]}                            at any time
-                    JSON  {"finish": true}                                               no more sound
+                    JSON  {"finish": true}                                               end of stream
     server → page   JSON  {"type": "partial" | "final", …, "lag": seconds}               `to_dict` of the event
                     JSON  {"type": "stats", "heard", "lag", "dropped", "worst", "behind"}  seconds
                     JSON  {"type": "error", "message"}                                   one sentence
-                    JSON  {"type": "end"}                                                the last words are out
+                    JSON  {"type": "end"}                                                after the last final
 """
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol
 
 import numpy as np
+from starlette import status
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -29,196 +30,204 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asr.decoding.hotwords import Hotword, parse_list
 from asr.errors import RillError
-from asr.inference.live import LiveSession, Stats
+from asr.inference.async_session import AsyncSession, in_thread
+from asr.inference.live import CatchUp
 from asr.inference.recognizer import Event, Recognizer
+from asr.model.latency import Latency
 from asr.text.results import Final, Transcript, Word
 from asr.text.writers import render
 
-STATS_EVERY = 0.25  # seconds
-LONGEST_REQUEST = 16_000_000  # bytes of a transcript that is to be laid out as a file: days of speech
-DONE, TRY_LATER = 1000, 1013  # close codes
+STATS_INTERVAL_S = 0.25
+MAX_LAG_S = 60.0  # audio that comes when so much waits is dropped: the computer is too slow
+BEHIND_S = 2.0  # lag from which the page shows that recognition is behind
+MAX_TRANSCRIPT_BYTES = 16_000_000  # that the page sends to have it laid out as a file: days of speech
 
 
-class Guest(Protocol):
-    """Who has been let in: a `service.Place`."""
-
-    @property
-    def waiting(self) -> AbstractContextManager[object]:
-        """Entered while it is the page's move."""
+class Slot(Protocol):
+    """One live session that a server has room for; it is `server.service.SessionSlot` inside `asr serve`."""
 
     @property
-    def leave(self) -> Exception | None:
-        """Why the place was taken back, if it was; its `code` closes the socket."""
+    def idle(self) -> AbstractContextManager[object]:
+        """Entered while the server waits for the page."""
 
     @property
-    def hotwords(self) -> tuple[Hotword, ...]:
-        """Those that are held."""
+    def closed(self) -> Exception | None:
+        """Why the server ended the session, if it did; its `code` closes the socket."""
 
-    def hold(self, hotwords: tuple[Hotword, ...]) -> None:
-        """The page uses these hot words, and no others any more. Raises RillError."""
+    async def prepare(self, hotwords: tuple[Hotword, ...]) -> tuple[Hotword, ...]:
+        """Make the page's hot words usable. Raises RillError."""
 
-
-class Anybody:
-    """A guest of a program that counts none."""
-
-    waiting, leave, hotwords = nullcontext(), None, ()
-
-    def hold(self, hotwords: tuple[Hotword, ...]) -> None:
-        pass
+    def session(self, sample_rate: float, on_event: Callable[[Event], None], *,
+                latency: str | tuple[int, int] | Latency | None = None,
+                hotwords: tuple[Hotword, ...] | None = None) -> AsyncSession:
+        """Start to recognize."""
 
 
-Admit = Callable[[], AbstractContextManager[Guest]]
-Ended = Callable[[Stats], None]
+class UnlimitedSlot:
+    """A slot of a program without limits, whose recognizer computes on the thread of its caller."""
+
+    idle, closed = nullcontext(), None
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self.recognizer = recognizer
+
+    async def prepare(self, hotwords: tuple[Hotword, ...]) -> tuple[Hotword, ...]:
+        await asyncio.to_thread(self.recognizer.decoder, hotwords)
+        return hotwords
+
+    def session(self, sample_rate: float, on_event: Callable[[Event], None], *,
+                latency: str | tuple[int, int] | Latency | None = None,
+                hotwords: tuple[Hotword, ...] | None = None) -> AsyncSession:
+        return AsyncSession(self.recognizer, sample_rate, on_event, latency=latency, hotwords=hotwords, wait=in_thread,
+                            catch_up=CatchUp())
 
 
-def routes(recognizer: Recognizer, admit: Admit = lambda: nullcontext(Anybody()), ended: Ended | None = None
-           ) -> list[BaseRoute]:
-    """What the live page needs beside Gradio: `/live` for sound, `/transcript/srt` (txt, vtt, json) for downloads.
+OpenSlot = Callable[[], AbstractContextManager[Slot]]
 
-    A recording lasts as long as the context that `admit` gives, which may raise RillError; `ended` is told of its end.
+
+def routes(recognizer: Recognizer, open_slot: OpenSlot | None = None) -> list[BaseRoute]:
+    """What the live page needs beside Gradio: `/live` for audio, `/transcript/srt` (txt, vtt, json) for downloads.
+
+    A recording lasts as long as the context of its slot. `open_slot` may raise RillError; without it there is no limit.
     """
+    open_slot = open_slot or (lambda: nullcontext(UnlimitedSlot(recognizer)))
 
     async def live(socket: WebSocket) -> None:
         await socket.accept()
-        connection = Connection(socket, recognizer)
         try:
-            with admit() as guest:
-                await connection.run(guest)
+            with open_slot() as slot:
+                await PageConnection(socket, slot, recognizer.seconds_per_frame).run()
         except RillError as error:
-            await connection.give_up(error, TRY_LATER)
-        if ended and connection.stats:
-            ended(connection.stats)
+            await refuse(socket, str(error), status.WS_1013_TRY_AGAIN_LATER)
 
     return [WebSocketRoute("/live", live), Route("/transcript/{format}", transcript, methods=["POST"])]
 
 
-class Connection:
-    """One page's recording, from the first message to the last word."""
+async def refuse(socket: WebSocket, message: str, code: int) -> None:
+    """Tell the page why there is no recording."""
+    with suppress(WebSocketDisconnect, RuntimeError):
+        await socket.send_json({"type": "error", "message": message})
+        await socket.close(code)
 
-    def __init__(self, socket: WebSocket, recognizer: Recognizer) -> None:
-        self.socket, self.recognizer = socket, recognizer
-        self.loop = asyncio.get_running_loop()
+
+class PageConnection:
+    """One page's recording, from its first message to its last final."""
+
+    def __init__(self, socket: WebSocket, slot: Slot, seconds_per_frame: float) -> None:
+        self.socket, self.slot, self.seconds_per_frame = socket, slot, seconds_per_frame
+        self.session: AsyncSession
         self.outbox: deque[dict[str, Any]] = deque()
-        self.wake = asyncio.Event()
-        self.done = False  # nothing more will be posted
-        self.stats: Stats | None = None  # of the whole recording
-        self.wanted: object = None  # hot words that are to be used from now on
-        self.changing: asyncio.Task[None] | None = None
+        self.wake = asyncio.Event()  # the outbox has a message, or `done`
+        self.done = False  # no more messages will come
+        self.new_hotwords: object = None  # that the page has sent, and that are not in use yet
+        self.change: asyncio.Task[None] | None = None  # to them
 
-    async def run(self, guest: Guest) -> None:
+    async def run(self) -> None:
         try:
-            with guest.waiting:
-                first = await self.socket.receive_json()
-            guest.hold(hotwords := await asyncio.to_thread(parse_list, first.get("hotwords") or []))
-            session = await asyncio.to_thread(self._open, first, hotwords)
+            self.session = await self._open()
         except WebSocketDisconnect:
             return
-        except asyncio.CancelledError:  # the server wants the place back
-            await self.give_up(guest.leave or RillError("The server ends: start again."), _code(guest))
+        except asyncio.CancelledError:  # the server ends the session
+            await refuse(self.socket, str(self.slot.closed or "The server ends: start again."), self._close_code())
             return
         except (RillError, ValueError, TypeError, KeyError, AttributeError) as error:
-            await self.give_up(error)
+            await refuse(self.socket, describe(error), status.WS_1000_NORMAL_CLOSURE)
             return
-        sender = asyncio.create_task(self._send(session))
+        sender = asyncio.create_task(self._send())
         try:
-            await self._receive(session, guest)
-            await asyncio.to_thread(session.close)
+            await self._receive()
+            await self.session.finish()
         except WebSocketDisconnect:
-            await asyncio.to_thread(session.close, flush=False)
-        except asyncio.CancelledError:  # the server wants the place back: the last words become final
-            await asyncio.to_thread(session.close)
-            if guest.leave:
-                self._post({"type": "error", "message": str(guest.leave)})
+            pass
+        except asyncio.CancelledError:  # the server ends the session: what it has heard becomes final
+            await self.session.finish()
+            if self.slot.closed:
+                self._post({"type": "error", "message": str(self.slot.closed)})
         except Exception as error:
-            self._post({"type": "error", "message": sentence(error)})
-            with suppress(Exception):  # that of the session has just been told
-                await asyncio.to_thread(session.close, flush=False)
+            self._post({"type": "error", "message": describe(error)})
         finally:
-            self.stats = session.stats
-            self.wanted = None
-            if self.changing:
-                await self.changing
+            self.session.cancel()
+            self.new_hotwords = None
+            if self.change:
+                await self.change
             self.done = True
             self.wake.set()
             with suppress(WebSocketDisconnect, RuntimeError):  # the page may be gone by now
                 await sender
-                await self.socket.close(_code(guest))
+                await self.socket.close(self._close_code())
 
-    def _open(self, first: Mapping[str, Any], hotwords: tuple[Hotword, ...]) -> LiveSession:
-        return LiveSession(self.recognizer, float(first["rate"]), self._on_event, latency=first.get("latency"),
-                           hotwords=None if first.get("hotwords") is None else hotwords)
+    async def _open(self) -> AsyncSession:
+        with self.slot.idle:
+            first = await self.socket.receive_json()
+        hotwords = await asyncio.to_thread(parse_list, first.get("hotwords") or [])
+        await self.slot.prepare(hotwords)
+        return self.slot.session(float(first["rate"]), self._on_event, latency=first.get("latency"),
+                                 hotwords=None if first.get("hotwords") is None else hotwords)
 
-    async def _receive(self, session: LiveSession, guest: Guest) -> None:
-        """Sound and settings until the page says that it is finished."""
+    async def _receive(self) -> None:
+        """Audio and settings, until the end of stream."""
         while True:
-            with guest.waiting:
+            with self.slot.idle:
                 message = await self.socket.receive()
             if message["type"] == "websocket.disconnect":
-                raise WebSocketDisconnect(message.get("code", 1000))
+                raise WebSocketDisconnect(message.get("code", status.WS_1000_NORMAL_CLOSURE))
             if message.get("bytes") is not None:
-                session.push(np.frombuffer(message["bytes"], dtype="<i2"))
+                samples = np.frombuffer(message["bytes"], dtype="<i2")
+                hear = self.session.push if self.session.lag < MAX_LAG_S else self.session.drop
+                hear(samples)
                 continue
             settings = _parse(message.get("text"))
             if settings.get("finish"):
                 return
             if "hotwords" in settings:
-                self.wanted = settings["hotwords"]
-                if self.changing is None or self.changing.done():
-                    self.changing = asyncio.create_task(self._change(session, guest))
+                self.new_hotwords = settings["hotwords"]
+                if self.change is None or self.change.done():
+                    self.change = asyncio.create_task(self._change_hotwords())
             if "latency" in settings:
                 try:
-                    session.set_latency(settings["latency"])
+                    self.session.set_latency(settings["latency"])
                 except (ValueError, TypeError) as error:
-                    self._post({"type": "error", "message": sentence(error)})
+                    self._post({"type": "error", "message": describe(error)})
 
-    async def _change(self, session: LiveSession, guest: Guest) -> None:
-        """New hot words, which take a second to build: one list after another, and of those that came meanwhile the
-        newest."""
-        while self.wanted is not None:
-            wanted, self.wanted = self.wanted, None
-            before = guest.hotwords
+    async def _change_hotwords(self) -> None:
+        """Use new hot words, whose search takes a second to build; of several lists that came meanwhile, the newest."""
+        while self.new_hotwords is not None:
+            phrases, self.new_hotwords = self.new_hotwords, None
             try:
-                guest.hold(hotwords := await asyncio.to_thread(parse_list, wanted))
-                await asyncio.to_thread(session.set_hotwords, hotwords)
+                hotwords = await asyncio.to_thread(parse_list, phrases)
+                self.session.set_hotwords(await self.slot.prepare(hotwords))
             except RillError as error:
-                guest.hold(before)
-                self._post({"type": "error", "message": sentence(error)})
+                self._post({"type": "error", "message": describe(error)})
 
-    def _on_event(self, event: Event, lag: float) -> None:
-        """On the session's worker thread."""
-        self.loop.call_soon_threadsafe(self._post, {**event.to_dict(), "lag": round(lag, 3)})
+    def _on_event(self, event: Event) -> None:
+        self._post({**event.to_dict(), "lag": round(self.session.lag, 3)})
 
     def _post(self, message: dict[str, Any]) -> None:
         if self.outbox and message["type"] == self.outbox[-1]["type"] == "partial":
-            self.outbox.pop()  # a page that reads slowly gets the newest one only
+            self.outbox.pop()  # a page that reads slowly gets only the newest one
         self.outbox.append(message)
         self.wake.set()
 
-    async def _send(self, session: LiveSession) -> None:
+    async def _send(self) -> None:
+        """Messages as they come, and statistics at least every `STATS_INTERVAL_S`."""
         while True:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), STATS_EVERY)
+                await asyncio.wait_for(self.wake.wait(), STATS_INTERVAL_S)
             self.wake.clear()
             done = self.done
             while self.outbox:
                 await self.socket.send_json(self.outbox.popleft())
-            stats = session.stats
-            worst = stats.latency.seconds(self.recognizer.seconds_per_frame)
+            session = self.session
+            worst = session.stream.latency.seconds(self.seconds_per_frame)
             await self.socket.send_json({
-                "type": "stats", "heard": round(stats.heard, 3), "lag": round(stats.lag, 3),
-                "dropped": round(stats.dropped, 3), "worst": round(worst, 3), "behind": stats.behind})
+                "type": "stats", "heard": round(session.seconds, 3), "lag": round(session.lag, 3),
+                "dropped": round(session.dropped, 3), "worst": round(worst, 3), "behind": session.lag > BEHIND_S})
             if done:
                 await self.socket.send_json({"type": "end"})
                 return
 
-    async def give_up(self, error: Exception, code: int = DONE) -> None:
-        with suppress(WebSocketDisconnect, RuntimeError):
-            await self.socket.send_json({"type": "error", "message": sentence(error)})
-            await self.socket.close(code)
-
-
-def _code(guest: Guest) -> int:
-    return getattr(guest.leave, "code", DONE)
+    def _close_code(self) -> int:
+        return getattr(self.slot.closed, "code", status.WS_1000_NORMAL_CLOSURE)
 
 
 def _parse(text: str | None) -> dict[str, Any]:
@@ -228,8 +237,8 @@ def _parse(text: str | None) -> dict[str, Any]:
     return settings
 
 
-def sentence(error: Exception) -> str:
-    """What a person is told: our own errors speak for themselves, others are named."""
+def describe(error: Exception) -> str:
+    """What the page shows: the message of our own errors, the type and text of others."""
     return str(error) if isinstance(error, (RillError, ValueError)) else f"Recognition stopped: {error!r}."
 
 
@@ -239,7 +248,7 @@ async def transcript(request: Request) -> Response:
         body = bytearray()
         async for part in request.stream():
             body += part
-            if len(body) > LONGEST_REQUEST:
+            if len(body) > MAX_TRANSCRIPT_BYTES:
                 raise ValueError("it is too long")
         format = request.path_params["format"]
         text = await asyncio.to_thread(lambda: render(parse_transcript(json.loads(body)), format))

@@ -1,7 +1,7 @@
 """Inside the network: what every part of it does with one recording, drawn on one time axis.
 
-`trace` runs the model step by step, as the live path does, and keeps what is normally thrown away; `draw` puts full
-context and live context side by side. Needs matplotlib.
+`trace` runs the model step by step, as the live path does, and keeps all intermediate outputs. `draw` puts full context
+and live context side by side. Needs matplotlib.
 """
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SPIKE = 0.35  # probability from which a token's peak is labelled
-HEIGHTS = (0.6, 1.4, 1.3, 1.3, 1.5, 0.7, 0.7)  # of the rows, relative
-UNITS_SHOWN = 64  # hidden units drawn of each direction, those that vary most
+MIN_LABELED_PROBABILITY = 0.35  # a token's peak is labeled from this probability on
+ROW_HEIGHTS = (0.6, 1.4, 1.3, 1.3, 1.5, 0.7, 0.7)  # relative
+MAX_UNITS = 64  # hidden units drawn of each direction: those that vary most
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Recording:
-    """What both passes share: the sound and its mel frames (T, bands)."""
+    """What both passes share: the audio and its mel frames (T, bands)."""
 
     samples: np.ndarray
     mel: Tensor
@@ -54,7 +54,7 @@ class Recording:
 def trace(recognizer: Recognizer, samples: np.ndarray, latencies: Sequence[Latency]) -> tuple[Recording, list[Trace]]:
     """Mono float32 at 16 kHz, at least 512 samples → the recording, and what the model did with it at each latency."""
     recording = Recording(samples, recognizer.frontend(torch.from_numpy(np.ascontiguousarray(samples))))
-    model = recognizer.checkpoint.model  # PyTorch's, which can be looked into, whatever the engine
+    model = recognizer.checkpoint.model  # PyTorch's, whose layers are accessible, whatever the engine
     search = recognizer.decoder(recognizer.hotwords)
     traces = []
     for latency in latencies:
@@ -122,7 +122,7 @@ def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], 
                   "axes.spines.top": False, "axes.spines.right": False}
     with rc_context(style):
         figure = Figure(figsize=(max(6.2 * len(traces), 7), 9.8), dpi=110, facecolor="none", layout="constrained")
-        axes = figure.subplots(len(HEIGHTS), len(traces), sharex=True, squeeze=False, height_ratios=HEIGHTS,
+        axes = figure.subplots(len(ROW_HEIGHTS), len(traces), sharex=True, squeeze=False, height_ratios=ROW_HEIGHTS,
                                subplot_kw={"facecolor": "none"})
         tokens = recognizer.checkpoint.config.tokens[recognizer.head]
         shown = [_most_varied(getattr(traces[0], side)[layer]) for side in ("forward", "backward")]
@@ -149,7 +149,7 @@ def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], 
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an SVG element whose text is text, in the font of the page that it stands in."""
+    """The figure as an SVG element; its text stays text, in the font of the page."""
     from matplotlib import rc_context
 
     text = StringIO()
@@ -166,8 +166,8 @@ def _title(latency: Latency, seconds_per_frame: float) -> str:
 
 
 def _most_varied(hidden: np.ndarray) -> np.ndarray:
-    """The units that say most about this recording, in their own order."""
-    return np.sort(np.argsort(hidden.std(axis=0))[-UNITS_SHOWN:])
+    """The units that vary most in this recording, in their own order."""
+    return np.sort(np.argsort(hidden.std(axis=0))[-MAX_UNITS:])
 
 
 def _waveform(axis: Axes, samples: np.ndarray, palette: Palette) -> None:
@@ -195,7 +195,7 @@ def _hidden(axis: Axes, hidden: np.ndarray, seconds_per_frame: float, dark: bool
 
 
 def _chunks(axes: Sequence[Axes], latency: Latency, frames: int, seconds_per_frame: float, palette: Palette) -> None:
-    """Where a chunk was committed: right of each line the backward network has started afresh."""
+    """Where chunks were committed: right of each line the backward RNN has started from zero."""
     for axis in axes:
         for edge in range(latency.chunk, frames, latency.chunk):
             axis.axvline(edge * seconds_per_frame, color=palette.ink, lw=0.8, ls=(0, (3, 3)))
@@ -203,36 +203,37 @@ def _chunks(axes: Sequence[Axes], latency: Latency, frames: int, seconds_per_fra
 
 def _spikes(axis: Axes, probabilities: np.ndarray, tokens: TokenSet, seconds_per_frame: float,
             palette: Palette) -> None:
-    """Blank as a shadow, every other token that spikes as a line with its name on top."""
+    """Blank as a shade, every other token with a peak as a line with its name on top."""
     times = (np.arange(len(probabilities)) + 0.5) * seconds_per_frame
     axis.fill_between(times, probabilities[:, tokens.blank_index], color=palette.line, alpha=0.6, lw=0, step="mid")
     peaks = []
     for token in range(len(tokens)):
         values = probabilities[:, token]
-        if token == tokens.blank_index or values.max() < SPIKE:
+        if token == tokens.blank_index or values.max() < MIN_LABELED_PROBABILITY:
             continue
         boundary = token == tokens.boundary_index
-        colour = palette.faint if boundary else palette.tokens[token % len(palette.tokens)]
-        axis.plot(times, values, color=colour, lw=0.7 if boundary else 1.2, ls=":" if boundary else "-")
+        color = palette.faint if boundary else palette.tokens[token % len(palette.tokens)]
+        axis.plot(times, values, color=color, lw=0.7 if boundary else 1.2, ls=":" if boundary else "-")
         if not boundary:
-            peaks += [(peak, tokens.symbols[token], colour) for peak in _peaks(values)]
-    for i, (peak, symbol, colour) in enumerate(sorted(peaks)):  # in two heights, so that neighbours stay legible
-        axis.text(times[peak], 1.03 + 0.11 * (i % 2), symbol, color=colour, fontsize=7, ha="center", clip_on=True)
+            peaks += [(peak, tokens.symbols[token], color) for peak in _peaks(values)]
+    for i, (peak, symbol, color) in enumerate(sorted(peaks)):  # in two heights, so that neighbors stay legible
+        axis.text(times[peak], 1.03 + 0.11 * (i % 2), symbol, color=color, fontsize=7, ha="center", clip_on=True)
     axis.set_ylim(0, 1.28)
     axis.set_yticks([0, 1])
 
 
 def _peaks(values: np.ndarray) -> list[int]:
     around = np.concatenate([[0.0], values, [0.0]])
-    return np.flatnonzero((values >= SPIKE) & (values >= around[:-2]) & (values > around[2:])).tolist()
+    is_peak = (values >= MIN_LABELED_PROBABILITY) & (values >= around[:-2]) & (values > around[2:])
+    return np.flatnonzero(is_peak).tolist()
 
 
 def _words(axis: Axes, words: Sequence[Word], palette: Palette) -> None:
-    """Each word over the time where it was found; two heights, so that short neighbours stay legible."""
+    """Each word over its time; two heights, so that short neighbors stay legible."""
     for i, word in enumerate(words):
         height = i % 2
-        colour = palette.accent if word.confidence >= 0.6 else palette.warm
-        axis.hlines(height, word.start, word.end, color=colour, lw=2)
+        color = palette.accent if word.confidence >= 0.6 else palette.warm
+        axis.hlines(height, word.start, word.end, color=color, lw=2)
         axis.text((word.start + word.end) / 2, height + 0.16, word.text, ha="center", fontsize=8.5,
                   color=palette.ink, clip_on=True)
     axis.set_ylim(-0.4, 2)

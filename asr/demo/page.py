@@ -1,7 +1,7 @@
-"""The browser demo: a Gradio page with live captions, files, a look inside the network, and what is known of the model.
+"""The browser demo: a Gradio page with live captions, files, a look inside the network, and facts about the model.
 
-`build` makes the page around one shared recognizer, `serve` runs it. The live tab's sound has a route of its own
-(`web_live`); its markup, script and style are in `page/`.
+`build` makes the page around one shared recognizer, `serve` runs it, `mount` adds it to a server. The live tab's audio
+has a route of its own (`live`); its markup, script and style are in `static/`.
 """
 from __future__ import annotations
 
@@ -20,41 +20,43 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import torch
-from fastapi import FastAPI
-from fastapi.responses import FileResponse
+from starlette.applications import Starlette
+from starlette.responses import FileResponse
+from starlette.routing import Route
 
 from asr.audio import reading
-from asr.demo.live import Admit, Ended, routes
+from asr.demo.live import OpenSlot, routes
 from asr.errors import AudioError, RillError
 from asr.inference.recognizer import Recognizer
 from asr.model.latency import PRESETS, Latency
 from asr.text.results import Transcript
 from asr.text.writers import render
 
-PAGE = Path(__file__).parent / "static"
-ICON = PAGE / "icon.svg"
+STATIC = Path(__file__).parent / "static"
+ICON = STATIC / "icon.svg"
 DOWNLOADS = ("txt", "srt", "vtt", "json")
-LONGEST_INSIDE = 12.0  # seconds that are drawn; more is too dense to read
-SHORTEST_INSIDE = 0.1
-KEEP_FILES = 86_400  # seconds after which uploads and downloads are deleted
+MAX_DRAWN_S = 12.0  # more is too dense to read
+MIN_DRAWN_S = 0.1
+KEEP_FILES_S = 86_400  # after which uploads and downloads are deleted
+CLEANUP_INTERVAL_S = KEEP_FILES_S // 24
 SANS = ("Inter", "ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 LIVE_CHOICES = {f"{name} ({latency.chunk}, {latency.look_ahead})": latency
                 for name, latency in PRESETS.items() if latency.live}
-NO_CARD = ("\n\nThis checkpoint came without a model card, so its accuracy and its limits are not stated here: measure "
-           "it with `asr evaluate`.\n")
-DARK_OR_LIGHT = "(...inputs) => [...inputs.slice(0, -1), document.body.classList.contains('dark')]"
+NO_MODEL_CARD = ("\n\nThis checkpoint has no model card, so this page cannot state its accuracy and limits: measure "
+                 "them with `asr evaluate`.\n")
+APPEND_DARK_MODE = "(...inputs) => [...inputs.slice(0, -1), document.body.classList.contains('dark')]"
 
 
 def build(recognizer: Recognizer) -> gr.Blocks:
-    """The page. Every visitor has an own live session; all share the recognizer."""
+    """The page. Every visitor has a live session of their own; all share the recognizer."""
     with gr.Blocks(title="Rill – live speech recognition", analytics_enabled=False,
-                   delete_cache=(KEEP_FILES // 24, KEEP_FILES)) as page:
-        gr.HTML("<header class='masthead'><h1>Rill</h1><p>Speech to text while it is being spoken, "
-                "on this computer alone.</p></header>")
+                   delete_cache=(CLEANUP_INTERVAL_S, KEEP_FILES_S)) as page:
+        gr.HTML("<header class='masthead'><h1>Rill</h1><p>Speech to text while you speak. Nothing leaves "
+                "this computer.</p></header>")
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Live", id="live-tab"):
-                gr.HTML((PAGE / "live.html").read_text(encoding="utf-8"))
+                gr.HTML((STATIC / "live.html").read_text(encoding="utf-8"))
             with gr.Tab("File", id="file-tab"):
                 _file_tab(recognizer)
             with gr.Tab("Inside the network", id="inside-tab"):
@@ -68,8 +70,8 @@ def build(recognizer: Recognizer) -> gr.Blocks:
 def _file_tab(recognizer: Recognizer) -> None:
     upload = gr.File(label="Audio or video", file_types=["audio", "video"],
                      elem_id="file-upload", height=150)
-    result = gr.HTML("<p class='empty'>Any length and any format. The text comes with the time of every word, "
-                     "and with the recording to play it by.</p>", elem_id="file-result")
+    result = gr.HTML("<p class='empty'>Any format that FFmpeg reads. The text shows the time of every word; click a "
+                     "word to hear it.</p>", elem_id="file-result")
     with gr.Row(visible=False, elem_classes="file-downloads") as row:
         buttons = [gr.DownloadButton(name.upper(), size="sm", elem_id=f"file-{name}") for name in DOWNLOADS]
     upload.upload(partial(transcribe_file, recognizer), upload, [result, row, *buttons], show_progress="hidden",
@@ -78,7 +80,7 @@ def _file_tab(recognizer: Recognizer) -> None:
 
 
 def transcribe_file(recognizer: Recognizer, path: str) -> Iterator[tuple[Any, ...]]:
-    """Progress while it runs, then the player with its text, and the downloads; an error is a sentence in the page."""
+    """Progress while it runs, then the player with its text, and the downloads; an error is shown in the page."""
     nothing = [gr.skip()] * len(DOWNLOADS)
     name, began, segments, seconds = Path(path).name, time.monotonic(), [], 0.0
     yield progress(name, 0, 0), gr.Row(visible=False), *nothing
@@ -105,7 +107,7 @@ def transcribe_file(recognizer: Recognizer, path: str) -> Iterator[tuple[Any, ..
 
 def progress(name: str, seconds: float, share: float) -> str:
     """HTML."""
-    said = f"{_clock(seconds)} recognised" if seconds else "reading"
+    said = f"{_clock(seconds)} recognized" if seconds else "reading"
     return (f"<div class='progress'><span>{escape(name)}: {said}</span>"
             f"<progress max='1' value='{min(share, 1):.3f}'></progress></div>")
 
@@ -125,7 +127,7 @@ def file_result(transcript: Transcript, path: str, took: float) -> str:
                    f"<td>{w.confidence:.2f}</td></tr>" for w in transcript.words)
     text = f"<ol>{paragraphs}</ol>" if paragraphs else "<p class='empty'>No words were found in this recording.</p>"
     return (f"<div class='file-result'><div class='player'>{player}<p class='hint'>{_clock(transcript.duration)} of "
-            f"sound, {len(transcript.words)} words, recognised in {took:.1f} s. Click a word to hear it.</p></div>"
+            f"audio, {len(transcript.words)} words, recognized in {took:.1f} s. Click a word to hear it.</p></div>"
             f"<div class='player-text paper'>{text}</div>"
             f"<details><summary>Times and confidence of every word</summary><div class='table'><table><thead><tr>"
             f"<th>Word</th><th>Start, s</th><th>End, s</th><th>Confidence</th></tr></thead><tbody>{rows}</tbody>"
@@ -133,24 +135,24 @@ def file_result(transcript: Transcript, path: str, took: float) -> str:
 
 
 def _inside_tab(recognizer: Recognizer) -> None:
-    gr.HTML(f"<p class='lead'>Give it a few seconds of speech and see every part of the network at work: once with the "
-            f"whole recording in view, once as it runs live. The first {LONGEST_INSIDE:.0f} s are drawn.</p>")
+    gr.HTML(f"<p class='lead'>Record or upload a few seconds of speech to see every part of the network at work: once "
+            f"with full context, once as it runs live. The page draws the first {MAX_DRAWN_S:.0f} s.</p>")
     layers = [f"Layer {i + 1}" for i in range(recognizer.model.config.layers)]
     with gr.Row(elem_classes="inside-controls"):
-        sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording", elem_id="inside-audio",
+        audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording", elem_id="inside-audio",
                          scale=2, min_width=280, buttons=[], editable=False)
         with gr.Column(scale=2, min_width=280):
             layer = gr.Radio(layers, value=layers[-1], label="Hidden state of", elem_id="inside-layer")
             live = gr.Radio(list(LIVE_CHOICES), value=next(n for n in LIVE_CHOICES if n.startswith("balanced")),
                             label="Live, with chunk and look-ahead in frames", elem_id="inside-latency")
     figure = gr.HTML(elem_id="inside-figure", min_height=120)
-    dark = gr.Checkbox(visible="hidden")  # filled in by the browser
-    gr.on([sound.change, layer.change, live.change], partial(look_inside, recognizer), [sound, layer, live, dark],
-          figure, js=DARK_OR_LIGHT, show_progress="minimal", concurrency_limit=1, concurrency_id="heavy")
+    dark = gr.Checkbox(visible="hidden")  # the browser fills it in
+    gr.on([audio.change, layer.change, live.change], partial(look_inside, recognizer), [audio, layer, live, dark],
+          figure, js=APPEND_DARK_MODE, show_progress="minimal", concurrency_limit=1, concurrency_id="heavy")
 
 
 def look_inside(recognizer: Recognizer, path: str | None, layer: str, live: str, dark: bool) -> str:
-    """HTML: the figure as SVG, or a sentence."""
+    """HTML: the figure as SVG, or why there is none."""
     if not path:
         return ""
     try:
@@ -171,12 +173,12 @@ def _first_seconds(path: str) -> np.ndarray:
     for block in reading.read_blocks(path):
         blocks.append(block)
         samples += len(block)
-        if samples >= LONGEST_INSIDE * reading.SAMPLE_RATE:
+        if samples >= MAX_DRAWN_S * reading.SAMPLE_RATE:
             break
-    sound = np.concatenate(blocks)[:round(LONGEST_INSIDE * reading.SAMPLE_RATE)]
-    if len(sound) < SHORTEST_INSIDE * reading.SAMPLE_RATE:
-        raise AudioError("This recording is too short to be drawn: give it a word at least.")
-    return sound
+    drawn = np.concatenate(blocks)[:round(MAX_DRAWN_S * reading.SAMPLE_RATE)]
+    if len(drawn) < MIN_DRAWN_S * reading.SAMPLE_RATE:
+        raise AudioError("This recording is too short to draw: record at least a word.")
+    return drawn
 
 
 def about(recognizer: Recognizer) -> str:
@@ -189,7 +191,7 @@ def about(recognizer: Recognizer) -> str:
                           for name, latency in PRESETS.items() if latency.live)
     card = recognizer.checkpoint.optional("MODEL_CARD.md")
     words_from = recognizer.head + (", a dictionary and a language model" if recognizer.language_model else "")
-    return f"""{card.read_text(encoding="utf-8") if card else f"# {config.name}{NO_CARD}"}
+    return f"""{card.read_text(encoding="utf-8") if card else f"# {config.name}{NO_MODEL_CARD}"}
 
 ## This network
 
@@ -200,12 +202,12 @@ def about(recognizer: Recognizer) -> str:
 {parameters:.1f} million parameters |
 | Step | {1000 * step:.0f} ms |
 | Words come from | {words_from} |
-| Licence of the weights | {config.licence} |
+| License of the weights | {config.licence} |
 
 ## Latency
 
-One set of weights runs at every setting. The worst case is the longest that a sound waits for its chunk and its
-look-ahead, computing not counted.
+One set of weights runs at every setting. The worst case is the longest time that audio waits for its chunk and its
+look-ahead, without the time for computing.
 
 | Setting | Chunk, frames | Look-ahead, frames | Worst case |
 | --- | --- | --- | --- |
@@ -218,7 +220,7 @@ def _clock(seconds: float) -> str:
 
 
 def theme() -> gr.themes.Base:
-    """Quiet: system fonts (nothing is fetched), warm greys, one accent; details are in `page/style.css`."""
+    """System fonts (the browser fetches nothing), grays, one accent; details are in `static/style.css`."""
     return gr.themes.Base(primary_hue="teal", neutral_hue="zinc", font=SANS, font_mono=MONO, radius_size="lg").set(
         body_background_fill="*neutral_50", body_background_fill_dark="#121615",
         block_background_fill="white", block_background_fill_dark="#1a201e",
@@ -242,7 +244,7 @@ def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, 
 
     Raises RillError where host, port or certificate cannot be used.
     """
-    torch.set_num_threads(1)  # several speakers share the cores better than several threads share one speaker
+    torch.set_num_threads(1)  # several sessions share the cores better than several threads share one session
     _check_port(host, port)
     for name in (ssl_keyfile, ssl_certfile):
         if name and not Path(name).is_file():
@@ -250,21 +252,21 @@ def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, 
     page = build(recognizer)
     page.launch(server_name=host, server_port=port, prevent_thread_lock=not block, share=share,
                 ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile, ssl_verify=False, quiet=not block,
-                favicon_path=ICON, app_kwargs={"routes": routes(recognizer)}, **_looks())
+                favicon_path=ICON, app_kwargs={"routes": routes(recognizer)}, **_appearance())
     return page
 
 
-def mount(app: FastAPI, recognizer: Recognizer, path: str, admit: Admit, ended: Ended) -> None:
-    """The page as a part of another server; `admit` and `ended` as in `web_live.routes`."""
-    gr.mount_gradio_app(app, build(recognizer), path, show_error=False, run_history=False,
-                        app_kwargs={"routes": routes(recognizer, admit, ended)}, **_looks())
-    # Browsers look for a page's icon at the root, which is not the page's here.
-    app.add_route("/favicon.ico", lambda request: FileResponse(ICON), include_in_schema=False)
+def mount(app: Starlette, recognizer: Recognizer, path: str, open_slot: OpenSlot) -> None:
+    """Add the page to a FastAPI application; `open_slot` as in `live.routes`."""
+    gr.mount_gradio_app(app, build(recognizer), path, show_error=False, run_history=False,  # type: ignore[arg-type]
+                        app_kwargs={"routes": routes(recognizer, open_slot)}, **_appearance())
+    # Browsers look for a page's icon at the root of the server.
+    app.router.routes.append(Route("/favicon.ico", lambda request: FileResponse(ICON)))
 
 
-def _looks() -> dict[str, Any]:
-    return {"theme": theme(), "css_paths": PAGE / "style.css", "ssr_mode": False, "footer_links": [],
-            "head": f"<script>{(PAGE / 'live.js').read_text(encoding='utf-8')}</script>"}
+def _appearance() -> dict[str, Any]:
+    return {"theme": theme(), "css_paths": STATIC / "style.css", "ssr_mode": False, "footer_links": [],
+            "head": f"<script>{(STATIC / 'live.js').read_text(encoding='utf-8')}</script>"}
 
 
 def _check_port(host: str, port: int) -> None:

@@ -44,6 +44,24 @@ class Stats:
     behind: bool
 
 
+class CatchUp:
+    """Makes a stream's recognition cheaper while it is behind: fewer provisional passes, then larger chunks."""
+
+    def __init__(self) -> None:
+        self.behind = False
+
+    def adapt(self, stream: Stream, latency: Latency, lag: float) -> Latency:
+        """Thin out the stream's provisional passes. Returns the latency to use: the given one, or larger chunks.
+
+        `lag`: seconds of audio that still wait while the next audio is worked on.
+        """
+        self.behind = lag > BEHIND or (self.behind and lag > LAG_ALLOWED)
+        stream.preview_every = min(FEWEST_PREVIEWS, 1 + int(lag / LAG_ALLOWED))
+        if self.behind and latency.chunk < CATCHING_UP.chunk:
+            return Latency(CATCHING_UP.chunk, max(latency.look_ahead, CATCHING_UP.look_ahead))
+        return latency
+
+
 class LiveSession:
     """One speaker's `Stream` on a worker thread of its own.
 
@@ -65,7 +83,7 @@ class LiveSession:
         self._changed = threading.Condition()  # guards the queue, the counts and `_closing`
         self._pushed = self._waiting = self._dropped = 0  # samples; `_waiting` includes what is being worked on
         self._level = 0.0
-        self._behind = self._closing = False
+        self._catch_up, self._closing = CatchUp(), False
         self._stream, self._offset = self._new_stream(), 0.0
         self._worker = threading.Thread(target=self._run, name="recogniser", daemon=True)
         self._worker.start()
@@ -97,7 +115,7 @@ class LiveSession:
     def stats(self) -> Stats:
         with self._changed:
             heard, lag, dropped = (n / self.sample_rate for n in (self._pushed, self._waiting, self._dropped))
-            return Stats(heard, lag, dropped, self._level, self._stream.latency, self._behind)
+            return Stats(heard, lag, dropped, self._level, self._stream.latency, self._catch_up.behind)
 
     def set_latency(self, latency: str | tuple[int, int] | Latency) -> None:
         """Acts from the next chunk. Raises ValueError, also for full context."""
@@ -173,19 +191,19 @@ class LiveSession:
     def _adapt(self, lag: float) -> None:
         """Settings for what comes next: those that were asked for, or cheaper ones while the lag is high (seconds that
         will still wait while the next sound is worked on)."""
-        stream = self._stream
-        self._behind = lag > BEHIND or (self._behind and lag > LAG_ALLOWED)
-        stream.preview_every = min(FEWEST_PREVIEWS, 1 + int(lag / LAG_ALLOWED))
-        chosen = self.latency
-        if self._behind and chosen.chunk < CATCHING_UP.chunk:
-            chosen = Latency(CATCHING_UP.chunk, max(chosen.look_ahead, CATCHING_UP.look_ahead))
+        stream, chosen = self._stream, self._catch_up.adapt(self._stream, self.latency, lag)
         if stream.latency != chosen:
             stream.latency = chosen
         if stream.hotwords != self.hotwords:
             stream.hotwords = self.hotwords
 
     def _report(self, events: list[Event]) -> None:
-        lag, later = self.stats.lag, self._offset
+        lag = self.stats.lag
         for event in events:
-            moved = replace(event, words=tuple(shift(event.words, later)), start=event.start + later)
-            self.on_event(replace(moved, end=moved.end + later) if isinstance(moved, Final) else moved, lag)
+            self.on_event(move(event, self._offset), lag)
+
+
+def move(event: Event, seconds: float) -> Event:
+    """The same event, so many seconds later."""
+    moved = replace(event, words=tuple(shift(event.words, seconds)), start=event.start + seconds)
+    return replace(moved, end=moved.end + seconds) if isinstance(moved, Final) else moved

@@ -1,6 +1,6 @@
-"""Who comes in at all: the bearer token, the origin of browsers' sockets, the size and the pace of what is sent.
+"""Who may use the server: bearer tokens, origins of browsers' sockets, and the size and pace of requests.
 
-An ASGI middleware, so that nobody's upload is read before the token is known, and so that it holds for every door.
+An ASGI middleware: it checks the token before it receives any body, and covers every protocol.
 """
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asr.errors import RillError
-from asr.server.service import Limits
+from asr.server.options import ServiceOptions
 
-OPEN = ("/health",)  # paths for everybody
-SLOWEST = 4000  # bytes a second of a body in the mean, beside the time that a client may be idle
+PUBLIC_PATHS = ("/health",)  # without a token
+MIN_BODY_BYTES_PER_S = 4000  # on average, after the time that a client may be idle
+RETRY_AFTER_S = 5
 
 
 def read_tokens(path: Path | None) -> list[bytes]:
@@ -36,81 +37,82 @@ def read_tokens(path: Path | None) -> list[bytes]:
     return tokens
 
 
-def refusal(status: int, sentence: str, code: str | None = None) -> JSONResponse:
-    """An error in the shape of OpenAI's API, which its clients can show."""
+def error_response(status: int, message: str, code: str | None = None) -> JSONResponse:
+    """An error in the shape of OpenAI's API; its clients show the message."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {"Retry-After": "5"} if status == 503 else None
-    return JSONResponse({"error": {"message": sentence, "type": kind, "param": None, "code": code}}, status, headers)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status)
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status, headers)
 
 
-class Gate:
-    """
+class AccessMiddleware:
+    """Refuses requests without a token, sockets of foreign pages, and bodies that are too large or too slow.
+
     Args:
-        tokens: one of which every request must bear, where there are any.
-        origins: of pages whose scripts may open sockets here, beside the server's own pages; "*" is all. (What they may
-            read over HTTP is the browser's business: CORS.)
+        tokens: every request must bear one of them, where there are any.
+        options: `cors` are the origins of pages that may open sockets here, beside the server's own pages. (What pages
+            may read over HTTP is up to the browser and `CORSMiddleware`.)
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, tokens: Sequence[bytes], origins: Sequence[str]) -> None:
-        self.app, self.limits, self.tokens, self.origins = app, limits, tokens, origins
+    def __init__(self, app: ASGIApp, options: ServiceOptions, tokens: Sequence[bytes]) -> None:
+        self.app, self.options, self.tokens = app, options, tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or scope["path"] in OPEN:
+        if scope["type"] not in ("http", "websocket") or scope["path"] in PUBLIC_PATHS:
             await self.app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        problem: Response | None = None
-        if not self._known(headers):
-            problem = refusal(401, "This server wants a token: Authorization: Bearer TOKEN.", "invalid_api_key")
-        elif scope["type"] == "websocket":
-            if not self._welcome(headers):
-                problem = refusal(403, f"Pages of {headers['origin']} may not open sockets here.")
-        elif self._length(headers) > self.limits.upload:
-            problem = refusal(413, self._too_large())
-        if problem:
+        elif problem := self._problem(scope["type"], Headers(scope=scope)):
             await problem(scope, receive, send)
         else:
             await self.app(scope, self._bounded(receive) if scope["type"] == "http" else receive, send)
 
-    def _known(self, headers: Headers) -> bool:
+    def _problem(self, kind: str, headers: Headers) -> Response | None:
+        """The answer to a request that is refused."""
+        if not self._has_token(headers):
+            return error_response(401, "This server wants a token: Authorization: Bearer TOKEN.", "invalid_api_key")
+        if kind == "websocket" and not self._allowed_origin(headers):
+            return error_response(403, f"Pages of {headers['origin']} may not open sockets here.")
+        if kind == "http" and _content_length(headers) > self.options.upload_bytes:
+            return error_response(413, self._too_large())
+        return None
+
+    def _has_token(self, headers: Headers) -> bool:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = token.strip().encode("latin-1") if scheme.lower() == "bearer" else b""  # the bytes that came
         matches = [hmac.compare_digest(given, token) for token in self.tokens]  # all of them, in constant time
         return not self.tokens or any(matches)
 
-    def _welcome(self, headers: Headers) -> bool:
-        """Programs that are no browsers send no origin, or this server's."""
-        origin = headers.get("origin")
-        return (origin is None or origin in self.origins or "*" in self.origins
-                or urlsplit(origin).netloc == headers.get("host"))
-
-    def _length(self, headers: Headers) -> int:
-        try:
-            return int(headers.get("content-length", 0))
-        except ValueError:
-            return 0
+    def _allowed_origin(self, headers: Headers) -> bool:
+        """Programs that are not browsers send no origin, or this server's."""
+        origin, allowed = headers.get("origin"), self.options.cors
+        return origin is None or origin in allowed or "*" in allowed or urlsplit(origin).netloc == headers.get("host")
 
     def _too_large(self) -> str:
-        return f"A request may have {self.limits.upload / 2**20:g} MiB at most: send a shorter or compressed recording."
+        return f"A request may have {self.options.max_upload} MiB at most: send a shorter or compressed recording."
 
     def _bounded(self, receive: Receive) -> Receive:
-        """The same body, as long as it is neither too large nor too slow."""
-        size, complete, begun = 0, False, time.monotonic()
+        """Receives the same body, while it is neither too large nor too slow."""
+        size, complete, began, idle = 0, False, time.monotonic(), self.options.idle
 
         async def bounded() -> Message:
             nonlocal size, complete
-            if complete:  # what may come now is the end of the connection
+            if complete:  # only the end of the connection may follow
                 return await receive()
-            left = begun + self.limits.idle + size / SLOWEST - time.monotonic()
+            left = began + idle + size / MIN_BODY_BYTES_PER_S - time.monotonic()
             try:
-                message = await asyncio.wait_for(receive(), min(self.limits.idle, left))
+                message = await asyncio.wait_for(receive(), min(idle, left))
             except asyncio.TimeoutError:
-                raise HTTPException(408, f"Nothing came for {self.limits.idle:g} s, or under {SLOWEST} bytes a second."
+                raise HTTPException(408, f"Nothing came for {idle:g} s, or under {MIN_BODY_BYTES_PER_S} bytes a second."
                                     ) from None
             size += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if size > self.limits.upload:
+            if size > self.options.upload_bytes:
                 raise HTTPException(413, self._too_large())
             return message
 
         return bounded
+
+
+def _content_length(headers: Headers) -> int:
+    try:
+        return int(headers.get("content-length", 0))
+    except ValueError:
+        return 0

@@ -2,9 +2,10 @@
 
     clients ──► load balancer ──► Serve's proxy on each machine ──► replicas, each all that `asr serve` is
 
-A replica is one process with one model, many speakers and a few cores. A socket stays on the replica that took it.
-When speakers fill the replicas, new ones are started; when they have gone, some are stopped: those get nobody new, and
-go on until their last speaker has left. Settings come from the environment (RILL_SESSIONS=64) or behind the name:
+A replica is one process with one model, many live sessions and a few cores. A socket stays on the replica that accepted
+it. When sessions fill the replicas, Serve starts new ones. When sessions have ended, it stops some: these accept no new
+client, and go on until their last session has ended. Options come from the environment (RILL_SESSIONS=64) or behind the
+name:
 
     serve run asr.cluster:app sessions=64 max_replicas=16         (in a config for `serve deploy`: `args:`)
 """
@@ -14,34 +15,39 @@ import asyncio
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
+from starlette import status
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asr.errors import RillError
 from asr.model.latency import Latency
 from asr.server import application
 from asr.server.access import read_tokens
-from asr.server.service import GRACE, POLICY, Leave, Limits, Service
+from asr.server.options import ServiceOptions
+from asr.server.process import SWITCH_INTERVAL_S
+from asr.server.service import SHUTDOWN_GRACE_S, Service, SessionClosed
 
 if TYPE_CHECKING:
     from ray.serve import Application
 
-TOO_LARGE = 1009  # close code: RFC 6455, section 7.4
-UNREAD = 16  # messages of the largest size that may wait to be recognised: Serve's proxy holds nobody up
-LOOK_BACK = 20.0  # seconds whose mean number of speakers counts; more than the 10 s between Serve's counts
-UPSCALE_DELAY, DOWNSCALE_DELAY = 5.0, 300.0  # seconds of too many, or too few, until the number of replicas changes
-DRAIN_CHECK = 1.0  # seconds between looks at whether a replica that is to stop has become empty
-VARIABLE = "RILL_"  # + a setting's name in capitals
+MAX_UNREAD_MESSAGES = 16  # of the largest size, that a socket may send before they are read
+LOOK_BACK_S = 20.0  # whose mean number of requests counts; longer than the 10 s between Serve's counts
+UPSCALE_DELAY_S, DOWNSCALE_DELAY_S = 5.0, 300.0  # of too many, or too few requests, before replicas change
+DRAIN_INTERVAL_S = 1.0  # from one check whether a stopping replica is empty to the next
+PREFIX = "RILL_"  # of environment variables; an option's name in capitals follows
 
 
-class Settings(BaseModel, extra="forbid"):
-    """Of the application. What a replica bears is as for `asr serve`, where the same names are explained."""
+class ClusterOptions(ServiceOptions, frozen=True, extra="forbid"):
+    """Of the application. Those of a replica are as for `asr serve`, which explains them."""
 
-    checkpoint: str | None = None  # on each machine, as are all files
+    sessions: int = Field(40, ge=1)  # that a replica takes at the same time, with recordings and other requests
+    uploads: int = Field(2, ge=1)  # recordings among them
+    max_minutes: float = Field(60, gt=0)  # of a session; a replica that stops may need so long
+    idle: float = Field(60, ge=1)
+    checkpoint: str | None = None  # a folder on each machine; all files must be there
     latency: str = "balanced"
     lm: bool = True
     hotwords: tuple[str, ...] = ()  # several with commas between
@@ -49,17 +55,9 @@ class Settings(BaseModel, extra="forbid"):
     engine: str = "auto"
     int8: bool | None = None
     cores: int = Field(2, ge=1)  # of each replica
-    sessions: int = Field(40, ge=1)  # what a replica takes at the same time: speakers, recordings and other requests
-    uploads: int = Field(2, ge=1)  # recordings among them
-    max_message: int = Field(1024, ge=1)  # KiB
-    max_upload: int = Field(100, ge=1)  # MiB
-    max_minutes: float = Field(60, gt=0)  # of a session; so long may a replica live that is to stop
-    idle: float = Field(60, ge=1)  # seconds
-    token_file: Path | None = None
-    cors: tuple[str, ...] = ()  # several with commas between
     min_replicas: int = Field(1, ge=0)
     max_replicas: int = Field(64, ge=1)
-    fill: float = Field(0.7, gt=0, le=1)  # share of `sessions` in use to which replicas are added and removed
+    fill: float = Field(0.7, gt=0, le=1)  # share of `sessions` in use at which the number of replicas is right
 
     @field_validator("hotwords", "cors", mode="before")
     @classmethod
@@ -74,90 +72,92 @@ class Settings(BaseModel, extra="forbid"):
         return value
 
 
-def settings(args: dict[str, Any]) -> Settings:
-    """The given ones, else the environment's, else the defaults. Raises RillError."""
-    environment = {name: os.environ[VARIABLE + name.upper()] for name in Settings.model_fields
-                   if VARIABLE + name.upper() in os.environ}
+def read_options(args: dict[str, Any]) -> ClusterOptions:
+    """The given options, else the environment's, else the defaults. Raises RillError."""
+    environment = {name: os.environ[PREFIX + name.upper()] for name in ClusterOptions.model_fields
+                   if PREFIX + name.upper() in os.environ}
     try:
-        return Settings(**{**environment, **args})
+        return ClusterOptions(**{**environment, **args})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise RillError(f"The setting '{name}' cannot be used ({first['msg']}): the settings are "
-                        f"{', '.join(Settings.model_fields)}.") from error
+                        f"{', '.join(ClusterOptions.model_fields)}.") from error
 
 
 def app(args: dict[str, Any]) -> Application:
     """What `serve run` and `serve deploy` start. Raises RillError."""
     from ray import serve
 
-    chosen = settings(args)
+    options = read_options(args)
 
     def build() -> FastAPI:  # on the replica
-        return create_app(chosen)
+        return create_app(options)
 
     deployment = serve.deployment(
         name="rill",
-        ray_actor_options={"num_cpus": chosen.cores, "num_gpus": int(chosen.device == "cuda")},
-        # Serve itself finds a replica with a free place, so that a client is turned away only where none has one.
-        max_ongoing_requests=chosen.sessions, max_queued_requests=chosen.sessions,
-        autoscaling_config={"min_replicas": chosen.min_replicas, "max_replicas": chosen.max_replicas,
-                            "target_ongoing_requests": chosen.fill * chosen.sessions, "look_back_period_s": LOOK_BACK,
-                            "upscale_delay_s": UPSCALE_DELAY, "downscale_delay_s": DOWNSCALE_DELAY},
-        # A replica that is to stop waits for its sockets, whose length is limited: nobody's words are cut off.
-        graceful_shutdown_wait_loop_s=DRAIN_CHECK, graceful_shutdown_timeout_s=60 * chosen.max_minutes + GRACE)
+        ray_actor_options={"num_cpus": options.cores, "num_gpus": int(options.device == "cuda")},
+        # Serve finds a replica with room, so that a client is refused only where no replica has any.
+        max_ongoing_requests=options.sessions, max_queued_requests=options.sessions,
+        autoscaling_config={"min_replicas": options.min_replicas, "max_replicas": options.max_replicas,
+                            "target_ongoing_requests": options.fill * options.sessions,
+                            "look_back_period_s": LOOK_BACK_S,
+                            "upscale_delay_s": UPSCALE_DELAY_S, "downscale_delay_s": DOWNSCALE_DELAY_S},
+        # A replica that stops waits for its sessions, whose length is limited, so that they lose nothing.
+        graceful_shutdown_wait_loop_s=DRAIN_INTERVAL_S,
+        graceful_shutdown_timeout_s=options.session_s + SHUTDOWN_GRACE_S)
     return deployment(serve.ingress(build)()).bind()
 
 
-def create_app(chosen: Settings) -> FastAPI:
-    """A replica's application: `application.create_app`, with the limits that Uvicorn sets there. No
-    demo: its page asks for many things, which would go to different replicas."""
+def create_app(options: ClusterOptions) -> FastAPI:
+    """A replica's application: `application.create_app`, with the limits that Uvicorn enforces for `asr serve`. It has
+    no demo: the page makes many requests, which would go to different replicas."""
     import torch
 
     from asr.inference.recognizer import load
 
-    torch.set_num_threads(max(1, chosen.cores // 2))  # as in `application.run`
-    sys.setswitchinterval(application.SWITCH_INTERVAL)
-    limits = Limits(chosen.sessions, chosen.uploads, chosen.max_message << 10, chosen.max_upload << 20,
-                    60 * chosen.max_minutes, chosen.idle)
-    recognizer = load(chosen.checkpoint, latency=chosen.latency, hotwords=chosen.hotwords, lm=chosen.lm,
-                      device=chosen.device, engine=chosen.engine, int8=chosen.int8)
+    torch.set_num_threads(max(1, options.cores // 2))  # as in `process.run_server`
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    recognizer = load(options.checkpoint, latency=options.latency, hotwords=options.hotwords, lm=options.lm,
+                      device=options.device, engine=options.engine, int8=options.int8)
     torch.set_num_threads(1)
-    app = application.create_app(Service(recognizer, limits, threads=chosen.cores),
-                            application.Settings(cors=chosen.cors, demo=False), read_tokens(chosen.token_file))
-    app.add_middleware(Inbox, limits=limits)
+    service = Service(recognizer, options, threads=options.cores)
+    app = application.create_app(service, read_tokens(options.token_file))
+    app.add_middleware(InboxMiddleware, options=options)
     return app
 
 
-class Inbox:
-    """What a socket may send before it is recognised: behind Serve's proxy no client feels that others are slower."""
+class InboxMiddleware:
+    """Bounds what a socket sends before the service reads it: Serve's proxy reads as fast as the client sends."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self.app, self.limits = app, limits
+    def __init__(self, app: ASGIApp, options: ServiceOptions) -> None:
+        self.app, self.options = app, options
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
             await self.app(scope, receive, send)
             return
-        limits = self.limits
+        max_message = self.options.message_bytes
         messages: asyncio.Queue[Message] = asyncio.Queue()
-        problem: Leave | None = None
+        problem: SessionClosed | None = None
         unread = 0  # bytes
 
-        async def take_in() -> None:
+        async def fill() -> None:
             nonlocal problem, unread
             message: Message = {"type": ""}
             while message["type"] != "websocket.disconnect" and not problem:
                 message = await receive()
                 size = _size(message)
                 unread += size
-                if size > limits.message:
-                    problem = Leave(TOO_LARGE, f"A message may have {limits.message >> 10} KiB at most.")
-                elif unread > UNREAD * limits.message:
-                    problem = Leave(POLICY, "Too much sound waits: send no more until it is answered.")
+                if size > max_message:
+                    problem = SessionClosed(status.WS_1009_MESSAGE_TOO_BIG,
+                                            f"A message may have {self.options.max_message} KiB at most.")
+                elif unread > MAX_UNREAD_MESSAGES * max_message:
+                    problem = SessionClosed(status.WS_1008_POLICY_VIOLATION,
+                                            "Too much audio waits: send no more until it is answered.")
                 messages.put_nowait(message)
 
-        async def hand_on() -> Message:
+        async def receive_next() -> Message:
             nonlocal unread
             message = await messages.get()
             unread -= _size(message)
@@ -165,13 +165,13 @@ class Inbox:
                 raise problem
             return message
 
-        taking = asyncio.create_task(take_in())
+        filling = asyncio.create_task(fill())
         try:
-            await self.app(scope, hand_on, send)
+            await self.app(scope, receive_next, send)
         finally:
-            taking.cancel()
+            filling.cancel()
             with suppress(asyncio.CancelledError):
-                await taking
+                await filling
 
 
 def _size(message: Message) -> int:

@@ -1,6 +1,7 @@
-"""What all doors of the server share: the recogniser, its limits, who is in, and the way out.
+"""What all protocols of the server share: the recognizer, the limits, who is connected, and the shutdown.
 
-A door (`vosk_door`, `openai_door`, the demo) speaks a client's protocol; it asks for a place here and gives it back.
+A protocol (`vosk`, `openai`, the demo's page) opens a `SessionSlot` or an upload here for each client, and leaves it at
+the client's end.
 """
 from __future__ import annotations
 
@@ -9,52 +10,45 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from starlette import status
 
 from asr.decoding.hotwords import Hotword
 from asr.errors import RillError
+from asr.inference.async_session import AsyncSession
 from asr.inference.batching import Batcher
-from asr.inference.recognizer import Recognizer
+from asr.inference.recognizer import Event, Recognizer
+from asr.model.latency import Latency
 from asr.server.metrics import Metrics
+from asr.server.options import ServiceOptions
 
-BEAT = 0.1  # seconds between looks at who must leave, and at how late the event loop is
-SMOOTHING = 0.1  # weight of the newest look in the event loop's lag
-MOST_PHRASE_LISTS = 4  # different sets of hot words at the same time; each has a search tree of about 50 MB
-GRACE = 20.0  # seconds that are left to everybody when the server shuts down
-
-# Close codes of WebSockets: RFC 6455, section 7.4, and IANA's registry.
-DONE, GOING_AWAY, INVALID, POLICY, FAILED, TRY_LATER = 1000, 1001, 1007, 1008, 1011, 1013
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the server bears. Whoever asks for more is told so."""
-
-    sessions: int = 64  # speakers at the same time
-    uploads: int = 4  # recordings at the same time
-    message: int = 1 << 20  # bytes of one WebSocket message
-    upload: int = 100 << 20  # bytes of one request
-    seconds: float = 4 * 3600.0  # that a session lasts, and that a recording does
-    idle: float = 60.0  # seconds without a move of the client
-    delay: float = 1.0  # seconds that the model takes to answer; then nobody new is let in
+WATCH_INTERVAL_S = 0.1  # from one check of all sessions, and of how late the event loop is, to the next
+LAG_SMOOTHING = 0.1  # weight of the newest check in the event loop's mean lag
+MAX_PHRASE_LISTS = 4  # different sets of hot words in use; each has a search tree of about 50 MB
+MAX_MODEL_DELAY_S = 1.0  # from a request to the model until its result; beyond it no new client is accepted
+RECEIVING_FACTOR = 4  # so many times as many recordings may be received as are transcribed at the same time
+SHUTDOWN_GRACE_S = 20.0  # for open sessions and uploads when the server shuts down
 
 
 class Busy(RillError):
-    """There is no place now; the client may come again."""
+    """The server has no room now; the client may try again."""
 
 
-class Leave(Exception):
-    """A session must end: the close code, and why, in one sentence."""
+class SessionClosed(Exception):
+    """The server ends a session: the WebSocket close code, and the reason in one sentence."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code = code
 
 
-class Waiting:
-    """Since when it has been the client's move: to send something, or to read what was sent. (A generator of
-    `contextlib`, twice a message, took a tenth of the time that the event loop has for one.)"""
+class IdleTimer:
+    """A context entered while the server waits for the client, to send a message or to read one. `since` is when.
+
+    (A generator of `contextlib`, twice a message, took a tenth of the time that the event loop has for one.)
+    """
 
     since: float | None = None
 
@@ -65,75 +59,116 @@ class Waiting:
         self.since = None
 
 
-class Place:
-    """A speaker's place. The service takes it back by cancelling the task that holds it; then `leave` says why."""
+class SessionSlot:
+    """One of the live sessions that the service has room for, while one client uses it.
 
-    def __init__(self, phrases: Callable[[tuple[Hotword, ...]], AbstractContextManager[None]]) -> None:
-        self._phrases, self._held = phrases, ExitStack()
-        self.hotwords: tuple[Hotword, ...] = ()  # beside the server's own
-        self.since = time.monotonic()
-        self.waiting = Waiting()
-        self.leave: Leave | None = None
-        self.task = asyncio.current_task()
+    The service ends a session by cancelling the task that opened the slot; then `closed` says why.
+    """
 
-    def hold(self, hotwords: tuple[Hotword, ...]) -> None:
-        """This speaker uses these hot words, and no others any more. Raises Busy, and leaves those of before."""
-        self._held.close()
+    def __init__(self, service: Service, protocol: str) -> None:
+        self._service, self._protocol = service, protocol
+        self._reservation = ExitStack()  # of a phrase list
+        self.hotwords: tuple[Hotword, ...] = ()  # the client's own, beside the server's
+        self.opened = time.monotonic()
+        self.idle = IdleTimer()
+        self.closed: SessionClosed | None = None
+        self._task = asyncio.current_task()
+
+    def session(self, sample_rate: float, on_event: Callable[[Event], None], *,
+                latency: str | tuple[int, int] | Latency | None = None,
+                hotwords: tuple[Hotword, ...] | None = None) -> AsyncSession:
+        """A session of the service's recognizer whose audio the metrics count. `prepare` its hot words first."""
+        metrics = self._service.metrics
+        return AsyncSession(self._service.recognizer, sample_rate, on_event, latency=latency, hotwords=hotwords,
+                            on_recognized=partial(metrics.recognized, self._protocol), on_dropped=metrics.dropped.inc)
+
+    async def prepare(self, hotwords: tuple[Hotword, ...], beside: tuple[Hotword, ...] = ()) -> tuple[Hotword, ...]:
+        """Make the client's hot words, and those that stand beside them, usable; returns all of them.
+
+        They replace the client's earlier ones. Raises Busy or HotwordError, and keeps the earlier ones.
+        """
+        before = self.hotwords
+        self._reserve(hotwords)
         try:
-            self._enter(hotwords)
+            await self._service.build_search((*beside, *hotwords))
+        except RillError:
+            self._reserve(before)
+            raise
+        return (*beside, *hotwords)
+
+    def _reserve(self, hotwords: tuple[Hotword, ...]) -> None:
+        before = self.hotwords
+        self.release()
+        try:
+            if hotwords:
+                self._reservation.enter_context(self._service.phrase_list(hotwords))
         except Busy:
-            self._enter(self.hotwords)
+            self._reserve(before)
             raise
         self.hotwords = hotwords
 
-    def _enter(self, hotwords: tuple[Hotword, ...]) -> None:
-        if hotwords:
-            self._held.enter_context(self._phrases(hotwords))
+    def release(self) -> None:
+        """The client uses no hot words of its own any more."""
+        self._reservation.close()
+        self.hotwords = ()
 
-    def take_back(self, leave: Leave) -> None:
-        if self.task and not self.leave:
-            self.leave = leave
-            self.task.cancel()
+    def close(self, reason: SessionClosed) -> None:
+        """End the session that uses this slot."""
+        if self._task and not self.closed:
+            self.closed = reason
+            self._task.cancel()
 
 
 class Service:
-    """One recogniser for many speakers. `watch` must run as long as it serves.
+    """One recognizer for many clients. `watch` must run as long as the service does.
 
-    `threads` are those that compute; see `Batcher`.
+    Args:
+        threads: that compute; see `Batcher`.
+        max_model_delay: seconds; see `MAX_MODEL_DELAY_S`.
     """
 
-    def __init__(self, recognizer: Recognizer, limits: Limits, threads: int | None = None) -> None:
-        self.recognizer, self.limits, self.metrics = recognizer, limits, Metrics()
-        self.places: set[Place] = set()
-        self.uploads = 0
+    def __init__(self, recognizer: Recognizer, options: ServiceOptions, threads: int | None = None,
+                 max_model_delay: float = MAX_MODEL_DELAY_S) -> None:
+        self.recognizer, self.options, self.metrics = recognizer, options, Metrics()
+        self.max_model_delay = max_model_delay
+        self.slots: set[SessionSlot] = set()
+        self.receiving = self.uploads = 0  # recordings that arrive or are transcribed; that are transcribed
         self.closing = False
-        self.until = math.inf  # when everybody must have left
+        self.deadline = math.inf  # of the shutdown, on the monotonic clock
         self._phrase_lists: Counter[tuple[Hotword, ...]] = Counter()  # sessions that use each
         self._building = asyncio.Lock()
         self.batcher = recognizer.work = Batcher(recognizer, threads)
         self.metrics.watch(self.batcher)
 
     @contextmanager
-    def place(self, door: str) -> Iterator[Place]:
-        """A speaker's place. Raises Busy."""
-        self._let_in("sessions", len(self.places), self.limits.sessions)
-        place = Place(self._use)
-        self.places.add(place)
-        with self.metrics.sessions.labels(door).track_inprogress():
+    def slot(self, protocol: str) -> Iterator[SessionSlot]:
+        """A slot for the task that calls. Raises Busy."""
+        self._admit("sessions", len(self.slots), self.options.sessions)
+        slot = SessionSlot(self, protocol)
+        self.slots.add(slot)
+        with self.metrics.sessions.labels(protocol).track_inprogress():
             try:
-                yield place
+                yield slot
             finally:
-                place.hold(())
-                self.places.discard(place)
+                slot.release()
+                self.slots.discard(slot)
 
-    def expect_upload(self) -> None:
-        """Raises Busy where a recording would have no place now."""
-        self._let_in("uploads", self.uploads, self.limits.uploads)
+    @contextmanager
+    def receive_upload(self) -> Iterator[None]:
+        """Room for a recording, from its first byte to its answer. Raises Busy."""
+        self._admit("uploads", self.uploads, self.options.uploads)
+        if self.receiving >= RECEIVING_FACTOR * self.options.uploads:
+            self._refuse("uploads", "Too many recordings are being received: try again later.")
+        self.receiving += 1
+        try:
+            yield
+        finally:
+            self.receiving -= 1
 
     @contextmanager
     def upload(self) -> Iterator[None]:
-        """A recording's place. Raises Busy."""
-        self.expect_upload()
+        """Room for a recording, while it is transcribed. Raises Busy."""
+        self._admit("uploads", self.uploads, self.options.uploads)
         self.uploads += 1
         with self.metrics.uploads.track_inprogress():
             try:
@@ -141,55 +176,57 @@ class Service:
             finally:
                 self.uploads -= 1
 
-    def _let_in(self, what: str, taken: int, places: int) -> None:
+    def _admit(self, what: str, taken: int, limit: int) -> None:
         if self.closing:
             self._refuse("closing", "The server is shutting down: try again in a minute.")
-        if taken >= places:
-            self._refuse(what, f"All {places} places for {what} are taken: try again later.")
-        if self.batcher.delay > self.limits.delay:
-            self._refuse("overload", "The server cannot keep up with the speakers it has: try again later.")
+        if taken >= limit:
+            self._refuse(what, f"All {limit} places for {what} are taken: try again later.")
+        if self.batcher.delay > self.max_model_delay:
+            self._refuse("overload", "The server cannot keep up with the clients it has: try again later.")
 
-    def _refuse(self, reason: str, sentence: str) -> None:
+    def _refuse(self, reason: str, message: str) -> None:
         self.metrics.refused.labels(reason).inc()
-        raise Busy(sentence)
+        raise Busy(message)
 
     @contextmanager
-    def _use(self, hotwords: tuple[Hotword, ...]) -> Iterator[None]:
-        """While a session uses these hot words beside the server's own. Raises Busy where there are too many sets."""
-        if hotwords not in self._phrase_lists and len(self._phrase_lists) >= MOST_PHRASE_LISTS:
-            self._refuse("phrase_lists", f"{MOST_PHRASE_LISTS} other phrase lists are in use: try again later.")
+    def phrase_list(self, hotwords: tuple[Hotword, ...]) -> Iterator[None]:
+        """While a session uses these hot words beside the server's own. Raises Busy where too many sets are in use."""
+        if hotwords not in self._phrase_lists and len(self._phrase_lists) >= MAX_PHRASE_LISTS:
+            self._refuse("phrase_lists", f"{MAX_PHRASE_LISTS} other phrase lists are in use: try again later.")
         self._phrase_lists[hotwords] += 1
         try:
             yield
         finally:
-            self._phrase_lists -= Counter([hotwords])  # drops those that nobody uses
+            self._phrase_lists -= Counter([hotwords])  # drops the lists that no session uses
 
-    async def prepare(self, hotwords: tuple[Hotword, ...]) -> None:
-        """Builds their search tree, which takes a moment, beside the event loop. Raises HotwordError."""
+    async def build_search(self, hotwords: tuple[Hotword, ...]) -> None:
+        """Build the search for these hot words beside the event loop; it takes about a second. Raises HotwordError."""
         if hotwords:
             async with self._building:
                 await asyncio.to_thread(self.recognizer.decoder, hotwords)
 
     async def watch(self) -> None:
-        """Takes places back from those who are silent for too long or have been here for too long."""
-        limits = self.limits
+        """End sessions that are idle for too long or last too long; measure how late the event loop is."""
+        options = self.options
         self.batcher.serve(asyncio.get_running_loop())
         while True:
-            due = time.monotonic() + BEAT
-            await asyncio.sleep(BEAT)
+            due = time.monotonic() + WATCH_INTERVAL_S
+            await asyncio.sleep(WATCH_INTERVAL_S)
             now = time.monotonic()
-            self.batcher.lag += SMOOTHING * (now - due - self.batcher.lag)
-            for place in self.places:
-                if now - place.since > limits.seconds:
-                    place.take_back(Leave(POLICY, f"A session lasts {limits.seconds:g} s at most: connect again."))
-                elif place.waiting.since and now - place.waiting.since > limits.idle:
-                    place.take_back(Leave(POLICY, f"Nothing came, or was read, for {limits.idle:g} s."))
+            self.batcher.lag += LAG_SMOOTHING * (now - due - self.batcher.lag)
+            for slot in self.slots:
+                if now - slot.opened > options.session_s:
+                    reason = f"A session lasts {options.session_s:g} s at most: connect again."
+                    slot.close(SessionClosed(status.WS_1008_POLICY_VIOLATION, reason))
+                elif slot.idle.since and now - slot.idle.since > options.idle:
+                    reason = f"Nothing came, or was read, for {options.idle:g} s."
+                    slot.close(SessionClosed(status.WS_1008_POLICY_VIOLATION, reason))
 
     async def close(self) -> None:
-        """Lets nobody in any more, makes everybody's last words final, and waits until all have left."""
+        """Accept no new client, finalize and deliver open utterances, and wait until all clients have left."""
         self.closing = True
-        for place in self.places:
-            place.take_back(Leave(GOING_AWAY, "The server is shutting down."))
-        self.until = time.monotonic() + GRACE
-        while (self.places or self.uploads) and time.monotonic() < self.until:
-            await asyncio.sleep(BEAT)
+        for slot in self.slots:
+            slot.close(SessionClosed(status.WS_1001_GOING_AWAY, "The server is shutting down."))
+        self.deadline = time.monotonic() + SHUTDOWN_GRACE_S
+        while (self.slots or self.uploads) and time.monotonic() < self.deadline:
+            await asyncio.sleep(WATCH_INTERVAL_S)

@@ -45,5 +45,5 @@ def test_the_figure_has_one_time_axis_and_two_columns(recognizer, dark):
     samples, _ = sf.read(CLIP, dtype="float32")
     recording, traces = network.trace(recognizer, samples, [PRESETS["offline"], PRESETS["fast"]])
     figure = network.draw(recognizer, recording, traces, 0, dark)
-    assert len(figure.axes) == 2 * len(network.HEIGHTS)
+    assert len(figure.axes) == 2 * len(network.ROW_HEIGHTS)
     assert {axis.get_xlim() for axis in figure.axes} == {(0, len(samples) / 16_000)}

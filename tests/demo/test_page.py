@@ -4,32 +4,24 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import threading
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import soundfile as sf
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from websockets import ConnectionClosed
-from websockets.sync.client import connect
 
 import app
 import asr
 from asr.demo import live, page
 from asr.errors import RillError
-from asr.server import service
-from asr.server.application import Settings
-from asr.server.service import Limits
 from asr.text.results import Final, Transcript, Word
 from asr.text.writers import render
-from tests.support.serving import PATIENCE, running, until
+from tests.support.serving import PATIENCE, running
 
 CLIPS = Path(__file__).parents[1] / "clips"
-connect_now = partial(connect, compression=None, open_timeout=PATIENCE)
 ONE, OTHER = CLIPS / "kathleen-1.flac", CLIPS / "ljspeech-1.flac"
 TRANSCRIPT = Transcript((Final((Word("hello", 0.5, 0.9, 0.75), Word("<b>", 1.0, 1.2, 0.25)), 0.5, 1.2),), 2.0)
 
@@ -130,38 +122,13 @@ def test_a_bad_message_ends_the_recording_with_a_sentence(client, bad):
         page.send_json({"rate": 16_000})
         (page.send_bytes if isinstance(bad, bytes) else page.send_text)(bad)
         assert [message for message in until_end(page) if message["type"] == "error"]
-    assert not [thread for thread in threading.enumerate() if thread.name == "recogniser"]
 
 
-def test_a_page_that_is_silent_loses_its_place(recognizer):
-    with (running(recognizer, Limits(sessions=2, idle=2.0), Settings(demo=True)) as server,
-          connect_now(server.url("/demo/live", "ws")) as silent, connect_now(server.url("/demo/live", "ws")) as begun):
-        begun.send('{"rate": 16000}')
-        told = []
-        with suppress(ConnectionClosed):
-            while True:
-                told.append(json.loads(begun.recv()))
-        assert told[-1]["type"] == "end" and begun.close_code == 1008
-        assert ["Nothing came" in message["message"] for message in told if message["type"] == "error"] == [True]
-        assert "Nothing came" in json.loads(silent.recv())["message"]
-        until(lambda: not server.service.places)
-
-
-def test_the_hot_words_of_pages_are_counted(recognizer, monkeypatch):
-    monkeypatch.setattr(service, "MOST_PHRASE_LISTS", 0)
-    with (running(recognizer, Limits(), Settings(demo=True)) as server,
-          connect_now(server.url("/demo/live", "ws")) as page):
-        page.send('{"rate": 16000, "hotwords": ["rill"]}')
-        assert "phrase lists" in json.loads(page.recv())["message"]
-
-
-def test_a_page_for_which_there_is_no_room(recognizer):
-    with (running(recognizer, Limits(sessions=0), Settings(demo=True)) as server,
-          connect_now(server.url("/demo/live", "ws")) as page):
-        assert "places" in json.loads(page.recv())["message"]
-        with pytest.raises(ConnectionClosed):
-            page.recv()
-        assert page.close_code == 1013
+def test_it_is_a_part_of_the_server(recognizer):
+    with running(recognizer, mount_demo=page.mount) as server:
+        answer = httpx.get(server.url("/demo"), follow_redirects=True, timeout=PATIENCE)
+        assert answer.status_code == 200 and answer.url.path == "/demo/" and "new WebSocket" in answer.text
+        assert httpx.get(server.url("/favicon.ico"), timeout=PATIENCE).headers["content-type"] == "image/svg+xml"
 
 
 @pytest.mark.parametrize("format", page.DOWNLOADS)

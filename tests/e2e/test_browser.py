@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from difflib import SequenceMatcher
@@ -17,8 +16,8 @@ import pytest
 import soundfile as sf
 
 import asr
-from asr.server.application import Settings
-from tests.support.serving import running
+from asr.demo import page as demo
+from tests.support.serving import free_port, running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -42,9 +41,7 @@ def recognizer() -> asr.Recognizer:
 def address(recognizer: asr.Recognizer) -> Iterator[str]:
     from asr.demo import page
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     page = page.serve(recognizer, "127.0.0.1", port, block=False)
     yield f"http://127.0.0.1:{port}"
     page.close()
@@ -230,7 +227,7 @@ def test_inside_the_network_is_drawn(browse):
 
 
 def test_the_servers_pages_are_drawn(browse, recognizer):
-    with running(recognizer, settings=Settings()) as server:
+    with running(recognizer, mount_demo=demo.mount) as server:
         assert browse(at=server.url("/demo")).title().startswith("Rill")
         page = browse(at=server.url("/docs"), ready=".opblock")
         assert page.locator(".opblock").count() == 5

@@ -1,4 +1,4 @@
-"""The server as a whole: who may come in, what it tells of itself, and how it leaves."""
+"""The server as a whole: who may use it, what it says about itself, how it starts and ends."""
 from __future__ import annotations
 
 import asyncio
@@ -18,17 +18,16 @@ import httpx
 import openai
 import pytest
 import websockets
-from prometheus_client.parser import text_string_to_metric_families
 
 from asr.errors import RillError
 from asr.inference.batching import Batcher
-from asr.server import access
-from asr.server import application as server_module
+from asr.server import access, application, process
 from asr.server.access import read_tokens
-from asr.server.application import Settings, listen
-from asr.server.service import Busy, Limits
+from asr.server.options import ServeOptions
+from asr.server.process import listen, run_server
+from asr.server.service import Busy
 from tests.conftest import CLIPS
-from tests.support.serving import PATIENCE, closed, connect, pcm, rest, running, said, silence, vosk
+from tests.support.serving import PATIENCE, closed, connect, numbers, pcm, rest, running, said, silence, vosk
 
 ROCK = pcm(CLIPS / "kathleen-0.flac")
 get = partial(httpx.get, timeout=PATIENCE)
@@ -37,7 +36,7 @@ TOKENS = (b"secret", "schlüssel".encode())
 
 @pytest.fixture(scope="module")
 def server(recognizer):
-    with running(recognizer, settings=Settings(cors=("https://example.org",))) as here:
+    with running(recognizer, ServeOptions(cors=("https://example.org",))) as here:
         yield here
 
 
@@ -47,22 +46,15 @@ def guarded(recognizer):
         yield here
 
 
-def numbers(server) -> dict[str, float]:
-    """All that /metrics says, by name and labels."""
-    families = text_string_to_metric_families(get(server.url("/metrics")).text)
-    return {sample.name + "".join(f",{value}" for value in sample.labels.values()): sample.value
-            for family in families for sample in family.samples}
-
-
 def test_health(server):
     answer = get(server.url("/health"))
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ok", "version": server_module.__version__, "model": "en-small", "sessions": 0,
+    assert answer.json() == {"status": "ok", "version": application.__version__, "model": "en-small", "sessions": 0,
                              "places": 64}
 
 
 def test_metrics_follow_what_happens(server, monkeypatch):
-    monkeypatch.setattr(Batcher, "preview_every", 1)  # a computer that is busy otherwise leaves looks out
+    monkeypatch.setattr(Batcher, "preview_every", 1)  # under load there are fewer
     before = numbers(server)
     asyncio.run(vosk(server.url("/ws", "ws"), ROCK + silence(1.5), 3200))
     closed(server.url("/ws", "ws"), "{")
@@ -100,7 +92,7 @@ def test_the_page_of_the_api_reads_well(server):
     assert "phrase_list" in page["info"]["description"]
 
 
-def test_a_token_opens_every_door(guarded):
+def test_a_token_opens_every_protocol(guarded):
     for token in TOKENS:
         answer = get(guarded.url("/v1/models"), headers={"Authorization": b"bearer " + token})
         assert answer.status_code == 200
@@ -111,7 +103,7 @@ def test_a_token_opens_every_door(guarded):
 
 
 @pytest.mark.parametrize("header", [None, "secret", "Bearer", "Bearer secre", "Bearer secret2", "Basic secret"])
-def test_without_the_token_every_door_stays_shut(guarded, header):
+def test_without_the_token_every_path_is_refused(guarded, header):
     headers = {"Authorization": header} if header else {}
     for path in ("/v1/models", "/metrics", "/docs", "/openapi.json", "/"):
         answer = get(guarded.url(path), headers=headers)
@@ -139,8 +131,8 @@ def test_token_files(tmp_path):
         read_tokens(tmp_path / "missing")
 
 
-def test_pages_from_elsewhere_need_leave(server, guarded):
-    """CORS where it was asked for, and nowhere else; the same for sockets, which CORS does not protect."""
+def test_pages_of_other_sites_must_be_allowed(server, guarded):
+    """CORS where an option says so, and nowhere else; the same for sockets, which CORS does not protect."""
     for here, origin, allowed in ((server, "https://example.org", True), (server, "https://evil.example", False),
                                   (guarded, "https://example.org", False)):
         headers = {"Origin": origin, "Access-Control-Request-Method": "GET"}
@@ -153,7 +145,7 @@ def test_pages_from_elsewhere_need_leave(server, guarded):
         closed(url, '{"eof": 1}', headers={"Origin": "https://evil.example"})
 
 
-def test_unknown_paths_and_methods_are_told_in_the_same_shape(server):
+def test_unknown_paths_and_methods_are_errors_of_the_same_shape(server):
     for answer in (get(server.url("/nowhere")), get(server.url("/v1/audio/transcriptions"))):
         assert answer.status_code in (404, 405) and answer.json()["error"]["message"]
     with pytest.raises(websockets.InvalidStatus):
@@ -162,8 +154,8 @@ def test_unknown_paths_and_methods_are_told_in_the_same_shape(server):
 
 @pytest.mark.parametrize("sent", [[b""], [b"G"], [b"GET /health HTTP/1.1\r\nHost: x\r\n"],
                                   [b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /he"]])
-def test_a_connection_on_which_no_question_is_ended_is_closed(server, monkeypatch, sent):
-    monkeypatch.setattr(server_module, "HANDSHAKE", 0.5)
+def test_a_connection_that_completes_no_request_is_closed(server, monkeypatch, sent):
+    monkeypatch.setattr(process, "REQUEST_TIMEOUT_S", 0.5)
     with socket.create_connection(("127.0.0.1", server.port)) as idle:
         idle.settimeout(PATIENCE)
         for number, part in enumerate(sent):
@@ -175,8 +167,9 @@ def test_a_connection_on_which_no_question_is_ended_is_closed(server, monkeypatc
 
 
 def test_a_body_that_drips_is_not_waited_for(recognizer, monkeypatch):
-    monkeypatch.setattr(access, "SLOWEST", 1e9)
-    with running(recognizer, Limits(idle=0.5)) as server, socket.create_connection(("127.0.0.1", server.port)) as drip:
+    monkeypatch.setattr(access, "MIN_BODY_BYTES_PER_S", 1e9)
+    with (running(recognizer, ServeOptions(idle=0.5)) as server,
+          socket.create_connection(("127.0.0.1", server.port)) as drip):
         drip.settimeout(0.1)
         drip.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
                      b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n")
@@ -189,59 +182,16 @@ def test_a_body_that_drips_is_not_waited_for(recognizer, monkeypatch):
         assert b" 408 " in answer
 
 
-def test_an_overloaded_server_lets_nobody_else_in(server, monkeypatch):
+def test_an_overloaded_server_accepts_no_recording(server, monkeypatch):
     monkeypatch.setattr(server.service.batcher, "lag", 2.0 * PATIENCE)
     with pytest.raises(Busy, match="keep up"), server.service.upload():
         pass
 
 
-def test_the_demo_is_a_part_of_it(recognizer):
-    with running(recognizer, Limits(sessions=1), Settings(demo=True)) as server:
-        page = get(server.url("/demo"), follow_redirects=True)
-        assert page.status_code == 200 and page.url.path == "/demo/" and "new WebSocket" in page.text
-
-        async def record():
-            async with connect(server.url("/demo/live", "ws")) as page:
-                await page.send(json.dumps({"rate": 16_000}))
-                await page.send(ROCK)
-                async with connect(server.url("/demo/live", "ws")) as other:
-                    refused = json.loads(await asyncio.wait_for(other.recv(), PATIENCE))
-                await page.send('{"finish": true}')
-                return refused, await rest(page)
-
-        refused, messages = asyncio.run(record())
-        assert refused["type"] == "error" and "1 places for sessions" in refused["message"]
-        assert [m["text"] for m in messages if m["type"] == "final"] == ["there was nothing on the rock"]
-        assert numbers(server)["rill_audio_seconds_total,demo"] == pytest.approx(len(ROCK) / 32_000)
-
-
-def test_at_the_end_everybody_gets_the_last_words(recognizer):
-    """Vosk's clients and the demo; whoever comes then is told to come again."""
-    with running(recognizer, settings=Settings(demo=True)) as server:
-        async def talk():
-            async with (connect(server.url("/ws", "ws")) as one,
-                        connect(server.url("/demo/live", "ws")) as page):
-                await page.send(json.dumps({"rate": 16_000}))
-                for socket in (one, page):
-                    await socket.send(ROCK)
-                first = await asyncio.wait_for(one.recv(), PATIENCE)
-                server.leave()
-                return [json.loads(first), *await rest(one)], one.close_code, one.close_reason, await rest(page)
-
-        messages, code, reason, demo = asyncio.run(talk())
-    assert said(messages) == ["there was nothing on the rock"]
-    assert code == 1001 and "shutting down" in reason
-    assert [m["text"] for m in demo if m["type"] == "final"] == ["there was nothing on the rock"]
-    assert demo[-1]["type"] == "end"
-    with pytest.raises(OSError):
-        socket.create_connection(("127.0.0.1", server.port), 1)
-
-
-def test_who_comes_at_the_end_is_told_so(server, monkeypatch):
+def test_no_recording_is_accepted_during_a_shutdown(server, monkeypatch):
     monkeypatch.setattr(server.service, "closing", True)
     answer = get(server.url("/health"))
     assert answer.status_code == 503 and answer.json()["status"] == "closing"
-    assert closed(server.url("/ws", "ws"))[0] == 1013
     answer = httpx.post(server.url("/v1/audio/transcriptions"), data={"model": "en-small"},
                         files={"file": ("a.flac", (CLIPS / "kathleen-0.flac").read_bytes())})
     assert answer.status_code == 503 and "shutting down" in answer.json()["error"]["message"]
@@ -270,13 +220,13 @@ def certificate(tmp_path_factory):
 def test_a_certificate_that_cannot_be_used(certificate, wrong, tmp_path):
     pair = {"missing": (tmp_path / "a.pem", tmp_path / "b.pem"), "alone": (certificate[0], None),
             "swapped": certificate[::-1]}[wrong]
-    settings = Settings(port=0, ssl_certfile=pair[0], ssl_keyfile=pair[1])
+    options = ServeOptions(port=0, ssl_certfile=pair[0], ssl_keyfile=pair[1])
     with pytest.raises(RillError, match="--ssl-keyfile go together" if wrong == "alone" else "PEM"):
-        server_module.run(lambda: pytest.fail("loaded"), Limits(), settings)
+        run_server(lambda: pytest.fail("loaded"), options, on_ready=print)
 
 
 def test_the_command_over_tls_until_sigterm(certificate, tmp_path):
-    """As a process of its own: it says where it is, serves over https and wss, and leaves with the last words."""
+    """As a process of its own: it prints its addresses, serves over https and wss, and delivers the last final."""
     tokens = tmp_path / "tokens"
     tokens.write_text("secret\n")
     command = [sys.executable, "-m", "asr.cli", "serve", "--port", "0", "--no-demo", "--token-file", str(tokens),

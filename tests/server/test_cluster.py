@@ -4,7 +4,6 @@ import faulthandler
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -24,11 +23,11 @@ from asr.inference import archive
 from asr.inference.archive import MANIFEST, Answer, Worker
 from asr.inference.files import Options, transcribe_file
 from asr.server import cluster
-from asr.server.cluster import Inbox, settings
-from asr.server.service import Leave, Limits
+from asr.server.cluster import ClusterOptions, InboxMiddleware, read_options
+from asr.server.service import SessionClosed
 from asr.text import writers
 from tests.conftest import CLIPS
-from tests.support.serving import closed, pcm, said, vosk
+from tests.support.serving import closed, free_port, pcm, said, vosk
 
 LIMIT = 420  # seconds for all of this; then what runs fails, and what comes after it every half minute
 PATIENCE = 150  # seconds that one thing may take
@@ -166,12 +165,10 @@ def service(nodes):
     import ray
     from ray import serve
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with (pytest.MonkeyPatch.context() as patch, archive.sigterm_kept(),
           ray.init(nodes.address, log_to_driver=False)):
-        for constant in ("LOOK_BACK", "UPSCALE_DELAY", "DOWNSCALE_DELAY"):
+        for constant in ("LOOK_BACK_S", "UPSCALE_DELAY_S", "DOWNSCALE_DELAY_S"):
             patch.setattr(cluster, constant, 1.0)
         patch.setenv("RILL_LM", "false")
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
@@ -241,9 +238,9 @@ def test_speakers_add_a_replica_and_one_that_must_go_lets_them_finish(service):
     assert one == other and "rock" in one["text"]
 
 
-@pytest.mark.parametrize("sizes, code", [([10, 11], 1009), ([10] * 17, 1008), ([10] * 16, None)])
+@pytest.mark.parametrize("sizes, code", [([1024, 1025], 1009), ([1024] * 17, 1008), ([1024] * 16, None)])
 def test_what_may_wait_for_a_slow_reader(sizes, code):
-    """Sixteen messages of ten bytes; none may be larger."""
+    """Sixteen messages of a KiB; none may be larger."""
     seen, problems = [], []
     messages = iter([{"type": "websocket.connect"}, *({"type": "websocket.receive", "bytes": bytes(n)} for n in sizes),
                      {"type": "websocket.disconnect"}])
@@ -258,23 +255,23 @@ def test_what_may_wait_for_a_slow_reader(sizes, code):
             await asyncio.sleep(0.05)
             while (message := await receive())["type"] == "websocket.receive":
                 seen.append(message)
-        except Leave as leave:
-            problems.append(leave.code)
+        except SessionClosed as closed:
+            problems.append(closed.code)
 
-    asyncio.run(Inbox(app, Limits(message=10))({"type": "websocket"}, receive, None))
+    asyncio.run(InboxMiddleware(app, ClusterOptions(max_message=1))({"type": "websocket"}, receive, None))
     assert problems == [code] * bool(code) and len(seen) == (0 if code else len(sizes))
 
 
-def test_settings(monkeypatch):
+def test_options(monkeypatch):
     monkeypatch.setenv("RILL_SESSIONS", "7")
     monkeypatch.setenv("RILL_HOTWORDS", "rill, new york:12")
-    chosen = settings({"int8": "true", "sessions": 9})
+    chosen = read_options({"int8": "true", "sessions": 9})
     assert (chosen.sessions, chosen.int8, chosen.hotwords) == (9, True, ("rill", "new york:12"))
-    assert settings({}).sessions == 7
-    with pytest.raises(RillError, match=r"The setting 'speakers' cannot be used .*: the settings are checkpoint, "):
-        settings({"speakers": 3})
+    assert read_options({}).sessions == 7
+    with pytest.raises(RillError, match=r"The setting 'speakers' cannot be used .*: the settings are .*checkpoint, "):
+        read_options({"speakers": 3})
     with pytest.raises(RillError, match=r"'latency' .*live speech cannot wait"):
-        settings({"latency": "offline"})
+        read_options({"latency": "offline"})
 
 
 def test_without_ray(monkeypatch, capsys, tmp_path):

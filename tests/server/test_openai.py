@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 from asr.errors import AudioError
-from asr.server.openai import PATH, RECEIVED
-from asr.server.service import Limits
+from asr.server.openai import PATH
+from asr.server.options import ServeOptions
+from asr.server.service import RECEIVING_FACTOR
 from asr.text.writers import render
 from tests.conftest import CLIPS
 from tests.support.serving import PATIENCE, running, until
@@ -23,7 +24,7 @@ ROCK = CLIPS / "kathleen-0.flac"
 
 @pytest.fixture(scope="module")
 def server(recognizer):
-    with running(recognizer, Limits(upload=3 << 20, seconds=60.0, uploads=1)) as here:
+    with running(recognizer, ServeOptions(max_upload=3, max_minutes=1, uploads=1)) as here:
         yield here
 
 
@@ -189,29 +190,23 @@ def test_recordings_are_refused_before_they_are_received(server):
     with server.service.upload(), begin(server) as early:
         assert b" 503 " in early.recv(10_000)
     with ExitStack() as others:
-        for _ in range(RECEIVED):
-            others.enter_context(begin(server)).settimeout(0.05)
-        until(lambda: _refused(server))
-    until(lambda: httpx.post(server.url(PATH), timeout=PATIENCE).status_code == 400)  # all have left
-
-
-def _refused(server) -> bool:
-    with begin(server) as one_more:
-        one_more.settimeout(0.5)
-        try:
-            return b"Too many recordings" in one_more.recv(10_000)
-        except TimeoutError:
-            return False
+        for _ in range(RECEIVING_FACTOR):
+            others.enter_context(begin(server))
+        until(lambda: server.service.receiving == RECEIVING_FACTOR)
+        with begin(server) as one_more:
+            assert b"Too many recordings" in one_more.recv(10_000)
+    until(lambda: not server.service.receiving)
+    assert httpx.post(server.url(PATH), timeout=PATIENCE).status_code == 400
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_recording_that_does_not_end_before_the_server_does_is_told_so(client, server, monkeypatch, stream):
     def slow(recording):
         yield 0.5, []
-        server.service.until = 0.0
+        server.service.deadline = 0.0
         yield 1.0, []
 
-    monkeypatch.setattr(server.service, "until", server.service.until)
+    monkeypatch.setattr(server.service, "deadline", server.service.deadline)
     monkeypatch.setattr(server.service.recognizer, "transcribe_parts", slow)
     with pytest.raises(openai.APIError, match="shutting down"):
         for _ in transcribe(client, ROCK, stream=stream):
@@ -219,5 +214,5 @@ def test_a_recording_that_does_not_end_before_the_server_does_is_told_so(client,
 
 
 def test_an_upload_that_stops_half_way(recognizer):
-    with running(recognizer, Limits(idle=0.3)) as server, begin(server) as half:
+    with running(recognizer, ServeOptions(idle=0.3)) as server, begin(server) as half:
         assert b" 408 " in half.recv(10_000)

@@ -4,20 +4,25 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import httpx
 import soundfile
 import websockets
+from prometheus_client.parser import text_string_to_metric_families
 
 from asr.inference.recognizer import Recognizer
-from asr.server.application import Server, Settings, create_app, listen
-from asr.server.service import Limits, Service
+from asr.server.application import MountDemo, create_app
+from asr.server.options import ServeOptions
+from asr.server.process import Server, listen
+from asr.server.service import Service
 
 RATE = 16_000
 PATIENCE = 120  # seconds after which a test gives up; computers that test are busy
@@ -33,28 +38,41 @@ class Running:
     def url(self, path: str = "", scheme: str = "http") -> str:
         return f"{scheme}://127.0.0.1:{self.port}{path}"
 
-    def leave(self) -> None:
+    def shut_down(self) -> None:
         """As SIGTERM does."""
-        self.server.loop.call_soon_threadsafe(self.server.leave)
+        self.server.loop.call_soon_threadsafe(self.server.shut_down)
 
 
 @contextmanager
-def running(recognizer: Recognizer, limits: Limits | None = None, settings: Settings | None = None,
-            tokens: tuple[bytes, ...] = ()) -> Iterator[Running]:
+def running(recognizer: Recognizer, options: ServeOptions | None = None, tokens: tuple[bytes, ...] = (),
+            mount_demo: MountDemo | None = None) -> Iterator[Running]:
     """The recognizer itself stays as it is: the server works with a copy that batches."""
-    settings = settings or Settings(demo=False)
+    options = options or ServeOptions()
     with closing(listen("127.0.0.1", 0)) as listener:
-        service = Service(copy.copy(recognizer), replace(limits or Limits(), delay=PATIENCE))
-        server = Server(create_app(service, settings, tokens), service, settings, "Serving a test.")
+        service = Service(copy.copy(recognizer), options, max_model_delay=PATIENCE)
+        server = Server(create_app(service, tokens, mount_demo), service, options, on_ready=lambda: None)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         until(lambda: server.started)
         here = Running(listener.getsockname()[1], service, server)
         yield here
         if thread.is_alive():
-            here.leave()
+            here.shut_down()
             thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+def numbers(server: Running) -> dict[str, float]:
+    """All that /metrics says, by name and labels."""
+    families = text_string_to_metric_families(httpx.get(server.url("/metrics"), timeout=PATIENCE).text)
+    return {sample.name + "".join(f",{value}" for value in sample.labels.values()): sample.value
+            for family in families for sample in family.samples}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -75,27 +93,27 @@ def silence(seconds: float, rate: int = RATE) -> bytes:
     return bytes(2 * round(seconds * rate))
 
 
-async def vosk(url: str, sound: bytes, block: int = 8000, config: object = None, headers: dict[str, str] | None = None
+async def vosk(url: str, audio: bytes, block: int = 8000, config: object = None, headers: dict[str, str] | None = None
                ) -> list[dict]:
     """Vosk's test client: config, then a message and its answer in turn, then eof and its answer; all the answers."""
     answers = []
-    async with connect(url, additional_headers=headers) as socket:
-        await socket.send(json.dumps({"config": {"sample_rate": 16000.0} if config is None else config}))
-        for first in range(0, len(sound), block):
-            await socket.send(sound[first:first + block])
-            answers.append(json.loads(await asyncio.wait_for(socket.recv(), PATIENCE)))
-        await socket.send('{"eof" : 1}')
-        answers.append(json.loads(await asyncio.wait_for(socket.recv(), PATIENCE)))
-        assert await rest(socket) == [] and socket.close_code == 1000
+    async with connect(url, additional_headers=headers) as client:
+        await client.send(json.dumps({"config": {"sample_rate": 16000.0} if config is None else config}))
+        for first in range(0, len(audio), block):
+            await client.send(audio[first:first + block])
+            answers.append(json.loads(await asyncio.wait_for(client.recv(), PATIENCE)))
+        await client.send('{"eof" : 1}')
+        answers.append(json.loads(await asyncio.wait_for(client.recv(), PATIENCE)))
+        assert await rest(client) == [] and client.close_code == 1000
     return answers
 
 
-async def rest(socket: websockets.ClientConnection) -> list[dict]:
+async def rest(client: websockets.ClientConnection) -> list[dict]:
     """All messages until the server closes, whyever it does."""
     messages = []
     with suppress(websockets.ConnectionClosed):
         while True:
-            messages.append(json.loads(await asyncio.wait_for(socket.recv(), PATIENCE)))
+            messages.append(json.loads(await asyncio.wait_for(client.recv(), PATIENCE)))
     return messages
 
 
@@ -108,11 +126,11 @@ def closed(url: str, *messages: str | bytes, headers: dict[str, str] | None = No
     """Send these, read whatever comes, and return how the server closed: code and reason."""
 
     async def talk() -> tuple[int, str]:
-        async with connect(url, additional_headers=headers) as socket:
+        async with connect(url, additional_headers=headers) as client:
             with suppress(websockets.ConnectionClosed):
                 for message in messages:
-                    await socket.send(message)
-            await rest(socket)
-            return socket.close_code, socket.close_reason
+                    await client.send(message)
+            await rest(client)
+            return client.close_code, client.close_reason
 
     return asyncio.run(talk())

@@ -1,13 +1,13 @@
-// The live page: microphone → worklet → socket; events → text. Everything that was recognised is kept here, in `page`,
-// so that a lost connection or a second recording loses nothing.
+// The live page: microphone → worklet → socket; events → text. The whole transcript is kept here, in `page`, so that a
+// lost connection or a second recording loses nothing.
 (() => {
 const BLOCK_SECONDS = 0.1;
-const MEDIAN_OF = 50;          // latest words whose delays are summed up
-const CAPTION_WORDS = 22;      // of finished text above the line that is being spoken
+const MEDIAN_OF = 50;          // so many latest words count in a median delay
+const CAPTION_WORDS = 22;      // of final text above the partial
 const page = {segments: [], partial: null, offset: 0, recording: null, captured: 0, wordDelays: [], finalDelays: [],
   shown: []};
 const $ = id => document.getElementById(id);
-window.rillLive = page;        // for a look from the console, and for the tests
+window.rillLive = page;        // for the console, and for the tests
 
 const TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
   constructor() {
@@ -53,16 +53,16 @@ async function start() {
     release(recording);
     return notice(MICROPHONE[error.name] || `The microphone cannot be opened: ${error.message}.`);
   }
-  if (recording.stopping) return release(recording);  // pressed again while the browser was asking
+  if (recording.stopping) return release(recording);  // pressed again while the browser asked for permission
   const tap = recording.tap = new AudioWorkletNode(recording.context, "tap", {numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit"});
   tap.port.onmessage = ({data}) => {
     if (data) return capture(recording, data);
-    tap.port.onmessage = null;  // the context still runs, on silence, until the last words have come
+    tap.port.onmessage = null;  // the context still runs, on silence, until the last final has come
     send(recording, JSON.stringify({finish: true}));
   };
   recording.context.createMediaStreamSource(recording.media).connect(tap);
   recording.media.getTracks()[0].onended = () => {
-    if (!recording.stopping) { notice("The microphone was disconnected: what was heard so far is kept."); stop(); }
+    if (!recording.stopping) { notice("The microphone was disconnected: the text above is kept."); stop(); }
   };
   const address = new URL("live", location.href);
   address.protocol = address.protocol.replace("http", "ws");
@@ -73,7 +73,7 @@ async function start() {
   };
   socket.onmessage = ({data}) => receive(recording, JSON.parse(data));
   socket.onclose = () => {
-    if (!recording.ended && !recording.failed) notice("The connection to the server was lost: the text above is kept. Press Start to go on.");
+    if (!recording.ended && !recording.failed) notice("The connection to the server was lost: the text above is kept. Press Start to continue.");
     release(recording);
   };
 }
@@ -129,7 +129,7 @@ function receive(recording, message) {
   }
 }
 
-// How long after its end was each final word first shown, in whatever partial? Words that no partial had right count
+// From the end of each final word to its first appearance, in whatever partial. Words that no partial had right count
 // from the final text.
 function measure(event) {
   if (page.recording.stopping) return;
@@ -154,7 +154,7 @@ function paintStats(recording, stats) {
   if (!recording.stopping) $("live-lag").textContent = seconds(Math.max(0, recording.captured - stats.heard) + stats.lag);
   $("live-worst").textContent = seconds(stats.worst);
   $("live-lag").parentNode.classList.toggle("behind", stats.behind);
-  if (stats.dropped) notice(`The computer is too slow for this: ${stats.dropped.toFixed(1)} s of sound could not be recognised.`);
+  if (stats.dropped) notice(`The computer is too slow: ${stats.dropped.toFixed(1)} s of audio were left out.`);
 }
 
 function paintButton() {
