@@ -15,6 +15,7 @@ so that `import asr` costs nothing.
 """
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from asr.errors import AudioError, CheckpointError, DeviceError, HotwordError, ManifestError, RillError
     from asr.inference.recognizer import Recognizer, Stream, load
     from asr.text.results import Final, Partial, Transcript, Word
+
+# ONNX Runtime reads this when it is imported. Without it, it writes a device id to the user's cache and looks up a
+# telemetry host, before anybody can call `disable_telemetry_events`.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["AudioError", "CheckpointError", "DeviceError", "Final", "HotwordError", "ManifestError", "Partial",
