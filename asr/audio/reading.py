@@ -30,6 +30,9 @@ MOST_PLANES = 8  # with more, PyAV runs past the end of FFmpeg's list of them; o
 LOUDEST = 1e9  # full scale is 1; beyond this the power spectrum overflows float32
 SHORT_BY = 0.15  # seconds that a header may state beyond what was decoded: codec padding reaches so far
 UNKNOWN_BYTES = 2**31 - 2**16  # WAV writers that cannot seek back (sox, arecord, ffmpeg) claim 0 or at least so much
+# FFmpeg opens no other file or address. To know a file's tracks it decodes the first picture of each, up to full HD: a
+# small file may hold a cover of 16 000² pixels, which takes seconds and gigabytes.
+OPEN_OPTIONS = {"protocol_whitelist": "none", "max_pixels": str(1920 * 1088)}
 # Containers whose header states the length; in the others FFmpeg guesses it from the bit rate.
 STATED_LENGTH = {"w64", "aiff", "au", "caf", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 FORMATS = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
@@ -222,7 +225,7 @@ def _open(source: File) -> Iterator[tuple[InputContainer, av.AudioStream, "_Read
     with _binary(source) as file:
         reader = _Reader(file)
         try:
-            container = av.open(reader, "r", metadata_errors="replace", options={"protocol_whitelist": "none"})
+            container = av.open(reader, "r", metadata_errors="replace", options=OPEN_OPTIONS)
         except (av.FFmpegError, OSError, ValueError) as error:
             if not reader.head:
                 raise AudioError("is empty (0 bytes); record or download it again.") from None
