@@ -46,6 +46,9 @@ def serve(
         cors: Annotated[list[str] | None, typer.Option(
             metavar="ORIGIN", help="Web pages that may use the server, such as https://example.org; * is all. May be "
                                    "given several times.")] = None,
+        allow_host: Annotated[list[str] | None, typer.Option(
+            metavar="NAME", help="A name by which clients reach the server, beside localhost and IP addresses; * is "
+                                 "any. May be given several times.")] = None,
         ssl_certfile: Annotated[Path | None, typer.Option(metavar="PEM", help="With --ssl-keyfile: https.")] = None,
         ssl_keyfile: Annotated[Path | None, typer.Option(metavar="PEM")] = None,
         no_demo: Annotated[bool, typer.Option("--no-demo", help="Without the page at /demo.")] = False) -> None:
@@ -63,7 +66,8 @@ def serve(
 
     options = ServeOptions(host=host, port=port, sessions=max_sessions, uploads=max_uploads, max_message=max_message,
                            max_upload=max_upload, max_minutes=max_minutes, idle=idle, token_file=token_file,
-                           cors=tuple(cors or ()), ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
+                           cors=tuple(cors or ()), allow_host=tuple(allow_host or ()), ssl_certfile=ssl_certfile,
+                           ssl_keyfile=ssl_keyfile)
     mount_demo: MountDemo | None = None
     if not (no_demo or token_file):  # Gradio loads for seconds
         from asr.demo import page

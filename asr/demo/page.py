@@ -11,7 +11,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -21,6 +21,7 @@ import gradio as gr
 import numpy as np
 import torch
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
@@ -239,8 +240,8 @@ def theme() -> gr.themes.Base:
 
 
 def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, ssl_keyfile: str | None = None,
-          ssl_certfile: str | None = None, block: bool = True) -> gr.Blocks:
-    """Run the page, until it is interrupted where `block`, else until `close()`d.
+          ssl_certfile: str | None = None, block: bool = True, middleware: Sequence[Middleware] = ()) -> gr.Blocks:
+    """Run the page, until it is interrupted where `block`, else until `close()`d. `middleware` is around it.
 
     Raises RillError where host, port or certificate cannot be used.
     """
@@ -252,7 +253,8 @@ def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, 
     page = build(recognizer)
     page.launch(server_name=host, server_port=port, prevent_thread_lock=not block, share=share,
                 ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile, ssl_verify=False, quiet=not block,
-                favicon_path=ICON, app_kwargs={"routes": routes(recognizer)}, **_appearance())
+                favicon_path=ICON, app_kwargs={"routes": routes(recognizer), "middleware": list(middleware)},
+                **_appearance())
     return page
 
 

@@ -1,4 +1,4 @@
-"""Who may use the server: bearer tokens, origins of browsers' sockets, and the size and pace of requests.
+"""Who may use the server: bearer tokens, and the size and pace of requests. (Which web pages may: `origins`.)
 
 An ASGI middleware: it checks the token before it receives any body, and covers every protocol.
 """
@@ -9,7 +9,6 @@ import hmac
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers
@@ -45,12 +44,10 @@ def error_response(status: int, message: str, code: str | None = None) -> JSONRe
 
 
 class AccessMiddleware:
-    """Refuses requests without a token, sockets of foreign pages, and bodies that are too large or too slow.
+    """Refuses requests without a token, and bodies that are too large or too slow.
 
     Args:
         tokens: every request must bear one of them, where there are any.
-        options: `cors` are the origins of pages that may open sockets here, beside the server's own pages. (What pages
-            may read over HTTP is up to the browser and `CORSMiddleware`.)
     """
 
     def __init__(self, app: ASGIApp, options: ServiceOptions, tokens: Sequence[bytes]) -> None:
@@ -68,8 +65,6 @@ class AccessMiddleware:
         """The answer to a request that is refused."""
         if not self._has_token(headers):
             return error_response(401, "This server wants a token: Authorization: Bearer TOKEN.", "invalid_api_key")
-        if kind == "websocket" and not self._allowed_origin(headers):
-            return error_response(403, f"Pages of {headers['origin']} may not open sockets here.")
         if kind == "http" and _content_length(headers) > self.options.upload_bytes:
             return error_response(413, self._too_large())
         return None
@@ -79,11 +74,6 @@ class AccessMiddleware:
         given = token.strip().encode("latin-1") if scheme.lower() == "bearer" else b""  # the bytes that came
         matches = [hmac.compare_digest(given, token) for token in self.tokens]  # all of them, in constant time
         return not self.tokens or any(matches)
-
-    def _allowed_origin(self, headers: Headers) -> bool:
-        """Programs that are not browsers send no origin, or this server's."""
-        origin, allowed = headers.get("origin"), self.options.cors
-        return origin is None or origin in allowed or "*" in allowed or urlsplit(origin).netloc == headers.get("host")
 
     def _too_large(self) -> str:
         return f"A request may have {self.options.max_upload} MiB at most: send a shorter or compressed recording."

@@ -24,6 +24,7 @@ from asr.errors import RillError
 from asr.inference.recognizer import Recognizer
 from asr.server import openai, vosk
 from asr.server.access import AccessMiddleware, error_response
+from asr.server.origins import OriginMiddleware
 from asr.server.service import Busy, Service, SessionSlot
 
 DEMO_PATH = "/demo"
@@ -91,6 +92,8 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
         mount_demo(app, service.recognizer, DEMO_PATH, lambda: service.slot("demo"))
     options = service.options
     app.add_middleware(openai.UploadMiddleware, service=service)
+    # A page cannot know the token, whatever name it uses.
+    app.add_middleware(OriginMiddleware, hosts=("*",) if tokens else options.allow_host, origins=options.cors)
     app.add_middleware(AccessMiddleware, options=options, tokens=tokens)
     if options.cors:
         app.add_middleware(CORSMiddleware, allow_origins=options.cors, allow_methods=["*"], allow_headers=["*"])

@@ -47,6 +47,7 @@ class ClusterOptions(ServiceOptions, frozen=True, extra="forbid"):
     uploads: int = Field(2, ge=1)  # recordings among them
     max_minutes: float = Field(60, gt=0)  # of a session; a replica that stops may need so long
     idle: float = Field(60, ge=1)
+    allow_host: tuple[str, ...] = ("*",)  # a load balancer has any name
     checkpoint: str | None = None  # a folder on each machine; all files must be there
     latency: str = "balanced"
     lm: bool = True
@@ -59,7 +60,7 @@ class ClusterOptions(ServiceOptions, frozen=True, extra="forbid"):
     max_replicas: int = Field(64, ge=1)
     fill: float = Field(0.7, gt=0, le=1)  # share of `sessions` in use at which the number of replicas is right
 
-    @field_validator("hotwords", "cors", mode="before")
+    @field_validator("hotwords", "cors", "allow_host", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

@@ -22,6 +22,7 @@ class ServiceOptions(BaseModel, frozen=True, extra="forbid"):
     max_minutes: float = Field(240, gt=0)  # of a session, and of a recording
     idle: float = Field(60, gt=0)  # seconds for which a client may send nothing, or leave an answer unread
     token_file: Path | None = None  # bearer tokens, one a line
+    allow_host: tuple[str, ...] = ()  # names by which clients reach the service, beside localhost and IP addresses
     cors: tuple[str, ...] = ()  # origins of web pages on other sites that may use the service; "*" is all
 
     @property

@@ -47,6 +47,7 @@ def run_server(load: Callable[[], Recognizer], options: ServeOptions, on_ready: 
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     tokens = read_tokens(options.token_file)
     _check_certificate(options)
+    options = options.model_copy(update={"allow_host": (*options.allow_host, options.host)})
     with closing(listen(options.host, options.port)) as listener:
         service = Service(load(), options)
         torch.set_num_threads(1)  # batches share the cores better than threads inside one batch

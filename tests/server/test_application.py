@@ -171,7 +171,7 @@ def test_a_body_that_drips_is_not_waited_for(recognizer, monkeypatch):
     with (running(recognizer, ServeOptions(idle=0.5)) as server,
           socket.create_connection(("127.0.0.1", server.port)) as drip):
         drip.settimeout(0.1)
-        drip.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+        drip.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
                      b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n")
         answer = b""
         until_then = time.monotonic() + PATIENCE

@@ -179,7 +179,7 @@ def test_there_is_room_for_so_many(client, server, monkeypatch):
 def begin(server) -> socket.socket:
     """A recording of which the beginning has come only."""
     begun = socket.create_connection(("127.0.0.1", server.port))
-    begun.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+    begun.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
                   b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n")
     begun.settimeout(PATIENCE)
     return begun
