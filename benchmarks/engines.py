@@ -38,7 +38,7 @@ from asr.audio import manifest
 from asr.inference import recognizer
 checkpoint, engine, int8, path, split = json.loads(sys.argv[1])
 begin = time.perf_counter()
-loaded = asr.load(checkpoint, engine=engine, int8=int8, device="cpu", lm=False)
+loaded = asr.load(checkpoint, engine=engine, int8=int8, device="cpu", lm=False, threads=1)
 took = time.perf_counter() - begin
 status = lambda: int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0]) / 1024
 before = status()
@@ -49,8 +49,9 @@ print(json.dumps([took, before, status()]))
 
 
 def offline(recognizer: Recognizer, sounds: list[np.ndarray]) -> None:
-    recognizer.recognize([recognizer.frontend(torch.from_numpy(sound)) for sound in sounds],
-                         asr.model.latency.PRESETS["offline"])
+    engine = recognizer.engine
+    engine.recognize([engine.frontend(torch.from_numpy(sound)) for sound in sounds],
+                     asr.model.latency.PRESETS["offline"])
 
 
 def live(recognizer: Recognizer, sounds: list[np.ndarray]) -> None:
@@ -92,7 +93,7 @@ def main() -> None:
         options = json.dumps([args.checkpoint, engine, int8, args.manifest, args.split])
         run = subprocess.run([sys.executable, "-c", CHILD, options], capture_output=True, text=True, check=True)
         children[name] = json.loads(run.stdout)
-        recognizers[name] = asr.load(args.checkpoint, engine=engine, int8=int8, device="cpu", lm=False,
+        recognizers[name] = asr.load(args.checkpoint, engine=engine, int8=int8, device="cpu", lm=False, threads=1,
                                      latency=args.latency)
         offline(recognizers[name], sounds[:1])
     whole = costs(recognizers, sounds, offline, BATCH)
@@ -107,7 +108,7 @@ def main() -> None:
     if args.wer:
         print("\n| engine | words | word error rate, % |\n| --- | --- | --- |", flush=True)
         for name, (engine, int8) in ENGINES.items():
-            recognizer = asr.load(args.checkpoint, engine=engine, int8=int8, device="cpu")
+            recognizer = asr.load(args.checkpoint, engine=engine, int8=int8, device="cpu", threads=1)
             figures = evaluate(recognizer, utterances, limit=args.limit).corpora[ALL]
             print(f"| {name} | {figures.words} | {100 * figures.wer:.2f} |", flush=True)
 

@@ -36,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
 
     recognizer = asr.load(args.checkpoint)
-    model = recognizer.language_model
+    model = recognizer.engine.language_model
     assert model
     utterances = [u for u in manifest.read(args.manifest, args.split) if not has_digits(u.text)]
     references = [normalise(u.text) for u in utterances]
@@ -57,13 +57,13 @@ def main() -> None:
     chosen += chance.sample(inside, min(len(inside), args.words - len(chosen)))
     emissions = []
     for first in range(0, len(utterances), 8):
-        mel = [recognizer.frontend(torch.from_numpy(manifest.load(u))) for u in utterances[first:first + 8]]
-        emissions += recognizer.emissions(mel, PRESETS["offline"])
+        mel = [recognizer.engine.frontend(torch.from_numpy(manifest.load(u))) for u in utterances[first:first + 8]]
+        emissions += recognizer.engine.emissions(mel, PRESETS["offline"])
 
     def read(decoder: asr.inference.recognizer.Decoder, i: int) -> str:
-        return " ".join(word.text for word in recognizer.decode(decoder, emissions[i]))
+        return " ".join(word.text for word in recognizer.engine.decode(decoder, emissions[i]))
 
-    plain = [read(recognizer.decoder(()), i) for i in range(len(utterances))]
+    plain = [read(recognizer.engine.decoder(()), i) for i in range(len(utterances))]
     lists = []
     for word in chosen:
         decoys = chance.sample([w for w in candidates if not set(holders[w]) & set(holders[word])], DECOYS)
@@ -74,11 +74,11 @@ def main() -> None:
     unknown = sum(word not in model.lexicon.index for word in chosen)
     print(f"{len(chosen)} words, {unknown} outside the lexicon, said {said} times")
     print(f"{'bonus':>8} {'recall without':>15} {'recall with':>12} {'WER elsewhere without':>22} {'with':>7}")
-    for bonus in args.bonus or [recognizer.checkpoint.config.decoding.hotword_bonus]:
+    for bonus in args.bonus or [recognizer.engine.checkpoint.config.decoding.hotword_bonus]:
         hits = before = 0
         texts: tuple[list[str], list[str], list[str]] = [], [], []
         for word, decoys, others in lists:
-            decoder = recognizer.decoder(tuple(Hotword((w,), bonus) for w in (word, *decoys)))
+            decoder = recognizer.engine.decoder(tuple(Hotword((w,), bonus) for w in (word, *decoys)))
             for i in holders[word]:
                 wanted, text = references[i].split().count(word), read(decoder, i)
                 hits += min(wanted, text.split().count(word))

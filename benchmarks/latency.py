@@ -101,7 +101,7 @@ def table(recognizer: asr.Recognizer, utterances: list[Utterance], grids: dict[s
         delays = np.array([delay for clip in clips for delay in clip.shown()])
         final = np.array([clip.final for clip in clips])
         shown, revised = np.sum([clip.stability() for clip in clips], axis=0)
-        print(f"| {name} | {PRESETS[name].seconds(recognizer.seconds_per_frame):.2f} "
+        print(f"| {name} | {PRESETS[name].seconds(recognizer.engine.seconds_per_frame):.2f} "
               f"| {np.median([clip.first_partial for clip in clips]):.2f} "
               f"| {np.median(delays):.2f} / {np.percentile(delays, 90):.2f} "
               f"| {np.median(final):.2f} / {final.max():.2f} | {revised / shown:.0%} |", flush=True)
@@ -147,7 +147,7 @@ def main() -> None:
     if not utterances:
         raise SystemExit(f"{args.alignments} has no grid for any clip of {args.manifest}: a grid has its clip's name.")
     chosen = utterances[::max(1, len(utterances) // args.clips)][:args.clips]
-    recognizer = asr.load(args.checkpoint, engine=args.engine, int8=args.int8)
+    recognizer = asr.load(args.checkpoint, engine=args.engine, int8=args.int8, threads=1)
     if args.soak:
         soak(recognizer, chosen, args.soak)
     else:

@@ -41,7 +41,7 @@ from asr.text.results import Final
 RATE = 16_000
 BLOCK = 3200  # bytes: 0.1 s
 PAUSE = 1.5  # seconds between utterances
-ALLOWED = EndpointRules().pause + 0.5  # seconds for 95 of 100 finals
+ALLOWED = EndpointRules().min_trailing_silence + 0.5  # seconds for 95 of 100 finals
 CLIPS = Path(__file__).parents[1] / "tests" / "clips" / "manifest.jsonl"
 GUESTS = 0.25  # share of a soak's conversations that go wrong on purpose
 

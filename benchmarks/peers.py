@@ -37,7 +37,7 @@ def ours(checkpoint: str, lm: bool, latency: str) -> Recognise:
     import asr
 
     torch.set_num_threads(1)
-    recognizer = asr.load(checkpoint, lm=lm, device="cpu")
+    recognizer = asr.load(checkpoint, lm=lm, device="cpu", threads=1)
     return lambda samples: recognizer.decode_utterance(samples, latency).text
 
 

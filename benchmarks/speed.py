@@ -82,7 +82,7 @@ def live(samples: np.ndarray) -> None:
     torch.set_num_threads(1)
     print(f"\n{'live, 160 ms blocks':<30} {'share of a core':>16} {'p50 ms':>8} {'p95 ms':>8} {'max ms':>8}")
     for name, options in MODELS.items():
-        recognizer = asr.load(**options)
+        recognizer = asr.load(**options, threads=1)
         for latency in ("fast", "balanced", "accurate"):
             stream = recognizer.stream(latency=latency)
             spent, busy = [], time.process_time()

@@ -57,16 +57,16 @@ def main() -> None:
     print(f"{'ms':<24} {'words':>6} {'start bias':>12} {'median |error|':>15} {'end: bias':>10} {'median |error|':>15}")
     for name, lm in (("beam + LM", True), ("greedy", False)):
         recognizer = asr.load(args.checkpoint, lm=lm)
-        mel = [recognizer.frontend(torch.from_numpy(manifest.load(u))) for u in utterances]
+        mel = [recognizer.engine.frontend(torch.from_numpy(manifest.load(u))) for u in utterances]
         for latency in ("offline", "balanced"):
-            results = recognizer.recognize(mel, PRESETS[latency])
+            results = recognizer.engine.recognize(mel, PRESETS[latency])
             late = 1000 * np.array([pair for u, words in zip(utterances, results, strict=True)
                                     for pair in errors(aligned(grids[u.path.stem]), words)])
             bias, spread = np.median(late, axis=0), np.median(np.abs(late), axis=0)
             print(f"{name + ', ' + latency:<24} {len(late):6d} {bias[0]:12.0f} {spread[0]:15.0f} {bias[1]:10.0f} "
                   f"{spread[1]:15.0f}", flush=True)
             if args.fit:
-                d = recognizer.checkpoint.config.decoding
+                d = recognizer.engine.checkpoint.config.decoding
                 print(f"    start_offset {d.start_offset - bias[0] / 1000:.3f}, end_offset "
                       f"{d.end_offset - bias[1] / 1000:.3f} would centre these")
 

@@ -37,6 +37,10 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def clips():
+    return read_clips()
+
+
+def read_clips() -> list[Clip]:
     from asr.audio.reading import read_blocks
 
     entries = [json.loads(line) for line in (CLIPS / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -49,7 +53,7 @@ def recognizer():
     """The shipped checkpoint with its language model; never changed by a test."""
     import asr
 
-    return asr.load(device="cpu")
+    return asr.load(device="cpu", threads=1)
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +61,7 @@ def greedy():
     """The shipped checkpoint without language model."""
     import asr
 
-    return asr.load(lm=False, device="cpu")
+    return asr.load(lm=False, device="cpu", threads=1)
 
 
 Asr = Callable[..., tuple[int, str, str]]

@@ -20,9 +20,9 @@ ONLY_IN = {
     "rich": ("cli",), "typer": ("cli",), "fastapi": ("server",), "uvicorn": ("server",), "gradio": ("demo",),
     "lhotse": ("training",), "tensorboard": ("training",),
     "torch": ("model", "training", "audio.features", "audio.segmenter", "decoding.g2p", "decoding.neural_lm",
-              "inference.batching", "inference.engine", "inference.recognizer", "inference.steps", "inference.stream",
-              "evaluation.evaluate", "evaluation.tune", "server.process", "server.cluster", "demo.network",
-              "demo.page"),
+              "inference.batching", "inference.engine", "inference.recognizer", "inference.runner", "inference.steps",
+              "inference.stream", "inference.utterance", "evaluation.evaluate", "evaluation.tune",
+              "server.process", "server.cluster", "demo.network", "demo.page"),
     "torchaudio": ("training", "audio.features", "decoding.g2p")}
 
 # (importing module, what it imports): to be resolved.

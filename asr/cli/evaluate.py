@@ -26,7 +26,6 @@ from asr.cli.options import (
 )
 from asr.cli.output import markdown
 from asr.cli.progress import AudioProgress
-from asr.errors import RillError
 
 if TYPE_CHECKING:
     from asr.evaluation.evaluate import Report
@@ -48,9 +47,7 @@ def evaluate(
         output: Annotated[Path | None, typer.Option(
             "--output", "-o", metavar="FILE", help="The figures as JSON.")] = None) -> None:
     """Word error rates, confidence and speed on utterances whose texts are known."""
-    chosen = parse_latency(latency or ("balanced" if streamed else "offline"))
-    if streamed and not chosen.live:
-        raise RillError("A live stream cannot wait for full context: choose fast, balanced, accurate or C,R.")
+    chosen = parse_latency(latency or ("balanced" if streamed else "offline"), live=streamed)
     from asr.audio.manifest import of_split
     from asr.audio.reading import SAMPLE_RATE
     from asr.evaluation.evaluate import evaluate, scorable
@@ -66,9 +63,10 @@ def evaluate(
     print(markdown(table(report)))
     print(f"{report.left_out} utterances with digits left out: what their speakers said is not written.")
     if output:
-        settings = {"checkpoint": recognizer.checkpoint.config.name, "manifest": str(manifest), "split": split,
+        settings = {"checkpoint": recognizer.engine.checkpoint.config.name, "manifest": str(manifest), "split": split,
                     "latency": [chosen.chunk, chosen.look_ahead], "streamed": streamed,
-                    "lm": recognizer.language_model is not None, "hotwords": [h.phrase for h in recognizer.hotwords]}
+                    "lm": recognizer.engine.language_model is not None,
+                    "hotwords": [h.phrase for h in recognizer.hotwords]}
         text = json.dumps(settings | report.to_dict(), indent=1, ensure_ascii=False)
         output.write_text(text + "\n", encoding="utf-8")
 

@@ -19,7 +19,6 @@ from asr.cli.options import (
     NoLM,
     parse_latency,
 )
-from asr.errors import RillError
 
 
 def listen(
@@ -52,9 +51,7 @@ def listen(
     if list_devices:
         print(table(devices()))
         return
-    chosen = parse_latency(latency)
-    if not chosen.live:
-        raise RillError("Listening cannot wait for full context: choose fast, balanced, accurate or C,R.")
+    chosen = parse_latency(latency, live=True)
     if input is None:
         find(device)  # says what is wrong before the checkpoint is loaded, which takes seconds
     from asr.audio.replay import Replay
@@ -65,7 +62,7 @@ def listen(
 
     set_threads(1)  # a chunk is too small to share; a second thread would only wait for the first
     recognizer = load(checkpoint, latency=chosen, hotwords=hotword or (), lm=not no_lm, device="cpu",
-                      engine=engine.value, int8=int8)
+                      engine=engine.value, int8=int8, threads=1)
     with Microphone(device) if input is None else Replay(input, speed, rate) as source:
         display = JsonLines() if json or not sys.stdout.isatty() else Screen()
         with closing(display), suppress(BrokenPipeError):  # the reader of the events has left

@@ -20,7 +20,7 @@ from asr.cli.terminal import Display
 from asr.errors import RillError
 from asr.inference.live import LiveSession
 from asr.inference.recognizer import Event, Recognizer
-from asr.inference.stream import STEP
+from asr.inference.utterance import STEP_MEL_FRAMES
 from asr.text.results import Final
 from asr.text.writers import LiveWriter
 
@@ -69,9 +69,9 @@ def listen(recognizer: Recognizer, source: AudioSource, display: Display, *, sav
 
 def opening(recognizer: Recognizer, source: AudioSource) -> str:
     """The source, and the total latency: the setting's worst case, the stream's step, the source's blocks."""
-    latency, pause = recognizer.latency, recognizer.rules.pause
-    parts = {"model": latency.seconds(recognizer.seconds_per_frame),
-             "step": STEP * recognizer.frontend.seconds_per_frame, "sound": source.latency}
+    latency, pause = recognizer.latency, recognizer.rules.min_trailing_silence
+    parts = {"model": latency.seconds(recognizer.engine.seconds_per_frame),
+             "step": STEP_MEL_FRAMES * recognizer.engine.frontend.seconds_per_frame, "sound": source.latency}
     total = " + ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
     return (f"Listening to {source.name} at {source.sample_rate:g} Hz. Total latency {sum(parts.values()):.2f} s "
             f"({total}); provisional words come sooner. A pause of {pause:g} s ends a line, Ctrl-C ends.")

@@ -46,11 +46,11 @@ Split = Annotated[str, typer.Option(help="Which utterances of a manifest that ha
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many utterances of each corpus.")]
 
 
-def parse_latency(text: str | None) -> Latency:
-    """What `--latency` says. Raises RillError."""
+def parse_latency(text: str | None, live: bool = False) -> Latency:
+    """What `--latency` says. Raises RillError, where the speech is `live` for full context, too."""
     from asr.model.latency import Latency
 
     try:
-        return Latency.parse(text or "")
+        return Latency.parse_live(text or "") if live else Latency.parse(text or "")
     except ValueError as error:
         raise RillError(str(error)) from error

@@ -18,7 +18,6 @@ from asr.cli.options import (
     NoLM,
     parse_latency,
 )
-from asr.errors import RillError
 
 
 def serve(
@@ -56,10 +55,9 @@ def serve(
 
     On SIGTERM or Ctrl-C the server finalizes and delivers open utterances, then exits.
     """
-    chosen = parse_latency(latency)
-    if not chosen.live:
-        raise RillError("Live speech cannot wait for full context: choose fast, balanced, accurate or C,R.")
+    chosen = parse_latency(latency, live=True)
     from asr.inference.recognizer import load
+    from asr.model.hardware import cores
     from asr.server.application import MountDemo
     from asr.server.options import ServeOptions
     from asr.server.process import run_server
@@ -74,4 +72,5 @@ def serve(
 
         mount_demo = page.mount
     run_server(lambda: load(checkpoint, latency=chosen, hotwords=hotword or (), lm=not no_lm, device=device.value,
-                            engine=engine.value, int8=int8), options, partial(print, flush=True), mount_demo)
+                            engine=engine.value, int8=int8, threads=max(1, cores() // 2)),
+               options, partial(print, flush=True), mount_demo)

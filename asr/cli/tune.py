@@ -38,9 +38,9 @@ def tune(
     notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     found = tune(recognizer, of_split(manifest, split), limit, notes.print)
     print(markdown(table(found)))
-    folder = output or recognizer.checkpoint.path
+    folder = output or recognizer.engine.checkpoint.path
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(folder / "config.json", replace(recognizer.checkpoint.config, decoding=found.decoding))
+    write_config(folder / "config.json", replace(recognizer.engine.checkpoint.config, decoding=found.decoding))
     print(f"Written to {folder / 'config.json'}.")
 
 

@@ -30,10 +30,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asr.decoding.hotwords import Hotword, parse_list
 from asr.errors import RillError
-from asr.inference.async_session import AsyncSession, in_thread
-from asr.inference.live import CatchUp
+from asr.inference.async_session import AsyncSession
+from asr.inference.load_policy import CatchUp
+from asr.inference.pending import wait_in_thread
 from asr.inference.recognizer import Event, Recognizer
-from asr.model.latency import Latency
+from asr.model.latency import LatencyLike
 from asr.text.results import Final, Transcript, Word
 from asr.text.writers import render
 
@@ -58,7 +59,7 @@ class Slot(Protocol):
         """Make the page's hot words usable. Raises RillError."""
 
     def session(self, sample_rate: float, on_event: Callable[[Event], None], *,
-                latency: str | tuple[int, int] | Latency | None = None,
+                latency: LatencyLike | None = None,
                 hotwords: tuple[Hotword, ...] | None = None) -> AsyncSession:
         """Start to recognize."""
 
@@ -72,14 +73,14 @@ class UnlimitedSlot:
         self.recognizer = recognizer
 
     async def prepare(self, hotwords: tuple[Hotword, ...]) -> tuple[Hotword, ...]:
-        await asyncio.to_thread(self.recognizer.decoder, hotwords)
+        await asyncio.to_thread(self.recognizer.prepare_hotwords, hotwords)
         return hotwords
 
     def session(self, sample_rate: float, on_event: Callable[[Event], None], *,
-                latency: str | tuple[int, int] | Latency | None = None,
+                latency: LatencyLike | None = None,
                 hotwords: tuple[Hotword, ...] | None = None) -> AsyncSession:
-        return AsyncSession(self.recognizer, sample_rate, on_event, latency=latency, hotwords=hotwords, wait=in_thread,
-                            catch_up=CatchUp())
+        return AsyncSession(self.recognizer, sample_rate, on_event, latency=latency, hotwords=hotwords,
+                            wait=wait_in_thread, catch_up=CatchUp())
 
 
 OpenSlot = Callable[[], AbstractContextManager[Slot]]
@@ -96,7 +97,7 @@ def routes(recognizer: Recognizer, open_slot: OpenSlot | None = None) -> list[Ba
         await socket.accept()
         try:
             with open_slot() as slot:
-                await PageConnection(socket, slot, recognizer.seconds_per_frame).run()
+                await PageConnection(socket, slot, recognizer.engine.seconds_per_frame).run()
         except RillError as error:
             await refuse(socket, str(error), status.WS_1013_TRY_AGAIN_LATER)
 

@@ -53,15 +53,15 @@ class Recording:
 @torch.inference_mode()
 def trace(recognizer: Recognizer, samples: np.ndarray, latencies: Sequence[Latency]) -> tuple[Recording, list[Trace]]:
     """Mono float32 at 16 kHz, at least 512 samples → the recording, and what the model did with it at each latency."""
-    recording = Recording(samples, recognizer.frontend(torch.from_numpy(np.ascontiguousarray(samples))))
-    model = recognizer.checkpoint.model  # PyTorch's, whose layers are accessible, whatever the engine
-    search = recognizer.decoder(recognizer.hotwords)
+    recording = Recording(samples, recognizer.engine.frontend(torch.from_numpy(np.ascontiguousarray(samples))))
+    model = recognizer.engine.checkpoint.model  # PyTorch's, whose layers are accessible, whatever the engine
+    search = recognizer.engine.decoder(recognizer.hotwords)
     traces = []
     for latency in latencies:
-        forward, backward, out = unroll(model, recording.mel.to(recognizer.device), latency)
+        forward, backward, out = unroll(model, recording.mel.to(recognizer.engine.device), latency)
         emissions = {name: values.cpu().numpy() for name, values in model.emissions(out).items()}
         traces.append(Trace(latency, [x.cpu().numpy() for x in forward], [x.cpu().numpy() for x in backward],
-                            np.exp(emissions[recognizer.head]), recognizer.decode(search, emissions)))
+                            np.exp(emissions[recognizer.engine.head]), recognizer.engine.decode(search, emissions)))
     return recording, traces
 
 
@@ -116,7 +116,7 @@ def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], 
 
     palette = DARK if dark else LIGHT
     seconds = len(recording.samples) / SAMPLE_RATE
-    frame = recognizer.seconds_per_frame
+    frame = recognizer.engine.seconds_per_frame
     style: Any = {"font.size": 9, "text.color": palette.ink, "axes.labelcolor": palette.faint,
                   "xtick.color": palette.faint, "ytick.color": palette.faint, "axes.edgecolor": palette.line,
                   "axes.spines.top": False, "axes.spines.right": False}
@@ -124,7 +124,7 @@ def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], 
         figure = Figure(figsize=(max(6.2 * len(traces), 7), 9.8), dpi=110, facecolor="none", layout="constrained")
         axes = figure.subplots(len(ROW_HEIGHTS), len(traces), sharex=True, squeeze=False, height_ratios=ROW_HEIGHTS,
                                subplot_kw={"facecolor": "none"})
-        tokens = recognizer.checkpoint.config.tokens[recognizer.head]
+        tokens = recognizer.engine.checkpoint.config.tokens[recognizer.engine.head]
         shown = [_most_varied(getattr(traces[0], side)[layer]) for side in ("forward", "backward")]
         for column, one in zip(axes.T, traces, strict=True):
             column[0].set_title(_title(one.latency, frame), loc="left", fontsize=11, fontweight="bold",
@@ -141,7 +141,7 @@ def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], 
             column[-1].set_xlim(0, seconds)
             column[-1].set_xlabel("seconds")
         labels = ("waveform", "mel bands", f"layer {layer + 1}\nforward →", f"layer {layer + 1}\n← backward",
-                  f"{recognizer.head}\nprobability", "words", "distance")
+                  f"{recognizer.engine.head}\nprobability", "words", "distance")
         for axis, label in zip(axes[:, 0], labels, strict=True):
             axis.set_ylabel(label)
         figure.align_ylabels()
@@ -182,7 +182,8 @@ def _mel(axis: Axes, recognizer: Recognizer, mel: Tensor, dark: bool) -> None:
     import librosa.display
 
     values = mel.T.cpu().numpy()
-    librosa.display.specshow(values, sr=SAMPLE_RATE, hop_length=recognizer.frontend.config.hop, x_axis="time", ax=axis,
+    hop = recognizer.engine.frontend.config.hop
+    librosa.display.specshow(values, sr=SAMPLE_RATE, hop_length=hop, x_axis="time", ax=axis,
                              cmap="magma" if dark else "magma_r", vmin=np.percentile(values, 5), rasterized=True)
     axis.set_xlabel("")
 

@@ -138,7 +138,7 @@ def file_result(transcript: Transcript, path: str, took: float) -> str:
 def _inside_tab(recognizer: Recognizer) -> None:
     gr.HTML(f"<p class='lead'>Record or upload a few seconds of speech to see every part of the network at work: once "
             f"with full context, once as it runs live. The page draws the first {MAX_DRAWN_S:.0f} s.</p>")
-    layers = [f"Layer {i + 1}" for i in range(recognizer.model.config.layers)]
+    layers = [f"Layer {i + 1}" for i in range(recognizer.engine.model.config.layers)]
     with gr.Row(elem_classes="inside-controls"):
         audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording", elem_id="inside-audio",
                          scale=2, min_width=280, buttons=[], editable=False)
@@ -184,14 +184,15 @@ def _first_seconds(path: str) -> np.ndarray:
 
 def about(recognizer: Recognizer) -> str:
     """Markdown: the checkpoint's facts and, where it has one, its model card, with accuracy and limits."""
-    config, model = recognizer.checkpoint.config, recognizer.checkpoint.model
+    config, model = recognizer.engine.checkpoint.config, recognizer.engine.checkpoint.model
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     shape = config.model
-    step = recognizer.seconds_per_frame
+    step = recognizer.engine.seconds_per_frame
     latencies = "\n".join(f"| {name} | {latency.chunk} | {latency.look_ahead} | {latency.seconds(step):.2f} s |"
                           for name, latency in PRESETS.items() if latency.live)
-    card = recognizer.checkpoint.optional("MODEL_CARD.md")
-    words_from = recognizer.head + (", a dictionary and a language model" if recognizer.language_model else "")
+    card = recognizer.engine.checkpoint.optional("MODEL_CARD.md")
+    engine = recognizer.engine
+    words_from = engine.head + (", a dictionary and a language model" if engine.language_model else "")
     return f"""{card.read_text(encoding="utf-8") if card else f"# {config.name}{NO_MODEL_CARD}"}
 
 ## This network

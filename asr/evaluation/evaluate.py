@@ -19,7 +19,7 @@ from asr.audio.reading import SAMPLE_RATE
 from asr.errors import ManifestError
 from asr.evaluation.scoring import align_words, auroc, bootstrap_interval, normalised_cross_entropy, score, spoken
 from asr.inference.endpoint import EndpointRules
-from asr.model.latency import Latency
+from asr.model.latency import Latency, LatencyLike
 from asr.text.normalize import has_digits
 from asr.text.results import Final, Word
 
@@ -80,7 +80,7 @@ class Report:
 
 
 def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance],
-             latency: str | tuple[int, int] | Latency = "offline", streamed: bool = False, *, limit: int | None = None,
+             latency: LatencyLike = "offline", streamed: bool = False, *, limit: int | None = None,
              on_progress: OnProgress = lambda corpus, seconds: None) -> Report:
     """Score the utterances without digits in their text (of the others it is not known what was said).
 
@@ -106,7 +106,7 @@ def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance],
             begin = time.perf_counter()
             heard_words = _live(recognizer, sounds[0], settings) if streamed else _whole(recognizer, sounds, settings)
             took[corpus] += time.perf_counter() - begin
-            language = recognizer.checkpoint.config.language
+            language = recognizer.engine.checkpoint.config.language
             results[corpus] += [
                 Result(spoken(utterance.text, language), scored_words(words, language), len(sound) / SAMPLE_RATE)
                 for utterance, words, sound in zip(part, heard_words, sounds, strict=True)]
@@ -125,7 +125,9 @@ def scorable(utterances: Sequence[Utterance], limit: int | None = None) -> dict[
 def _whole(recognizer: Recognizer, sounds: Sequence[np.ndarray], latency: Latency) -> list[list[Word]]:
     import torch
 
-    return recognizer.recognize([recognizer.frontend(torch.from_numpy(sound)) for sound in sounds], latency)
+    engine = recognizer.engine
+    mels = [engine.frontend(torch.from_numpy(sound)) for sound in sounds]
+    return engine.recognize(mels, latency, recognizer.hotwords)
 
 
 def _live(recognizer: Recognizer, sound: np.ndarray, latency: Latency) -> list[list[Word]]:

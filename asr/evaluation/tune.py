@@ -24,7 +24,7 @@ from asr.errors import ManifestError
 from asr.evaluation.calibration import Calibration, Sample, calibrate
 from asr.evaluation.evaluate import scorable, scored_words
 from asr.evaluation.scoring import score, spoken
-from asr.inference.engine import BATCH
+from asr.inference.engine import BATCH_UTTERANCES
 from asr.inference.recognizer import Recognizer
 from asr.model.checkpoint import DecodingConfig
 from asr.model.latency import PRESETS
@@ -58,13 +58,13 @@ def hear(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
     if not everything:
         raise ManifestError("There is no utterance to tune on: give another manifest or split.")
     everything.sort(key=lambda each: each[1].samples or 0)  # batches of like lengths
-    language = recognizer.checkpoint.config.language
+    language = recognizer.engine.checkpoint.config.language
     samples: list[Sample] = []
-    for first in range(0, len(everything), BATCH):
-        mels = [(corpus, utterance, recognizer.frontend(torch.from_numpy(load(utterance))))
-                for corpus, utterance in everything[first:first + BATCH]]
+    for first in range(0, len(everything), BATCH_UTTERANCES):
+        mels = [(corpus, utterance, recognizer.engine.frontend(torch.from_numpy(load(utterance))))
+                for corpus, utterance in everything[first:first + BATCH_UTTERANCES]]
         batch = [each for each in mels if len(each[2])]
-        found = recognizer.emissions([mel for _, _, mel in batch], PRESETS["offline"]) if batch else []
+        found = recognizer.engine.emissions([mel for _, _, mel in batch], PRESETS["offline"]) if batch else []
         samples += [Sample(corpus, utterance.speaker or f"{utterance.path} {utterance.start}",
                            spoken(utterance.text, language), emissions)
                     for (corpus, utterance, _), emissions in zip(batch, found, strict=True)]
@@ -74,17 +74,18 @@ def hear(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
 def beam_decoder(recognizer: Recognizer, settings: DecodingConfig,
                  language_model: LanguageModel | None = None) -> BeamDecoder:
     """A decoder of these settings over the recogniser's language model and prefix tree, or another like it."""
-    checkpoint = recognizer.checkpoint
-    chosen = language_model or recognizer.language_model
+    checkpoint = recognizer.engine.checkpoint
+    chosen = language_model or recognizer.engine.language_model
     assert chosen
     return BeamDecoder(replace(checkpoint, config=replace(checkpoint.config, decoding=settings)), chosen)
 
 
 def word_error_rates(recognizer: Recognizer, decoder: Decoder, samples: Sequence[Sample]) -> dict[str, float]:
     """WER of each corpus."""
+    language = recognizer.engine.checkpoint.config.language
     pairs: dict[str, list[tuple[str, str]]] = {}
     for sample in samples:
-        words = scored_words(recognizer.decode(decoder, sample.emissions), recognizer.checkpoint.config.language)
+        words = scored_words(recognizer.engine.decode(decoder, sample.emissions), language)
         pairs.setdefault(sample.corpus, []).append((sample.reference, " ".join(word.text for word in words)))
     return {corpus: score(*zip(*members, strict=True)).wer for corpus, members in pairs.items()}
 
@@ -130,11 +131,11 @@ def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
     """
     samples = hear(recognizer, utterances, limit)
     say(f"{len(samples)} utterances heard.")
-    language = recognizer.checkpoint.config.language
-    old = recognizer.checkpoint.config.decoding
+    language = recognizer.engine.checkpoint.config.language
+    old = recognizer.engine.checkpoint.config.decoding
     tuning = Tuning(old)
-    if recognizer.language_model:
-        language_model, steps = copy(recognizer.language_model), STEPS
+    if recognizer.engine.language_model:
+        language_model, steps = copy(recognizer.engine.language_model), STEPS
         if language_model.neural:
             language_model.neural, steps = Remembered(language_model.neural), STEPS | NEURAL_STEPS
 
@@ -152,7 +153,7 @@ def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
         decoder = beam_decoder(recognizer, replace(found, lm_confidence=old.lm_confidence))
         fitted = _fit("language model", decoder, samples, language, tuning, say)
         tuning.decoding = replace(found, lm_confidence=fitted or old.lm_confidence)
-    fitted = _fit("greedy", GreedyDecoder(recognizer.checkpoint), samples, language, tuning, say)
+    fitted = _fit("greedy", GreedyDecoder(recognizer.engine.checkpoint), samples, language, tuning, say)
     tuning.decoding = replace(tuning.decoding, greedy_confidence=fitted or old.greedy_confidence)
     return tuning
 

@@ -20,7 +20,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +245,7 @@ class Worker:
     """A process of the cluster, with a model and a core, or a GPU, of its own."""
 
     def __init__(self, options: Options, formats: Sequence[str], attempts: Any) -> None:
-        self.options, self.formats, self.attempts = options, formats, attempts
+        self.options, self.formats, self.attempts = replace(options, threads=1), formats, attempts
         set_threads(1)
         spare_memory()
         atexit.register(os._exit, 0)  # Ray's own clean-up, behind it, has been seen to wait for ever (2.60)

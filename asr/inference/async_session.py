@@ -11,20 +11,15 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 
 from asr.decoding.hotwords import Hotword
-from asr.inference.batching import drive
-from asr.inference.live import CatchUp, move
+from asr.inference.live import move
+from asr.inference.load_policy import CatchUp
+from asr.inference.pending import Pending, wait_async
 from asr.inference.recognizer import Event, Recognizer, Stream
-from asr.inference.stream import Steps, run
-from asr.model.latency import Latency
+from asr.model.latency import Latency, LatencyLike
 
 MAX_BLOCK_S = 0.16  # longer blocks are cut: a step of the stream, so that its events come at once
 
-Wait = Callable[[Steps[list[Event]]], Awaitable[list[Event]]]
-
-
-async def in_thread(steps: Steps[list[Event]]) -> list[Event]:
-    """Run a stream's steps on another thread, for a recognizer that computes on the thread of its caller."""
-    return await asyncio.to_thread(run, steps)
+Wait = Callable[[Pending[list[Event]]], Awaitable[list[Event]]]
 
 
 class AsyncSession:
@@ -35,16 +30,17 @@ class AsyncSession:
         sample_rate: Hz, of all audio that is pushed. AudioError where it cannot be used.
         on_event: called on the event loop with each event, in order.
         latency, hotwords: as for `Recognizer.stream`.
-        wait: how to wait for the stream's steps: `drive` where a `Batcher` computes, else `in_thread`.
-        catch_up: makes recognition cheaper while this session is behind; a `Batcher` does so for all its streams.
+        wait: how to wait for the stream's work: `wait_async` where a `BatchRunner` computes, else
+            `wait_in_thread`.
+        catch_up: makes recognition cheaper while this session is behind; a `BatchRunner` does so for all its streams.
         on_recognized, on_dropped: called with the seconds of audio that were recognized, or left out.
 
     An error of the recognition is raised by whatever the caller does next.
     """
 
     def __init__(self, recognizer: Recognizer, sample_rate: float, on_event: Callable[[Event], None], *,
-                 latency: str | tuple[int, int] | Latency | None = None, hotwords: tuple[Hotword, ...] | None = None,
-                 wait: Wait = drive, catch_up: CatchUp | None = None,
+                 latency: LatencyLike | None = None, hotwords: tuple[Hotword, ...] | None = None,
+                 wait: Wait = wait_async, catch_up: CatchUp | None = None,
                  on_recognized: Callable[[float], None] = lambda seconds: None,
                  on_dropped: Callable[[float], None] = lambda seconds: None) -> None:
         self.recognizer, self.sample_rate, self.on_event = recognizer, sample_rate, on_event
@@ -78,12 +74,9 @@ class AsyncSession:
         """Seconds of audio that were left out."""
         return self._dropped / self.sample_rate
 
-    def set_latency(self, latency: str | tuple[int, int] | Latency) -> None:
+    def set_latency(self, latency: LatencyLike) -> None:
         """Acts from the next chunk. Raises ValueError, also for full context."""
-        chosen = Latency.parse(latency)
-        if not chosen.live:
-            raise ValueError("A live session cannot wait for full context: choose fast, balanced, accurate or C,R.")
-        self.latency = chosen
+        self.latency = Latency.parse_live(latency)
 
     def set_hotwords(self, hotwords: tuple[Hotword, ...]) -> None:
         """Acts from the next utterance. The recognizer must have built their decoder, which takes about a second."""
@@ -156,18 +149,18 @@ class AsyncSession:
 
     def _due(self) -> bool:
         """Whether the stream can do something with the audio that waits."""
-        return self._waiting >= self.stream.wants * self.sample_rate
+        return self._waiting >= self.stream.wanted_s * self.sample_rate
 
     def _take(self) -> tuple[int, np.ndarray]:
         """The next audio without gaps, as much as the stream can use, and the number of its first sample."""
         start, block = self._queue.popleft()
         blocks, end = [block], start + len(block)
-        while self._queue and self._queue[0][0] == end and end - start < self.stream.wants * self.sample_rate:
+        while self._queue and self._queue[0][0] == end and end - start < self.stream.wanted_s * self.sample_rate:
             blocks.append(self._queue.popleft()[1])
             end += len(blocks[-1])
         return start, blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
-    def _accept(self, start: int, samples: np.ndarray) -> Steps[list[Event]]:
+    def _accept(self, start: int, samples: np.ndarray) -> Pending[list[Event]]:
         events: list[Event] = []
         if start != self._expected:  # audio was dropped
             events = yield from self._finish_stream()
@@ -182,7 +175,7 @@ class AsyncSession:
             self.stream.hotwords = self.hotwords
         return [*events, *self._moved((yield from self.stream.accepting(samples)))]
 
-    def _finish_stream(self) -> Steps[list[Event]]:
+    def _finish_stream(self) -> Pending[list[Event]]:
         return self._moved((yield from self.stream.finishing()))
 
     def _moved(self, events: list[Event]) -> list[Event]:

@@ -1,12 +1,11 @@
-"""What is shared and does not change: the model, the language model, and how mel frames become words."""
+"""Everything of a checkpoint that all its users share: the model, the decoders, and how mel frames become words."""
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,98 +17,65 @@ from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hotwords import Hotword
 from asr.decoding.lexicon import Spelling
 from asr.errors import HotwordError, RillError
-from asr.inference.endpoint import EndpointRules, active
-from asr.inference.steps import Heard, Turn, take
+from asr.inference.endpoint import active
 from asr.model import checkpoint
 from asr.model.acoustic import AcousticModel, quantise
-from asr.model.hardware import NO_GPU
+from asr.model.hardware import NO_GPU, cores, set_threads
 from asr.model.latency import PRESETS, Latency
 from asr.model.streaming import StreamingModel
 from asr.model.tokens import CHARACTERS
 from asr.text.results import Word
 
 Hotwords = Sequence[str | Hotword]
-BATCH = 4  # utterances that go through the model together
-
-
-class Work(Protocol):
-    """Who runs the model for live streams; `batching` is the other one."""
-
-    @property
-    def preview_every(self) -> int:
-        """Steps from one provisional pass of a stream to the next, at least."""
-
-    def turn(self, turn: Turn) -> Future[Heard]: ...
-
-    def second_pass(self, mel: Tensor, search: Decoder) -> Future[list[Word]]:
-        """Words of an utterance of mel frames (T, bands) with full context."""
-
-
-class Alone:
-    """Turns at once, on the thread of whoever asks; second passes beside them."""
-
-    preview_every = 1
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-
-    def turn(self, turn: Turn) -> Future[Heard]:
-        done: Future[Heard] = Future()
-        done.set_result(take(self.engine.model, [turn])[0])
-        return done
-
-    def second_pass(self, mel: Tensor, search: Decoder) -> Future[list[Word]]:
-        return self.engine.workers.submit(lambda: next(self.engine.recognize_whole([mel], [search])))
+BATCH_UTTERANCES = 4  # that go through the model together
 
 
 class Engine:
-    """Model, language model and settings: shared by any number of streams, and never changed by them.
+    """Model, decoders and threads of one checkpoint, shared by recognizers and streams, which never change it.
 
-    `latency` is that of its streams, `hotwords` are those of all its work; without `lm` text comes from the characters
-    alone. `engine` computes the model: "torch", or "onnx" for ONNX Runtime (CPU only; `onnx_model`); "auto" is the
-    faster one (`fastest`). `int8` computes with 8-bit weights (`model.quantise`, `OnnxModel`); None: where they are
-    faster and streamed emissions still equal batched ones. `work` runs the model for live streams. Raises
-    CheckpointError and HotwordError.
+    Args:
+        name: a checkpoint's folder, or None for the one that is shipped.
+        lm: whether to search with lexicon and language model; without, text comes from the characters alone.
+        device: "cpu", "cuda" or "auto".
+        backend: what computes the model: "torch", "onnx" (ONNX Runtime, CPU only) or "auto", the faster one.
+        int8: compute with 8-bit weights; None: where they are faster and streamed emissions still equal batched ones.
+        threads: utterances that are recognized at once on the CPU; None: as many as there are cores.
+
+    Raises CheckpointError, and RillError for a device or backend that is not there.
     """
 
-    def __init__(self, name: str | os.PathLike[str] | None = None, *,
-                 latency: str | tuple[int, int] | Latency = "balanced", hotwords: Hotwords = (), lm: bool = True,
-                 device: str = "auto", engine: str = "auto", int8: bool | None = False,
-                 rules: EndpointRules | None = None) -> None:
+    def __init__(self, name: str | os.PathLike[str] | None = None, *, lm: bool = True, device: str = "auto",
+                 backend: str = "auto", int8: bool | None = False, threads: int | None = None) -> None:
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() and engine != "onnx" and not int8 else "cpu"
+            device = "cuda" if torch.cuda.is_available() and backend != "onnx" and not int8 else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise RillError(NO_GPU)
         self.checkpoint = checkpoint.load(name, device)
         if int8 is None:
             cell = self.checkpoint.config.model.cell
-            int8 = cell == "lstm" and engine != "torch" and fastest(cell, device, True) == "onnx"
-        if engine == "auto":
-            engine = fastest(self.checkpoint.config.model.cell, device, int8)
+            int8 = cell == "lstm" and backend != "torch" and fastest(cell, device, True) == "onnx"
+        if backend == "auto":
+            backend = fastest(self.checkpoint.config.model.cell, device, int8)
         self.device = torch.device(device)
         self.frontend = self.checkpoint.frontend
-        self.model = _model(self.checkpoint.model, engine, device, int8)
-        self.latency = Latency.parse(latency)
-        self.rules = rules or EndpointRules()
+        self.model = _model(self.checkpoint.model, backend, device, int8)
         self.language_model = LanguageModel(self.checkpoint) if lm else None
         self.head = self.language_model.head if self.language_model else CHARACTERS
-        # PyTorch's threads, each on a batch of its own: inside one batch they would wait for each other at every step.
-        threads = 1 if self.device.type == "cuda" else torch.get_num_threads()
-        self.workers = ThreadPoolExecutor(threads, "recognize", initializer=torch.set_num_threads, initargs=(1,))
-        self.work: Work = Alone(self)
+        # Each thread has a batch of its own: inside one batch several would wait for each other at every frame.
+        self.workers = ThreadPoolExecutor(1 if self.device.type == "cuda" else threads or cores(), "recognize",
+                                          initializer=set_threads, initargs=(1,))
         self._decoders = lru_cache(maxsize=8)(self._build_decoder)
-        self.hotwords = self.parse_hotwords(hotwords)
-        self.decoder(self.hotwords)
 
     @property
     def seconds_per_frame(self) -> float:
         return self.checkpoint.seconds_per_frame
 
     def parse_hotwords(self, hotwords: Hotwords) -> tuple[Hotword, ...]:
+        """Raises HotwordError."""
         return tuple(h if isinstance(h, Hotword) else Hotword.parse(h) for h in hotwords)
 
-    def decoder(self, hotwords: tuple[Hotword, ...]) -> Decoder:
-        """The decoder for a set of hot words; the last few sets are kept."""
+    def decoder(self, hotwords: tuple[Hotword, ...] = ()) -> Decoder:
+        """The decoder for a set of hot words; the last few sets are kept. Raises HotwordError."""
         return self._decoders(hotwords)
 
     def _build_decoder(self, hotwords: tuple[Hotword, ...]) -> Decoder:
@@ -142,29 +108,33 @@ class Engine:
                                f"that the checkpoint knows.")
         return spellings
 
-    def recognize(self, utterances: Sequence[Tensor], latency: Latency) -> list[list[Word]]:
-        """Utterances of mel frames (T, bands), batched by length → words of each, times from its beginning."""
-        order = sorted((i for i in range(len(utterances)) if len(utterances[i])), key=lambda i: len(utterances[i]))
-        batches = [order[first:first + BATCH] for first in range(0, len(order), BATCH)]
-        search = self.decoder(self.hotwords)
+    def recognize(self, utterances: Sequence[Tensor], latency: Latency,
+                  hotwords: tuple[Hotword, ...] = ()) -> list[list[Word]]:
+        """Utterances of mel frames (T, bands) → the words of each, times from its beginning.
 
-        def work(batch: list[int]) -> list[list[Word]]:
-            return [self.decode(search, e) for e in self.emissions([utterances[i] for i in batch], latency)]
+        They go through the model in batches of similar length, on the engine's threads.
+        """
+        decoder = self.decoder(hotwords)
+        order = sorted((i for i in range(len(utterances)) if len(utterances[i])), key=lambda i: len(utterances[i]))
+        batches = [order[first:first + BATCH_UTTERANCES] for first in range(0, len(order), BATCH_UTTERANCES)]
+
+        def recognize(batch: list[int]) -> list[list[Word]]:
+            return [self.decode(decoder, e) for e in self.emissions([utterances[i] for i in batch], latency)]
 
         results: list[list[Word]] = [[] for _ in utterances]
-        for batch, words in zip(batches, self.workers.map(work, batches), strict=True):
+        for batch, words in zip(batches, self.workers.map(recognize, batches), strict=True):
             for i, found in zip(batch, words, strict=True):
                 results[i] = found
         return results
 
-    def recognize_whole(self, utterances: Sequence[Tensor], searches: Sequence[Decoder]) -> Iterator[list[Word]]:
+    def recognize_batch(self, utterances: Sequence[Tensor], decoders: Sequence[Decoder]) -> Iterator[list[Word]]:
         """Utterances (T, bands), T ≥ 1, as one batch with full context, on the calling thread."""
         emissions = self.emissions(utterances, PRESETS["offline"])
-        return (self.decode(search, each) for search, each in zip(searches, emissions, strict=True))
+        return (self.decode(decoder, each) for decoder, each in zip(decoders, emissions, strict=True))
 
     @torch.inference_mode()
     def emissions(self, utterances: Sequence[Tensor], latency: Latency) -> list[Emissions]:
-        """Utterances (T, bands) through the model, as one padded batch where it can be → each one's emissions."""
+        """Utterances (T, bands) → the emissions of each; as one padded batch where the model allows it."""
         if len(utterances) > 1 and not self.model.together:
             return [emissions for each in utterances for emissions in self.emissions([each], latency)]
         lengths = torch.tensor([len(mel) for mel in utterances], device=self.device)
@@ -178,22 +148,21 @@ class Engine:
         arrays = {name: values.cpu().numpy() for name, values in out.items()}
         return [{name: values[i, :n] for name, values in arrays.items()} for i, n in enumerate(frames)]
 
-    def decode(self, search: Decoder, emissions: Emissions) -> list[Word]:
-        """Words of an utterance; none where the model heard nothing, whatever priors and language model prefer."""
+    def decode(self, decoder: Decoder, emissions: Emissions) -> list[Word]:
+        """Words of an utterance; none where no frame is active, whatever priors and language model prefer."""
         tokens = self.checkpoint.config.tokens[self.head]
-        return search.decode(emissions) if active(emissions[self.head], tokens).any() else []
+        return decoder.decode(emissions) if active(emissions[self.head], tokens).any() else []
 
 
 def fastest(cell: str, device: str, int8: bool) -> str:
-    """The engine that "auto" stands for: ONNX Runtime on the CPU, where it is installed, but for 8-bit weights that it
-    has not."""
+    """The backend that "auto" stands for: ONNX Runtime on the CPU, if it is installed and has the 8-bit cell."""
     known = find_spec("onnx") and find_spec("onnxruntime") and not (int8 and cell == "gru")
     return "onnx" if known and device == "cpu" else "torch"
 
 
-def _model(model: AcousticModel, engine: str, device: str, int8: bool) -> StreamingModel:
+def _model(model: AcousticModel, backend: str, device: str, int8: bool) -> StreamingModel:
     """What computes the checkpoint's model."""
-    if engine == "onnx":
+    if backend == "onnx":
         if device != "cpu":
             raise RillError("ONNX Runtime computes on the CPU here: choose the device 'cpu', or the engine 'torch'.")
         try:
@@ -202,8 +171,8 @@ def _model(model: AcousticModel, engine: str, device: str, int8: bool) -> Stream
             raise RillError("The engine 'onnx' needs packages that are not there: pip install onnx onnxruntime, or "
                             "choose the engine 'torch'.") from error
         return OnnxModel(model, int8)
-    if engine != "torch":
-        raise RillError(f"There is no engine '{engine}': choose auto, torch or onnx.")
+    if backend != "torch":
+        raise RillError(f"There is no engine '{backend}': choose auto, torch or onnx.")
     if int8:
         quantise(model)
     return model

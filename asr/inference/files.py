@@ -48,12 +48,13 @@ class Options:
     numerals: bool = False
     engine: str = "auto"
     int8: bool = False
+    threads: int | None = None  # utterances that are recognized at once; None: as many as there are cores
 
     def load(self) -> Recognizer:
         from asr.inference.recognizer import load
 
         return load(self.checkpoint, hotwords=self.hotwords, lm=self.lm, device=self.device, engine=self.engine,
-                    int8=self.int8)
+                    int8=self.int8, threads=self.threads)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, on_
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor threads that were running
     seconds = context.Value("d", 0.0)
     known = 0.0
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (max(1, cores() // jobs), seconds))
+    threads = max(1, cores() // jobs)
+    options = replace(options, threads=threads)
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (threads, seconds))
     try:
         sent: dict[Future[Outcome], str] = {pool.submit(_work, source, options): source for source in sources}
         waiting = set(sent)

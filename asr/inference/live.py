@@ -1,12 +1,7 @@
-"""A live session: whoever has sound pushes it and never waits; one worker thread recognises it and reports events.
+"""A live session: its owner pushes audio and never waits; one worker thread recognizes it and reports events.
 
-    with LiveSession(recognizer, 48_000, on_event=print) as session:
-        session.push(block)                  # from an audio callback, a web handler, a file that is replayed
-        session.stats                        # level, lag, what was dropped
-    # leaving the block (or `close()`) makes the last words final
-
-When recognition falls behind, provisional passes thin out first, then chunks grow (both are cheaper, and less prompt).
-Only where that is not enough for a minute is sound dropped; it is counted, and later times stay right.
+When recognition falls behind, `LoadPolicy` says what is left out. Audio that is dropped is counted, and later times
+stay right.
 """
 from __future__ import annotations
 
@@ -20,90 +15,77 @@ import numpy as np
 from asr.audio import reading
 from asr.decoding.decoder import shift
 from asr.inference.engine import Hotwords
+from asr.inference.load_policy import CatchUp, LoadPolicy
 from asr.inference.recognizer import Event, Recognizer, Stream
-from asr.model.latency import PRESETS, Latency
+from asr.model.latency import Latency, LatencyLike
 from asr.text.results import Final
 
-LONGEST_QUEUE = 60.0  # seconds of sound that may wait for the worker; more is dropped
-AT_ONCE = 0.64  # seconds of waiting sound that are recognised together, so that the lag falls quickly
-LAG_ALLOWED = 0.4  # seconds; a lag of n times this leaves out n - 1 of n provisional passes
-FEWEST_PREVIEWS = 8  # steps from one provisional pass to the next, at most
-BEHIND = 2.0  # seconds of lag from which a session counts as behind and its chunks grow, until it has caught up
-CATCHING_UP = PRESETS["accurate"]  # at least these chunks while behind
+AT_ONCE_S = 0.64  # of waiting audio that is recognized together, so that the lag falls quickly
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
     """A session at one moment; all but `level`, `latency` and `behind` in seconds."""
 
-    heard: float  # sound that was pushed, what was dropped included
-    lag: float  # sound that was pushed and not recognised yet
-    dropped: float  # sound that was lost because the queue was full
+    heard: float  # audio that was pushed, dropped audio included
+    lag: float  # audio that was pushed and is not recognized yet
+    dropped: float  # audio that was lost because the queue was full
     level: float  # peak of the newest block, 0–1
     latency: Latency  # in force now, perhaps larger than the one that was asked for
-    behind: bool
-
-
-class CatchUp:
-    """Makes a stream's recognition cheaper while it is behind: fewer provisional passes, then larger chunks."""
-
-    def __init__(self) -> None:
-        self.behind = False
-
-    def adapt(self, stream: Stream, latency: Latency, lag: float) -> Latency:
-        """Thin out the stream's provisional passes. Returns the latency to use: the given one, or larger chunks.
-
-        `lag`: seconds of audio that still wait while the next audio is worked on.
-        """
-        self.behind = lag > BEHIND or (self.behind and lag > LAG_ALLOWED)
-        stream.preview_every = min(FEWEST_PREVIEWS, 1 + int(lag / LAG_ALLOWED))
-        if self.behind and latency.chunk < CATCHING_UP.chunk:
-            return Latency(CATCHING_UP.chunk, max(latency.look_ahead, CATCHING_UP.look_ahead))
-        return latency
+    behind: bool  # whether recognition has fallen so far behind that chunks have grown
 
 
 class LiveSession:
     """One speaker's `Stream` on a worker thread of its own.
 
+        with LiveSession(recognizer, 48_000, on_event=lambda event, lag: print(event.text)) as session:
+            session.push(block)                  # from an audio callback, a web handler, a replayed file
+            session.stats                        # level, lag, dropped audio
+        # leaving the block, or `close()`, makes the last words final
+
     Args:
         recognizer: shared by any number of sessions.
-        sample_rate: Hz, of all that is pushed. AudioError where it cannot be used.
-        on_event: called with each event and the lag in seconds at that moment, on the worker thread, in order. Where
-            it raises, the session ends: `error` says why, and `close` raises it.
+        sample_rate: Hz, of all that is pushed.
+        on_event: called with each event and the lag in seconds at that moment, on the worker thread, in order. If it
+            raises, the session ends: `error` has the exception, and `close` raises it.
         latency, hotwords: as for `Recognizer.stream`.
+
+    Raises AudioError for a rate that cannot be used, HotwordError, and ValueError for full context.
     """
 
+    _policy = LoadPolicy()
+
     def __init__(self, recognizer: Recognizer, sample_rate: float, on_event: Callable[[Event, float], None], *,
-                 latency: str | tuple[int, int] | Latency | None = None, hotwords: Hotwords | None = None) -> None:
+                 latency: LatencyLike | None = None, hotwords: Hotwords | None = None) -> None:
         self.recognizer, self.sample_rate, self.on_event = recognizer, sample_rate, on_event
         self.latency = recognizer.latency if latency is None else Latency.parse(latency)
-        self.hotwords = recognizer.hotwords if hotwords is None else recognizer.parse_hotwords(hotwords)
+        self.hotwords = recognizer.hotwords if hotwords is None else recognizer.prepare_hotwords(hotwords)
         self.error: Exception | None = None
         self._queue: deque[tuple[int, np.ndarray]] = deque()  # each block with the number of its first sample
         self._changed = threading.Condition()  # guards the queue, the counts and `_closing`
         self._pushed = self._waiting = self._dropped = 0  # samples; `_waiting` includes what is being worked on
         self._level = 0.0
-        self._catch_up, self._closing = CatchUp(), False
+        self._catch_up, self._closing = CatchUp(self._policy), False
         self._stream, self._offset = self._new_stream(), 0.0
-        self._worker = threading.Thread(target=self._run, name="recogniser", daemon=True)
+        self._worker = threading.Thread(target=self._run, name="recognizer", daemon=True)
         self._worker.start()
 
     def push(self, samples: np.ndarray, wait: bool = False) -> None:
-        """Hand over sound, as for `to_mono`; returns at once. Raises AudioError; nothing is heard after `close`.
+        """Hand over audio, (n,) or (n, channels) of any common dtype; returns at once. Raises AudioError.
 
         With `wait`, for sources that can be held up, it blocks while the worker is behind, and nothing is dropped.
+        After `close` it does nothing.
         """
         mono = reading.to_mono(samples)
         if not len(mono):
             return
-        longest = LONGEST_QUEUE * self.sample_rate
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self._waiting < LAG_ALLOWED * self.sample_rate or self._closing)
+                self._changed.wait_for(lambda: self._lag_s() < self._policy.lag_per_preview_s or self._closing)
             if self._closing:
                 return
             self._level = float(np.abs(mono).max())
-            if self._waiting < longest:
+            if self._lag_s() < self._policy.max_queue_s:
                 self._queue.append((self._pushed, mono))
                 self._waiting += len(mono)
             else:
@@ -114,24 +96,19 @@ class LiveSession:
     @property
     def stats(self) -> Stats:
         with self._changed:
-            heard, lag, dropped = (n / self.sample_rate for n in (self._pushed, self._waiting, self._dropped))
-            return Stats(heard, lag, dropped, self._level, self._stream.latency, self._catch_up.behind)
+            return Stats(self._pushed / self.sample_rate, self._lag_s(), self._dropped / self.sample_rate, self._level,
+                         self._stream.latency, self._catch_up.behind)
 
-    def set_latency(self, latency: str | tuple[int, int] | Latency) -> None:
+    def set_latency(self, latency: LatencyLike) -> None:
         """Acts from the next chunk. Raises ValueError, also for full context."""
-        chosen = Latency.parse(latency)
-        if not chosen.live:
-            raise ValueError("A live session cannot wait for full context: choose fast, balanced, accurate or C,R.")
-        self.latency = chosen
+        self.latency = Latency.parse_live(latency)
 
     def set_hotwords(self, hotwords: Hotwords) -> None:
         """Acts from the next utterance. Raises HotwordError."""
-        chosen = self.recognizer.parse_hotwords(hotwords)
-        self.recognizer.decoder(chosen)  # built here, on the caller's time; the worker finds it ready
-        self.hotwords = chosen
+        self.hotwords = self.recognizer.prepare_hotwords(hotwords)  # on the caller's time; the worker finds it ready
 
     def close(self, flush: bool = True) -> None:
-        """End of the sound: returns when everything that was pushed is final, or, without `flush`, as soon as it can.
+        """End of the audio: returns when everything that was pushed is final, or, without `flush`, as soon as it can.
 
         May be called again, and from any thread but the worker's. Raises what ended the session early, if anything.
         """
@@ -150,6 +127,9 @@ class LiveSession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _lag_s(self) -> float:
+        return self._waiting / self.sample_rate
+
     def _new_stream(self) -> Stream:
         return self.recognizer.stream(self.sample_rate, latency=self.latency, hotwords=self.hotwords)
 
@@ -158,7 +138,7 @@ class LiveSession:
             expected = 0  # the sample that follows what the stream has heard
             while taken := self._take():
                 start, samples = taken
-                if start != expected:  # sound was dropped: what follows is another stream, at its own time
+                if start != expected:  # audio was dropped: what follows is another stream, at its own time
                     self._report(self._stream.finish())
                     self._stream, self._offset = self._new_stream(), start / self.sample_rate
                 expected = start + len(samples)
@@ -176,21 +156,21 @@ class LiveSession:
                 self._changed.notify_all()
 
     def _take(self) -> tuple[int, np.ndarray] | None:
-        """The next sound without gaps, at most about `AT_ONCE`; None once closed and nothing is left."""
+        """The next audio without gaps, at most about `AT_ONCE_S`; None once closed and nothing is left."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
             if not self._queue:
                 return None
             start, block = self._queue.popleft()
             blocks, end = [block], start + len(block)
-            while self._queue and self._queue[0][0] == end and end - start < AT_ONCE * self.sample_rate:
+            while self._queue and self._queue[0][0] == end and end - start < AT_ONCE_S * self.sample_rate:
                 blocks.append(self._queue.popleft()[1])
                 end += len(blocks[-1])
         return start, np.concatenate(blocks)
 
     def _adapt(self, lag: float) -> None:
-        """Settings for what comes next: those that were asked for, or cheaper ones while the lag is high (seconds that
-        will still wait while the next sound is worked on)."""
+        """Set the stream to what was asked for, or to what the policy says at this lag: seconds of audio that will
+        still wait while the next is worked on."""
         stream, chosen = self._stream, self._catch_up.adapt(self._stream, self.latency, lag)
         if stream.latency != chosen:
             stream.latency = chosen

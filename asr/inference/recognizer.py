@@ -1,9 +1,9 @@
-"""The front door: a `Recognizer` transcribes recordings and opens live streams, all with the same model.
+"""A `Recognizer` transcribes recordings and opens live streams, all with the same model.
 
-    source of samples → Resampler → frontend → AcousticModel → decoder → Partial / Final
+    samples → Resampler → frontend → acoustic model → decoder → Partial / Final
 
-Files, microphones, browsers and sockets drive the same `Stream`. A recording is cut where it is quietest and each
-segment decoded with full context: the highest latency of the same engine.
+Files, microphones, browsers and sockets feed the same `Stream`. A recording is cut where it is quietest, and each
+segment is decoded with full context: the highest latency of the same engine.
 """
 from __future__ import annotations
 
@@ -18,33 +18,62 @@ from torch import Tensor
 from asr.audio import reading
 from asr.audio.segmenter import Segmenter
 from asr.decoding.decoder import shift
+from asr.decoding.hotwords import Hotword
 from asr.inference.endpoint import EndpointRules
 from asr.inference.engine import Engine, Hotwords
+from asr.inference.runner import InlineRunner, ModelRunner
 from asr.inference.stream import Event, Stream
-from asr.model.latency import Latency
+from asr.model.latency import Latency, LatencyLike
 from asr.text.results import Final, Transcript
 
 __all__ = ["Event", "Recognizer", "Stream", "load"]
 
-GROUPS = (2, 16)  # segments of a file that are sorted by length and batched: in the first group, in the largest
-FILE_BLOCK = 10.0  # seconds of a file that are decoded and turned to features at a time
-PAUSE = 0.8  # seconds without a word that part a file's segments, as they part a stream's utterances
+FIRST_GROUP, LARGEST_GROUP = 2, 16  # segments of a file that are sorted by length and batched
+FILE_BLOCK_S = 10.0  # of a file that is decoded and turned to features at a time
+SEGMENT_PAUSE_S = 0.8  # without a word; parts a file's segments, as it parts a stream's utterances
 
 
-class Recognizer(Engine):
+class Recognizer:
+    """Transcribes recordings and opens live streams; `asr.load` makes one.
+
+    It never changes, so any number of threads may use it at once. `latency` is that of its streams, `hotwords` and
+    `rules` are those of all its work. `runner` runs the model for its streams.
+    """
+
+    def __init__(self, engine: Engine, *, latency: LatencyLike = "balanced",
+                 hotwords: Hotwords = (), rules: EndpointRules | None = None,
+                 runner: ModelRunner | None = None) -> None:
+        self.engine = engine
+        self.latency = Latency.parse(latency)
+        self.hotwords = self.prepare_hotwords(hotwords)
+        self.rules = rules or EndpointRules()
+        self._runner = runner or InlineRunner(engine)
+
+    def with_runner(self, runner: ModelRunner) -> Recognizer:
+        """A recognizer with the same engine and settings whose streams share another runner."""
+        return Recognizer(self.engine, latency=self.latency, hotwords=self.hotwords, rules=self.rules, runner=runner)
+
+    def prepare_hotwords(self, hotwords: Hotwords) -> tuple[Hotword, ...]:
+        """Parses hot words and builds their search, so that a stream finds it ready. Raises HotwordError."""
+        chosen = self.engine.parse_hotwords(hotwords)
+        self.engine.decoder(chosen)
+        return chosen
+
     def stream(self, sample_rate: float = reading.SAMPLE_RATE, *,
-               latency: str | tuple[int, int] | Latency | None = None, hotwords: Hotwords | None = None,
+               latency: LatencyLike | None = None, hotwords: Hotwords | None = None,
                two_pass: bool = True, rules: EndpointRules | None = None) -> Stream:
-        """A new speaker's stream, fed at `sample_rate` Hz.
+        """A stream for one speaker, fed at `sample_rate` Hz; settings that are not given are the recognizer's.
 
-        Without `two_pass` a final is the last partial: what was committed at this latency.
+        Without `two_pass` a final is the last partial: what was committed at this latency. Raises AudioError for a
+        rate that cannot be used, HotwordError, and ValueError for full context.
         """
-        settings = self.latency if latency is None else Latency.parse(latency)
-        chosen = self.hotwords if hotwords is None else self.parse_hotwords(hotwords)
-        return Stream(self, sample_rate, settings, chosen, two_pass, rules or self.rules)
+        return Stream(self.engine, self._runner, sample_rate,
+                      self.latency if latency is None else Latency.parse(latency),
+                      self.hotwords if hotwords is None else self.engine.parse_hotwords(hotwords),
+                      two_pass, rules or self.rules)
 
     def transcribe(self, source: reading.Source, *, sample_rate: float | None = None,
-                   latency: str | tuple[int, int] | Latency = "offline") -> Transcript:
+                   latency: LatencyLike = "offline") -> Transcript:
         """A file, a binary stream or an array with its rate, as a whole. Raises AudioError."""
         segments: list[Final] = []
         seconds = 0.0
@@ -53,20 +82,20 @@ class Recognizer(Engine):
         return Transcript(tuple(segments), seconds)
 
     def transcribe_parts(self, source: reading.Source, *, sample_rate: float | None = None,
-                         latency: str | tuple[int, int] | Latency = "offline") -> Iterator[tuple[float, list[Final]]]:
+                         latency: LatencyLike = "offline") -> Iterator[tuple[float, list[Final]]]:
         """As `transcribe`, in parts: (seconds read so far, segments that became known). Memory does not grow."""
         settings = Latency.parse(latency)
-        features = self.frontend.stream()
-        config = self.frontend.config
+        features = self.engine.frontend.stream()
+        config = self.engine.frontend.config
         segmenter = Segmenter(config.hop, config.sample_rate)
         waiting: list[Tensor] = []
         position = samples = 0
-        group, largest = GROUPS  # small at first, so that text appears soon
-        for block in reading.read_blocks(source, sample_rate=sample_rate, block_seconds=FILE_BLOCK):
+        group = FIRST_GROUP  # small, so that text appears soon
+        for block in reading.read_blocks(source, sample_rate=sample_rate, block_seconds=FILE_BLOCK_S):
             samples += len(block)
             waiting += segmenter.push(block, features.accept(block))
             if len(waiting) >= group:
-                group = min(2 * group, largest)
+                group = min(2 * group, LARGEST_GROUP)
                 yield samples / config.sample_rate, self._finals(waiting, position, settings)
                 position += sum(len(mel) for mel in waiting)
                 waiting = []
@@ -76,22 +105,41 @@ class Recognizer(Engine):
     def _finals(self, segments: Sequence[Tensor], position: int, latency: Latency) -> list[Final]:
         """Adjoining segments of mel frames, the first at mel frame `position` → finals that end at pauses."""
         finals = []
-        for mel, words in zip(segments, self.recognize(segments, latency), strict=True):
-            words = shift(words, position * self.frontend.seconds_per_frame)
+        found = self.engine.recognize(segments, latency, self.hotwords)
+        for mel, words in zip(segments, found, strict=True):
+            words = shift(words, position * self.engine.frontend.seconds_per_frame)
             position += len(mel)
             starts = [0] + [i for i in range(1, len(words))
-                            if words[i].start - words[i - 1].end >= PAUSE] + [len(words)]
+                            if words[i].start - words[i - 1].end >= SEGMENT_PAUSE_S] + [len(words)]
             finals += [Final.of(words[a:b]) for a, b in pairwise(starts) if b > a]
         return finals
 
-    def decode_utterance(self, samples: np.ndarray, latency: str | tuple[int, int] | Latency = "offline") -> Final:
+    def decode_utterance(self, samples: np.ndarray, latency: LatencyLike = "offline") -> Final:
         """One utterance of mono float32 samples at 16 kHz as it is: no segments, no endpoints."""
-        mel = self.frontend(torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)))
-        return Final.of(self.recognize([mel], Latency.parse(latency))[0])
+        mel = self.engine.frontend(torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)))
+        words, = self.engine.recognize([mel], Latency.parse(latency), self.hotwords)
+        return Final.of(words)
 
 
-def load(name: str | os.PathLike[str] | None = None, *, latency: str | tuple[int, int] | Latency = "balanced",
+def load(name: str | os.PathLike[str] | None = None, *, latency: LatencyLike = "balanced",
          hotwords: Hotwords = (), lm: bool = True, device: str = "auto", engine: str = "auto",
-         int8: bool | None = False) -> Recognizer:
-    """A recognizer from a checkpoint folder, or from the one that is shipped."""
-    return Recognizer(name, latency=latency, hotwords=hotwords, lm=lm, device=device, engine=engine, int8=int8)
+         int8: bool | None = False, rules: EndpointRules | None = None, threads: int | None = None) -> Recognizer:
+    """A recognizer from a checkpoint's folder, or from the checkpoint that is shipped.
+
+    Args:
+        name: the folder.
+        latency: of streams: fast, balanced, accurate, or chunk and look-ahead in frames of 40 ms.
+        hotwords: words and phrases to expect, such as "rill" or "new york:12" (the bonus of each; 8 if not given).
+        lm: whether to search with lexicon and language model; without, text comes from the characters alone.
+        device: "cpu", "cuda" or "auto", a GPU if there is one.
+        engine: what computes the model: "torch", "onnx" (ONNX Runtime, CPU only) or "auto", the faster one.
+        int8: compute with 8-bit weights, on the CPU; None: where they are faster.
+        rules: when a stream's utterance ends.
+        threads: utterances of recordings, and second passes, that are recognized at once; None: as many as there are
+            cores.
+
+    Raises CheckpointError, HotwordError, ValueError for a latency that does not exist, and RillError for a device or
+    engine that is not there.
+    """
+    return Recognizer(Engine(name, lm=lm, device=device, backend=engine, int8=int8, threads=threads),
+                      latency=latency, hotwords=hotwords, rules=rules)

@@ -1,6 +1,6 @@
-"""What a live stream asks of the model: a turn for every few mel frames. Turns of many streams run as one batch.
+"""What live streams ask of the model: one step for every few mel frames. The steps of many streams run as one batch.
 
-A turn commits every chunk whose look-ahead has been heard, then looks, if it is asked to, at the frames that wait.
+A step commits every chunk whose look-ahead has come; then, on request, it previews the frames that still wait.
 Windows of different widths share a batch: the shorter ones are padded, and the backward RNN starts at each one's end.
 """
 from __future__ import annotations
@@ -17,79 +17,87 @@ from asr.model.streaming import StreamingModel, StreamState
 
 
 @dataclass
-class Turn:
+class StepRequest:
+    """New audio of one utterance, and what to compute from it."""
+
     state: StreamState
     mel: Tensor  # (n, bands) new mel frames
     latency: Latency
     last: bool = False  # the utterance ends with them
-    look: bool = True  # also at the frames that cannot be committed yet
+    preview: bool = True  # also emissions of the frames that cannot be committed yet
 
     @property
-    def hurried(self) -> bool:
-        """Whether somebody waits for what comes of it."""
-        return self.look or self.last
+    def urgent(self) -> bool:
+        """Whether the stream can show or decide something with the result; else it only moves the state on."""
+        return self.preview or self.last
 
 
 @dataclass
-class Heard:
-    """What a turn gives: natural-log probabilities, float32 arrays (frames, V) of every head."""
+class StepResult:
+    """Natural-log probabilities of every head, float32 arrays (frames, V)."""
 
     committed: list[Emissions] = field(default_factory=list)
     provisional: Emissions | None = None  # of frames right of the committed ones
-    complete: bool = False  # whether these are all the frames that wait
+    complete: bool = False  # whether `provisional` covers all the frames that wait
 
 
 @torch.inference_mode()
-def take(model: StreamingModel, turns: Sequence[Turn]) -> list[Heard]:
-    """Run the turns of different streams together. Their states move on; emissions are those of each turn alone."""
-    model.push_all([turn.state for turn in turns], [turn.mel for turn in turns], [turn.last for turn in turns])
-    heard = [Heard() for _ in turns]
-    for latency in dict.fromkeys(turn.latency for turn in turns):
-        rows = [row for row in zip(turns, heard, strict=True) if row[0].latency == latency]
+def run_steps(model: StreamingModel, requests: Sequence[StepRequest]) -> list[StepResult]:
+    """Runs the requests of different streams together, and moves their states on.
+
+    Each result is the one that its request gives alone.
+    """
+    model.push_all([request.state for request in requests], [request.mel for request in requests],
+                   [request.last for request in requests])
+    results = [StepResult() for _ in requests]
+    for latency in dict.fromkeys(request.latency for request in requests):
+        rows = [row for row in zip(requests, results, strict=True) if row[0].latency == latency]
         while rows := [row for row in rows if _unfinished(*row)]:
-            batch = _together(rows)
+            batch = _next_rows(rows)
             most = len(batch) if model.together else 1
             for first in range(0, len(batch), most):
-                _run(model, latency, batch[first:first + most])
-    return heard
+                _run_batch(model, latency, batch[first:first + most])
+    return results
 
 
-def _unfinished(turn: Turn, heard: Heard) -> bool:
-    seen = 0 if heard.provisional is None else _length(heard.provisional)
-    heard.complete = seen == turn.state.frames.shape[1]
-    return _ready(turn) or (turn.look and not heard.complete)
+def _unfinished(request: StepRequest, result: StepResult) -> bool:
+    previewed = 0 if result.provisional is None else _length(result.provisional)
+    result.complete = previewed == request.state.frames.shape[1]
+    return _ready(request) or (request.preview and not result.complete)
 
 
-def _together(rows: list[tuple[Turn, Heard]]) -> list[tuple[Turn, Heard]]:
-    """Of streams with one latency those that go first: all of them, or, where the looks' windows would be padded to the
-    chunks' for more than a batch of their own costs, those that have a chunk."""
+def _next_rows(rows: list[tuple[StepRequest, StepResult]]) -> list[tuple[StepRequest, StepResult]]:
+    """The rows of one latency that run next: all of them, or only those with a chunk.
+
+    The latter where padding the previews' windows to the chunks' would cost more than a batch of their own.
+    """
     ready = [row for row in rows if _ready(row[0])]
-    looks = [turn.state.frames.shape[1] for turn, _ in rows if not _ready(turn)]
-    if not ready or not looks:
+    previews = [request.state.frames.shape[1] for request, _ in rows if not _ready(request)]
+    if not ready or not previews:
         return rows
     latency = rows[0][0].latency
-    padding = len(looks) * (latency.chunk + latency.look_ahead) - sum(looks)
-    return ready if padding > max(looks) else rows
+    padding = len(previews) * (latency.chunk + latency.look_ahead) - sum(previews)
+    return ready if padding > max(previews) else rows
 
 
-def _ready(turn: Turn) -> bool:
-    return turn.state.ready(turn.latency.chunk, turn.latency.look_ahead)
+def _ready(request: StepRequest) -> bool:
+    return request.state.ready(request.latency.chunk, request.latency.look_ahead)
 
 
-def _run(model: StreamingModel, latency: Latency, rows: Sequence[tuple[Turn, Heard]]) -> None:
-    """One batch: the next chunk of the streams that have one, all that waits of the others."""
-    states = [turn.state for turn, _ in rows]
+def _run_batch(model: StreamingModel, latency: Latency, rows: Sequence[tuple[StepRequest, StepResult]]) -> None:
+    """One batch: the next chunk of the streams that have one, and all frames that wait of the others."""
+    states = [request.state for request, _ in rows]
     commits, widths = [], []
-    for turn, _ in rows:
-        waiting, ready = turn.state.frames.shape[1], _ready(turn)
+    for request, _ in rows:
+        waiting, ready = request.state.frames.shape[1], _ready(request)
         commits.append(min(latency.chunk, waiting) if ready else 0)
         widths.append(min(latency.chunk + latency.look_ahead, waiting) if ready else waiting)
-    for (_, heard), emissions, commit, width in zip(rows, model.run_all(states, commits, widths), commits, widths,
-                                                    strict=True):
+    for (_, result), emissions, commit, width in zip(rows, model.run_all(states, commits, widths), commits, widths,
+                                                     strict=True):
         arrays = {head: values.cpu().numpy() for head, values in emissions.items()}
         if commit:
-            heard.committed.append({head: values[:commit] for head, values in arrays.items()})
-        heard.provisional = {head: values[commit:] for head, values in arrays.items()} if commit < width else None
+            result.committed.append({head: values[:commit] for head, values in arrays.items()})
+        result.provisional = {head: values[commit:] for head, values in arrays.items()} if commit < width else None
 
 
 def _length(emissions: Emissions) -> int:

@@ -1,68 +1,58 @@
 """One speaker, live: samples in, partial and final text out, as they become known.
 
 An utterance's final text comes from a second pass with full context over its buffered mel frames, so it is as accurate
-as a file's; partials come from the latency-controlled pass and a provisional look at what lies right of it.
+as a file's; partials come from the latency-controlled pass and a preview of the frames right of it.
 """
 from __future__ import annotations
-
-from collections.abc import Generator
-from concurrent.futures import Future
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from asr.audio import reading
-from asr.decoding.decoder import Emissions, shift
+from asr.decoding.decoder import shift
 from asr.decoding.hotwords import Hotword
-from asr.inference.endpoint import Cut, Endpointer, EndpointRules, active
+from asr.inference.endpoint import Cut, Endpointer, EndpointRules
 from asr.inference.engine import Engine, Hotwords
-from asr.inference.stability import Stability
-from asr.inference.steps import Turn
-from asr.model.latency import Latency
-from asr.text.results import Final, Partial, Word
+from asr.inference.pending import Pending, wait
+from asr.inference.runner import ModelRunner
+from asr.inference.stability import StablePartials
+from asr.inference.steps import StepRequest, StepResult
+from asr.inference.utterance import PreviewSchedule, SecondPass, Utterance
+from asr.model.latency import Latency, LatencyLike
+from asr.text.results import Final, Partial
 
-T = TypeVar("T")
 Event = Partial | Final
-Steps = Generator[Future[Any], Any, T]  # work that waits for one future after another, and is sent its result
-STEP = 16  # mel frames (160 ms) after which a stream that is at ease looks at all that it has heard
-
-
-def run(steps: Steps[T]) -> T:
-    """Wait for each future, on the calling thread."""
-    result = None
-    while True:
-        try:
-            future = steps.send(result)
-        except StopIteration as end:
-            return end.value
-        result = future.result()
 
 
 class Stream:
-    """One speaker, live. Feed it with `accept`, end it with `finish`; both return events in order of time.
+    """One speaker, live; made by `Recognizer.stream`. `accept` and `finish` return events in order of time.
+
+        stream = recognizer.stream(sample_rate=48_000)
+        for block in blocks:                            # of any length
+            for event in stream.accept(block):
+                print(event.text)
+        print(stream.finish())
 
     Events do not depend on how the samples are cut, except that a partial comes at most once a call. Work and memory
-    are bounded by the longest utterance, so a stream can last for days. `accepting` and `finishing` are the same as
-    steps for whoever waits otherwise; those of one call must end before the next call.
+    are bounded by the longest utterance, so a stream can last for days. `accepting` and `finishing` do the same for
+    `pending.wait_async`; the work of one call must end before the next call.
     """
 
-    def __init__(self, engine: Engine, sample_rate: float, latency: Latency, hotwords: tuple[Hotword, ...],
-                 two_pass: bool, rules: EndpointRules) -> None:
-        self.engine, self.two_pass = engine, two_pass
-        self.resampler = reading.Resampler(sample_rate)
-        self.features = engine.frontend.stream()
-        self.endpointer = Endpointer(rules, engine.seconds_per_frame)
-        self.tokens = engine.checkpoint.config.tokens[engine.head]
+    def __init__(self, engine: Engine, runner: ModelRunner, sample_rate: float, latency: Latency,
+                 hotwords: tuple[Hotword, ...], two_pass: bool, rules: EndpointRules) -> None:
+        self.sample_rate = sample_rate
         self.latency = latency
+        self.preview_interval_steps = 1  # from one preview to the next, at least: raise it when computing falls behind
+        self._engine, self._runner, self._two_pass = engine, runner, two_pass
+        self._resampler = reading.Resampler(sample_rate)
+        self._features = engine.frontend.stream()
+        self._endpointer = Endpointer(rules, engine.seconds_per_frame)
         self.hotwords = hotwords
-        self.preview_every = 1  # steps from one look at everything to the next: raise it when computing falls behind
-        self.pending = torch.zeros(0, engine.frontend.bands)  # mel frames that no utterance has heard yet
-        self.origin = 0  # mel frame of the stream at which the utterance begins
-        self.finished = False
-        self._begin()
-        self.wants = self._wants()  # seconds of sound with fewer than which nothing more can happen
+        self._pending = torch.zeros(0, engine.frontend.bands)  # mel frames that the utterance does not have yet
+        self._finished = False
+        self._begin(0)
+        self.wanted_s = self._missing_s()  # seconds of audio with fewer than which `accept` can do nothing
 
     @property
     def latency(self) -> Latency:
@@ -70,11 +60,8 @@ class Stream:
         return self._latency
 
     @latency.setter
-    def latency(self, value: str | tuple[int, int] | Latency) -> None:
-        latency = Latency.parse(value)
-        if not latency.live:
-            raise ValueError("A live stream cannot wait for full context: choose fast, balanced, accurate or C,R.")
-        self._latency = latency
+    def latency(self, value: LatencyLike) -> None:
+        self._latency = Latency.parse_live(value)
 
     @property
     def hotwords(self) -> tuple[Hotword, ...]:
@@ -83,171 +70,116 @@ class Stream:
 
     @hotwords.setter
     def hotwords(self, value: Hotwords) -> None:
-        chosen = self.engine.parse_hotwords(value)
-        self._decoder = self.engine.decoder(chosen)
+        chosen = self._engine.parse_hotwords(value)
+        self._decoder = self._engine.decoder(chosen)
         self._hotwords = chosen
-
-    def accept(self, samples: np.ndarray) -> list[Event]:
-        """Any number of samples, (n,) or (n, channels), of any common dtype. Raises AudioError, and stays usable."""
-        return run(self.accepting(samples))
-
-    def finish(self) -> list[Event]:
-        """The end of the sound: everything that was heard becomes final. A second call returns nothing."""
-        return run(self.finishing())
-
-    def accepting(self, samples: np.ndarray) -> Steps[list[Event]]:
-        """`accept` in steps."""
-        if self.finished:
-            raise RuntimeError("This stream is finished: ask the recognizer for a new one.")
-        least = self.step - len(self.pending)  # with fewer frames nothing could happen
-        return (yield from self._hear(self.features.accept(self.resampler.push(samples), least), last=False))
-
-    def finishing(self) -> Steps[list[Event]]:
-        """`finish` in steps."""
-        if self.finished:
-            return []
-        self.finished = True
-        return (yield from self._hear(self.features.accept(self.resampler.flush()), last=True))
-
-    def _wants(self) -> float:
-        """Work is saved by whoever hands over so many seconds at once."""
-        missing = self.features.missing(self.step - len(self.pending)) / reading.SAMPLE_RATE
-        return max(0.0, missing - self.resampler.held)
 
     @property
     def seconds(self) -> float:
-        """How much sound has been turned to frames so far."""
-        return (self.origin + self.heard + len(self.pending)) * self.engine.frontend.seconds_per_frame
+        """How much audio has become mel frames so far."""
+        frames = self._origin + self._utterance.mel_frames + len(self._pending)
+        return frames * self._engine.frontend.seconds_per_frame
 
-    def _begin(self) -> None:
-        """An utterance starts at `origin`."""
-        self.mel: list[Tensor] = []
-        self.heard = 0  # mel frames of this utterance
-        self.state = self.engine.model.stream_state()
-        self.decoder = self._decoder  # hot words that change now act from the next utterance on
-        self.session = self.decoder.session(draft=self.two_pass)
-        self.activity = np.zeros(0, dtype=bool)  # of committed frames
-        self.audible = False  # whether an active frame was seen, provisional ones included
-        self.look_at = self.endpointer.next_look(self.activity)  # frames with which the next decision is due
-        self.seen = True  # whether the newest step looked at everything that was heard
-        self.preview: Emissions | None = None
-        self.beginning = 0  # frame before which nothing was said
-        self.second_pass: tuple[range, Future[list[Word]]] | None = None  # frames it covers, what it gives
-        self.stability = Stability()
-        self.visible: tuple[Word, ...] = ()  # what a partial shows
-        self.shown = ""  # what the last one did
-        self.unseen = 0  # mel frames since one did
-        self.step = self._step_size()
+    def accept(self, samples: np.ndarray) -> list[Event]:
+        """Any number of samples, (n,) or (n, channels), of any common dtype. Raises AudioError, and stays usable."""
+        return wait(self.accepting(samples))
 
-    def _hear(self, mel: Tensor, last: bool) -> Steps[list[Event]]:
-        self.pending = torch.cat([self.pending, mel])
+    def finish(self) -> list[Event]:
+        """The end of the audio: everything in it becomes final. A second call returns nothing."""
+        return wait(self.finishing())
+
+    def accepting(self, samples: np.ndarray) -> Pending[list[Event]]:
+        """`accept` as work to wait for."""
+        if self._finished:
+            raise RuntimeError("This stream is finished: ask the recognizer for a new one.")
+        least = self._step - len(self._pending)  # with fewer mel frames nothing can happen
+        mel = self._features.accept(self._resampler.push(samples), least)
+        return (yield from self._process(mel, last=False))
+
+    def finishing(self) -> Pending[list[Event]]:
+        """`finish` as work to wait for."""
+        if self._finished:
+            return []
+        self._finished = True
+        return (yield from self._process(self._features.accept(self._resampler.flush()), last=True))
+
+    def _begin(self, origin: int) -> None:
+        """An utterance starts at mel frame `origin` of the stream."""
+        self._origin = origin
+        self._utterance = Utterance(self._engine, self._decoder, draft=self._two_pass)  # keeps its hot words
+        self._schedule = PreviewSchedule(self._utterance, self._endpointer.next_decision(self._utterance.activity))
+        self._second_pass = SecondPass(self._runner, self._utterance)
+        self._partials = StablePartials()
+        self._step = self._schedule.next_step(self._latency, self._interval_steps())
+
+    def _interval_steps(self) -> int:
+        return max(self.preview_interval_steps, self._runner.preview_interval_steps)
+
+    def _missing_s(self) -> float:
+        missing = self._features.missing(self._step - len(self._pending)) / reading.SAMPLE_RATE
+        return max(0.0, missing - self._resampler.held)
+
+    def _process(self, mel: Tensor, last: bool) -> Pending[list[Event]]:
+        """New mel frames, in steps of those that something can be done with."""
+        self._pending = torch.cat([self._pending, mel])
         events: list[Event] = []
-        while len(self.pending) >= self.step:
-            step, self.pending = self.pending[:self.step], self.pending[self.step:]
-            if cut := (yield from self._step(step)):
+        while len(self._pending) >= self._step:
+            step, self._pending = self._pending[:self._step], self._pending[self._step:]
+            if cut := (yield from self._advance(step)):
                 events += yield from self._end(cut)
-            elif self.seen and self.audible:
-                self.visible = self.stability.shown(self.session.words(self.preview))
-            self.step = self._step_size()
+            self._step = self._schedule.next_step(self._latency, self._interval_steps())
         if last:
-            yield from self._step(self.pending, last=True)
-            self.pending = self.pending[:0]
-            events += yield from self._end(Cut(len(self.activity), True))
+            yield from self._advance(self._pending, last=True)
+            self._pending = self._pending[:0]
+            events += yield from self._end(Cut(len(self._utterance.activity), True))
         else:
-            events += self._partial()
-        self.wants = self._wants()
+            events += self._partials.changed(self._origin * self._engine.frontend.seconds_per_frame)
+        self.wanted_s = self._missing_s()
         return events
 
-    def _step_size(self) -> int:
-        """Mel frames until something is to be done: a chunk is ready, a decision due, or everything looked at again.
-
-        The first two depend on nothing but the sound, and only there an utterance can end: so it ends where it does
-        also when the third comes seldom.
-        """
-        chunk = self.engine.model.missing(self.state, self.latency.chunk + self.latency.look_ahead)
-        return max(1, min(chunk, self._until_due(), self._until_regular()))
-
-    def _until_due(self) -> int:
-        """Mel frames until a decision is due."""
-        return self.engine.model.missing(self.state, self.look_at - len(self.activity))
-
-    def _until_regular(self) -> int:
-        """Mel frames until everything is looked at again."""
-        return STEP * max(self.preview_every, self.engine.work.preview_every) - self.unseen
-
-    def _step(self, mel: Tensor, last: bool = False) -> Steps[Cut | None]:
-        """Hear a few more mel frames: commit the chunk that is ready, look at the rest, look for an endpoint."""
-        regular, due = self._until_regular() <= len(mel), self._until_due() <= len(mel)
-        self.mel.append(mel)
-        self.heard += len(mel)
-        self.unseen += len(mel)
-        heard = yield self.engine.work.turn(Turn(self.state, mel, self._latency, last, regular or due))
-        for emissions in heard.committed:
-            self.session.accept(emissions)
-            self.activity = np.concatenate([self.activity, active(emissions[self.engine.head], self.tokens)])
-        self.preview = heard.provisional
-        self.seen = heard.complete and (regular or bool(heard.committed))
-        if self.seen:
-            self.unseen = 0
-        activity = self.activity
-        if self.preview is not None:
-            activity = np.concatenate([activity, active(self.preview[self.engine.head], self.tokens)])
-        self.beginning = self.endpointer.beginning(activity)
-        if last or not heard.complete:
+    def _advance(self, mel: Tensor, last: bool = False) -> Pending[Cut | None]:
+        """One step: commit the chunk that is ready, preview the rest, and decide whether the utterance has ended."""
+        utterance, schedule = self._utterance, self._schedule
+        preview, decision = schedule.is_preview(len(mel), self._interval_steps()), schedule.is_decision(len(mel))
+        utterance.push(mel)
+        schedule.unseen_mel_frames += len(mel)
+        result: StepResult = yield self._runner.step(
+            StepRequest(utterance.state, mel, self._latency, last, preview or decision))
+        utterance.update(result)
+        seen = result.complete and (preview or bool(result.committed))
+        if seen:
+            schedule.unseen_mel_frames = 0
+        if last or not result.complete:
             return None
-        self.audible = bool(activity.any())
-        if self.two_pass and (end := self.endpointer.likely_end(activity)):
-            self._second_pass(end)
+        self._foresee_end()
+        cut = None
+        if decision or result.committed:
+            schedule.decision_frame = self._endpointer.next_decision(utterance.activity)
+            cut = self._endpointer.decide(utterance.activity)
+        if seen and not cut and utterance.activity.any():
+            self._partials.update(utterance.words())
+        return cut
+
+    def _foresee_end(self) -> None:
+        """Begin the second pass where the end seems near; cancel it where it no longer does."""
+        activity = self._utterance.activity
+        if self._two_pass and (end := self._endpointer.likely_end(activity)):
+            self._second_pass.begin(range(self._endpointer.beginning(activity), end))
         else:
-            self._give_up()
-        if not (due or heard.committed):
-            return None
-        self.look_at = self.endpointer.next_look(activity)
-        return self.endpointer.decide(activity)
+            self._second_pass.cancel()
 
-    def _partial(self) -> list[Event]:
-        start = self.origin * self.engine.frontend.seconds_per_frame
-        partial = Partial(tuple(shift(self.visible, start)), start)
-        if partial.text == self.shown:
-            return []
-        self.shown = partial.text
-        return [partial]
-
-    def _second_pass(self, end: int) -> Future[list[Word]]:
-        """Words from `beginning` up to a frame with full context, times from `beginning`; worked out on another thread
-        so that live text goes on meanwhile."""
-        frames = range(self.beginning, end)
-        if self.second_pass is None or self.second_pass[0] != frames:
-            self._give_up()
-            subsampling = self.engine.model.config.subsampling
-            mel = torch.cat(self.mel)[frames.start * subsampling:frames.stop * subsampling]
-            self.second_pass = frames, self.engine.work.second_pass(mel, self.decoder)
-        return self.second_pass[1]
-
-    def _give_up(self) -> None:
-        """The speaker has talked past what seemed to be the end."""
-        if self.second_pass:
-            self.second_pass[1].cancel()
-        self.second_pass = None
-
-    def _first_pass(self, frame: int) -> list[Word]:
-        """Words of the committed pass; at a cut those that begin before it, the others belong to the next utterance."""
-        if self.state.ended:
-            return self.session.finish() if self.activity.any() else []
-        end = frame * self.engine.seconds_per_frame
-        return [word for word in self.session.words(self.preview) if word.start < end]
-
-    def _end(self, cut: Cut) -> Steps[list[Event]]:
-        """Close the utterance at a cut; what was heard right of it opens the next one."""
-        words: list[Word] = []
-        if cut.spoken and cut.frame > self.beginning:
-            if self.two_pass:
-                words = shift((yield self._second_pass(cut.frame)), self.beginning * self.engine.seconds_per_frame)
+    def _end(self, cut: Cut) -> Pending[list[Event]]:
+        """Close the utterance at a cut; the audio after it opens the next one."""
+        utterance, words = self._utterance, []
+        first = self._endpointer.beginning(utterance.activity)
+        if cut.spoken and cut.frame > first:
+            if self._two_pass:
+                found = yield self._second_pass.begin(range(first, cut.frame))
+                words = shift(found, first * self._engine.seconds_per_frame)
             else:
-                words = self._first_pass(cut.frame)
-        words = shift(words, self.origin * self.engine.frontend.seconds_per_frame)
-        end = min(cut.frame * self.engine.model.config.subsampling, self.heard)
-        self.pending = torch.cat([*self.mel, self.pending])[end:]
-        self.origin += end
-        self._begin()
+                words = utterance.final_words(cut.frame)
+        words = shift(words, self._origin * self._engine.frontend.seconds_per_frame)
+        end = min(cut.frame * self._engine.model.config.subsampling, utterance.mel_frames)
+        self._pending = torch.cat([*utterance.mel, self._pending])[end:]
+        self._begin(self._origin + end)
         return [Final.of(words)] if words else []

@@ -1,6 +1,6 @@
 """The server's application: the protocols that existing clients know, around one service.
 
-    Vosk's WebSocket, OpenAI's API, the demo's page ──► Service (slots, limits) ──► Batcher ──► model
+    Vosk's WebSocket, OpenAI's API, the demo's page ──► Service (slots, limits) ──► BatchRunner ──► model
     AccessMiddleware: token, origin, size of every request          Metrics: for Prometheus
 
 Everything but the model runs on one event loop. The model and the second passes have threads of their own (`batching`).
@@ -72,7 +72,7 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
     async def health() -> Response:
         """Never wants a token. `sessions` are the live sessions open now, `places` the most that may be."""
         status = "closing" if service.closing else "ok"
-        model = service.recognizer.checkpoint.config.name
+        model = service.recognizer.engine.checkpoint.config.name
         return JSONResponse({"status": status, "version": __version__, "model": model,
                              "sessions": len(service.slots), "places": service.options.sessions},
                             503 if service.closing else 200)

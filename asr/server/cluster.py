@@ -68,8 +68,7 @@ class ClusterOptions(ServiceOptions, frozen=True, extra="forbid"):
     @field_validator("latency")
     @classmethod
     def _live(cls, value: str) -> str:
-        if not Latency.parse(value).live:
-            raise ValueError("live speech cannot wait for full context: choose fast, balanced, accurate or C,R")
+        Latency.parse_live(value)
         return value
 
 
@@ -117,11 +116,11 @@ def create_app(options: ClusterOptions) -> FastAPI:
 
     from asr.inference.recognizer import load
 
-    torch.set_num_threads(max(1, options.cores // 2))  # as in `process.run_server`
+    torch.set_num_threads(1)  # as in `process.run_server`
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     recognizer = load(options.checkpoint, latency=options.latency, hotwords=options.hotwords, lm=options.lm,
-                      device=options.device, engine=options.engine, int8=options.int8)
-    torch.set_num_threads(1)
+                      device=options.device, engine=options.engine, int8=options.int8,
+                      threads=max(1, options.cores // 2))
     service = Service(recognizer, options, threads=options.cores)
     app = application.create_app(service, read_tokens(options.token_file))
     app.add_middleware(InboxMiddleware, options=options)

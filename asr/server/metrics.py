@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from asr.inference.batching import Batcher, Pool
+from asr.inference.batching import BatchRunner
+from asr.inference.pool import BatchPool
 from asr.text.results import Final
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -55,11 +56,11 @@ class Metrics:
         self.previews = Gauge("rill_preview_every", "Steps of 160 ms from one provisional pass of a stream to the "
                                                     "next: 1 without load, more under load.", registry=registry)
 
-    def watch(self, batcher: Batcher) -> None:
+    def watch(self, batcher: BatchRunner) -> None:
         """Reports what the batcher does."""
         worked = {"live": 0.0, "second": 0.0}
 
-        def follow(name: str, pool: Pool) -> None:
+        def follow(name: str, pool: BatchPool) -> None:
             def on_batch(size: int, seconds: float, delay: float) -> None:
                 worked[name] += seconds
                 self.work.labels(name).inc(seconds)
@@ -69,9 +70,9 @@ class Metrics:
             pool.on_batch = on_batch
             self.queue.labels(name).set_function(lambda: pool.waiting)
 
-        follow("live", batcher.turns)
-        follow("second", batcher.passes)
-        self.previews.set_function(lambda: batcher.preview_every)
+        follow("live", batcher.steps)
+        follow("second", batcher.second_passes)
+        self.previews.set_function(lambda: batcher.preview_interval_steps)
         self.factor.set_function(lambda: sum(worked.values()) / max(self.live_s, 1e-9))
         self.lag.set_function(lambda: batcher.lag)
 

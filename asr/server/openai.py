@@ -108,7 +108,7 @@ class Transcriptions:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.checkpoint = service.recognizer.checkpoint
+        self.checkpoint = service.recognizer.engine.checkpoint
 
     def models(self) -> dict[str, Any]:
         """OpenAI's list, with the checkpoint that this server runs."""

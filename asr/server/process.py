@@ -17,7 +17,6 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from asr.errors import RillError
 from asr.inference.recognizer import Recognizer
-from asr.model.hardware import cores
 from asr.server.access import read_tokens
 from asr.server.application import DEMO_PATH, MountDemo, create_app
 from asr.server.options import ServeOptions
@@ -43,14 +42,13 @@ def run_server(load: Callable[[], Recognizer], options: ServeOptions, on_ready: 
 
     Raises RillError where address, certificate, tokens or model cannot be used.
     """
-    torch.set_num_threads(max(1, cores() // 2))  # so many recordings' batches at once, beside live speech
+    torch.set_num_threads(1)  # batches share the cores better than threads inside one batch
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     tokens = read_tokens(options.token_file)
     _check_certificate(options)
     options = options.model_copy(update={"allow_host": (*options.allow_host, options.host)})
     with closing(listen(options.host, options.port)) as listener:
         service = Service(load(), options)
-        torch.set_num_threads(1)  # batches share the cores better than threads inside one batch
         if tokens:
             mount_demo = None
         app = create_app(service, tokens, mount_demo)

@@ -18,9 +18,9 @@ from starlette import status
 from asr.decoding.hotwords import Hotword
 from asr.errors import RillError
 from asr.inference.async_session import AsyncSession
-from asr.inference.batching import Batcher
+from asr.inference.batching import BatchRunner
 from asr.inference.recognizer import Event, Recognizer
-from asr.model.latency import Latency
+from asr.model.latency import LatencyLike
 from asr.server.metrics import Metrics
 from asr.server.options import ServiceOptions
 
@@ -75,7 +75,7 @@ class SessionSlot:
         self._task = asyncio.current_task()
 
     def session(self, sample_rate: float, on_event: Callable[[Event], None], *,
-                latency: str | tuple[int, int] | Latency | None = None,
+                latency: LatencyLike | None = None,
                 hotwords: tuple[Hotword, ...] | None = None) -> AsyncSession:
         """A session of the service's recognizer whose audio the metrics count. `prepare` its hot words first."""
         metrics = self._service.metrics
@@ -123,13 +123,13 @@ class Service:
     """One recognizer for many clients. `watch` must run as long as the service does.
 
     Args:
-        threads: that compute; see `Batcher`.
+        threads: that compute; see `BatchRunner`.
         max_model_delay: seconds; see `MAX_MODEL_DELAY_S`.
     """
 
     def __init__(self, recognizer: Recognizer, options: ServiceOptions, threads: int | None = None,
                  max_model_delay: float = MAX_MODEL_DELAY_S) -> None:
-        self.recognizer, self.options, self.metrics = recognizer, options, Metrics()
+        self.options, self.metrics = options, Metrics()
         self.max_model_delay = max_model_delay
         self.slots: set[SessionSlot] = set()
         self.receiving = self.uploads = 0  # recordings that arrive or are transcribed; that are transcribed
@@ -137,7 +137,8 @@ class Service:
         self.deadline = math.inf  # of the shutdown, on the monotonic clock
         self._phrase_lists: Counter[tuple[Hotword, ...]] = Counter()  # sessions that use each
         self._building = asyncio.Lock()
-        self.batcher = recognizer.work = Batcher(recognizer, threads)
+        self.batcher = BatchRunner(recognizer.engine, threads)
+        self.recognizer = recognizer.with_runner(self.batcher)
         self.metrics.watch(self.batcher)
 
     @contextmanager
@@ -203,12 +204,12 @@ class Service:
         """Build the search for these hot words beside the event loop; it takes about a second. Raises HotwordError."""
         if hotwords:
             async with self._building:
-                await asyncio.to_thread(self.recognizer.decoder, hotwords)
+                await asyncio.to_thread(self.recognizer.prepare_hotwords, hotwords)
 
     async def watch(self) -> None:
         """End sessions that are idle for too long or last too long; measure how late the event loop is."""
         options = self.options
-        self.batcher.serve(asyncio.get_running_loop())
+        self.batcher.deliver_on(asyncio.get_running_loop())
         while True:
             due = time.monotonic() + WATCH_INTERVAL_S
             await asyncio.sleep(WATCH_INTERVAL_S)

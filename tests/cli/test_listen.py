@@ -14,8 +14,9 @@ import soundfile
 from asr.cli import listening
 from asr.cli.listening import Watch
 from asr.errors import RillError
+from asr.inference.endpoint import EndpointRules
 from asr.inference.live import Stats
-from asr.inference.recognizer import Recognizer
+from asr.inference.recognizer import load
 from asr.model.latency import PRESETS, Latency
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +94,7 @@ def test_a_reader_that_leaves_is_no_error(two_clips):
 
 @pytest.fixture(scope="module")
 def recognizer():
-    return Recognizer(device="cpu")
+    return load(device="cpu", threads=1)
 
 
 @pytest.mark.parametrize(("options", "says"), [
@@ -140,7 +141,7 @@ def test_warnings_are_rare(monkeypatch):
 
 
 def test_total_latency_is_the_sum_of_its_parts():
-    recognizer = SimpleNamespace(latency=PRESETS["fast"], seconds_per_frame=0.04, rules=SimpleNamespace(pause=0.8),
-                                 frontend=SimpleNamespace(seconds_per_frame=0.01))
+    engine = SimpleNamespace(seconds_per_frame=0.04, frontend=SimpleNamespace(seconds_per_frame=0.01))
+    recognizer = SimpleNamespace(latency=PRESETS["fast"], rules=EndpointRules(), engine=engine)
     source = SimpleNamespace(name="x", sample_rate=48_000, latency=0.1)
     assert "0.76 s (model 0.50 + step 0.16 + sound 0.10)" in listening.opening(recognizer, source)

@@ -224,10 +224,10 @@ def test_too_many_hot_words_out_of_the_lexicon():
 
 def spoken(recognizer, words: str) -> dict[str, np.ndarray]:
     """Emissions of these words' phonemes, from the lexicon or else the letter-to-sound network."""
-    tokens, model = recognizer.language_model.tokens, recognizer.language_model
+    tokens, model = recognizer.engine.language_model.tokens, recognizer.engine.language_model
     path = []
     for word in words.split():
-        network = LetterToSound.load(recognizer.checkpoint.optional("pronunciation.safetensors"))
+        network = LetterToSound.load(recognizer.engine.checkpoint.optional("pronunciation.safetensors"))
         spelling = (model.lexicon.of(word) or [[*map(tokens.symbols.index, network.pronounce(word, n=1)[0]), 1]])[0]
         for token in spelling:
             path += [token, token, tokens.blank_index]
@@ -240,26 +240,26 @@ def spoken(recognizer, words: str) -> dict[str, np.ndarray]:
                                        ("zarvox quimby", "ask zarvox quimby now")])
 def test_invented_hot_words_with_the_shipped_model(recognizer, hot, said):
     emission = spoken(recognizer, said)
-    assert hot not in text(recognizer.decoder(()).decode(emission))
-    assert text(recognizer.decoder(recognizer.parse_hotwords([hot])).decode(emission)) == said
+    assert hot not in text(recognizer.engine.decoder(()).decode(emission))
+    assert text(recognizer.engine.decoder(recognizer.engine.parse_hotwords([hot])).decode(emission)) == said
 
 
 def test_plain_words_with_the_shipped_model(recognizer, capfd):
     said = "i would like two cups of tea"
-    assert text(recognizer.decoder(()).decode(spoken(recognizer, said))) == said
+    assert text(recognizer.engine.decoder(()).decode(spoken(recognizer, said))) == said
     assert capfd.readouterr().err == ""
 
 
 def test_real_speech_through_a_session(recognizer, clips):
     """A session's words are those of the whole once it is finished; before, the end alone is searched more narrowly,
     and the neural language model is not asked."""
-    search, unjudged = recognizer.decoder(()), copy(recognizer.decoder(()))
+    search, unjudged = recognizer.engine.decoder(()), copy(recognizer.engine.decoder(()))
     unjudged.rescorer = None
     for clip in clips[:6]:
-        mel = recognizer.frontend(torch.from_numpy(clip.samples))
-        emission, = recognizer.emissions([mel], recognizer.latency)
+        mel = recognizer.engine.frontend(torch.from_numpy(clip.samples))
+        emission, = recognizer.engine.emissions([mel], recognizer.latency)
         session = search.session()
-        for start in range(0, len(emission[recognizer.head]), 16):
+        for start in range(0, len(emission[recognizer.engine.head]), 16):
             session.accept({head: values[start:start + 16] for head, values in emission.items()})
         got, expected = text(session.words(None)).split(), text(unjudged.decode(emission)).split()
         assert got[:len(expected) - 2] == expected[:-2]
@@ -267,13 +267,13 @@ def test_real_speech_through_a_session(recognizer, clips):
 
 
 def test_a_checkpoint_without_language_model(recognizer):
-    bare = SimpleNamespace(config=recognizer.checkpoint.config, path="bare", optional=lambda name: None)
+    bare = SimpleNamespace(config=recognizer.engine.checkpoint.config, path="bare", optional=lambda name: None)
     with pytest.raises(CheckpointError, match=r"bare has no lm.bin"):
         LanguageModel(bare)
 
 
 def test_a_language_model_that_is_none(recognizer, tmp_path):
     (tmp_path / "lm.bin").write_bytes(b"not a language model" * 100)
-    paths = {"lm.bin": tmp_path / "lm.bin", "lexicon.txt": recognizer.checkpoint.optional("lexicon.txt")}
+    paths = {"lm.bin": tmp_path / "lm.bin", "lexicon.txt": recognizer.engine.checkpoint.optional("lexicon.txt")}
     with pytest.raises(CheckpointError, match=r"lm.bin is not a KenLM binary"):
-        LanguageModel(SimpleNamespace(config=recognizer.checkpoint.config, path=tmp_path, optional=paths.get))
+        LanguageModel(SimpleNamespace(config=recognizer.engine.checkpoint.config, path=tmp_path, optional=paths.get))

@@ -12,14 +12,14 @@ from asr.model.latency import PRESETS
 
 @pytest.fixture(scope="module")
 def emissions(recognizer, clips):
-    mels = [recognizer.frontend(torch.from_numpy(clip.samples)) for clip in clips[:6]]
-    return [found[recognizer.head] for found in recognizer.emissions(mels, PRESETS["offline"])]
+    mels = [recognizer.engine.frontend(torch.from_numpy(clip.samples)) for clip in clips[:6]]
+    return [found[recognizer.engine.head] for found in recognizer.engine.emissions(mels, PRESETS["offline"])]
 
 
 def paths(recognizer, emissions) -> list[tuple[list[int], list[int], float]]:
     found = []
     for scores in emissions:
-        search = recognizer.decoder(()).search(100)
+        search = recognizer.engine.decoder(()).search(100)
         search.accept(scores)
         best, = search.finish()
         found.append((list(best.words), list(best.tokens), best.score))
@@ -39,7 +39,7 @@ def test_other_threads_go_on(recognizer, emissions):
     seen = []
 
     def search() -> None:
-        recognizer.decoder(()).search(200).accept(scores)
+        recognizer.engine.decoder(()).search(200).accept(scores)
         seen.append(-1)
 
     thread = threading.Thread(target=search)

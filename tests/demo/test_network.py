@@ -23,9 +23,9 @@ def recognizer() -> asr.Recognizer:
 def test_traces_are_the_models_own_outputs(recognizer, latency):
     samples, _ = sf.read(CLIP, dtype="float32")
     recording, (trace,) = network.trace(recognizer, samples, [latency])
-    emissions, = recognizer.emissions([recording.mel], latency)
-    assert np.allclose(trace.probabilities, np.exp(emissions[recognizer.head]), atol=1e-4)
-    frames, shape = len(trace.probabilities), recognizer.model.config
+    emissions, = recognizer.engine.emissions([recording.mel], latency)
+    assert np.allclose(trace.probabilities, np.exp(emissions[recognizer.engine.head]), atol=1e-4)
+    frames, shape = len(trace.probabilities), recognizer.engine.model.config
     assert [x.shape for x in trace.forward + trace.backward] == [(frames, shape.hidden)] * 2 * shape.layers
     if not latency.live:
         expected = recognizer.decode_utterance(samples).words

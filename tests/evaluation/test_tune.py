@@ -44,11 +44,12 @@ def test_emissions_are_those_of_the_recognizer(recognizer, samples) -> None:
     assert len(samples) == len(read(CLIPS / "manifest.jsonl"))
     assert {sample.corpus for sample in samples} == {"commonvoice1", "kathleen", "ljspeech"}
     sample = next(each for each in samples if each.reference == "there was nothing on the rock")
-    assert " ".join(w.text for w in recognizer.decode(recognizer.decoder(()), sample.emissions)) == sample.reference
+    words = recognizer.engine.decode(recognizer.engine.decoder(), sample.emissions)
+    assert " ".join(word.text for word in words) == sample.reference
 
 
 def test_settings_reach_the_decoder(recognizer, samples) -> None:
-    settings = recognizer.checkpoint.config.decoding
+    settings = recognizer.engine.checkpoint.config.decoding
     few = [sample for sample in samples if sample.corpus == "kathleen"]
     assert word_error_rates(recognizer, beam_decoder(recognizer, settings), few)["kathleen"] < 0.2
     strange = beam_decoder(recognizer, dataclasses.replace(settings, word_score=-300.0))
@@ -58,7 +59,7 @@ def test_settings_reach_the_decoder(recognizer, samples) -> None:
 
 @pytest.mark.parametrize("beam", [True, False])
 def test_recorder_notes_words_in_their_order(recognizer, samples, beam: bool) -> None:
-    decoder = beam_decoder(recognizer, DecodingConfig()) if beam else GreedyDecoder(recognizer.checkpoint)
+    decoder = beam_decoder(recognizer, DecodingConfig()) if beam else GreedyDecoder(recognizer.engine.checkpoint)
     decoder.confidence = recorder = Recorder(Confidence(decoder.tokens, ()))
     words = [word for sample in samples[:4] for word in decoder.decode(sample.emissions)]
     assert len(words) > 10 and [word.confidence for word in words] == recorder.sure
@@ -67,8 +68,8 @@ def test_recorder_notes_words_in_their_order(recognizer, samples, beam: bool) ->
 
 def test_calibration_is_what_the_decoder_computes(recognizer, samples) -> None:
     """The weights, put into a decoder, must part right words from wrong ones as the fit does."""
-    fit = calibrate(GreedyDecoder(recognizer.checkpoint), samples, "en")
-    decoder = GreedyDecoder(recognizer.checkpoint)
+    fit = calibrate(GreedyDecoder(recognizer.engine.checkpoint), samples, "en")
+    decoder = GreedyDecoder(recognizer.engine.checkpoint)
     decoder.confidence = Confidence(decoder.tokens, fit.weights)
     words = [(word, sample) for sample in samples for word in decoder.decode(sample.emissions)]
     right = [word.text in sample.reference.split() for word, sample in words]
@@ -78,7 +79,7 @@ def test_calibration_is_what_the_decoder_computes(recognizer, samples) -> None:
 
 
 def test_old_weights_of_other_features_are_no_figure(recognizer, samples) -> None:
-    decoder = GreedyDecoder(recognizer.checkpoint)
+    decoder = GreedyDecoder(recognizer.engine.checkpoint)
     decoder.confidence = Confidence(decoder.tokens, (1.0, 2.0))
     assert np.isnan(calibrate(decoder, samples, "en").old).all()
 
@@ -95,7 +96,7 @@ def test_settings_are_found_where_confidences_cannot_be(recognizer, monkeypatch:
     monkeypatch.setattr(module, "HALVINGS", 0)
     said: list[str] = []
     tuning = module.tune(recognizer, read(CLIPS / "manifest.jsonl")[:1], say=said.append)
-    old = recognizer.checkpoint.config.decoding
+    old = recognizer.engine.checkpoint.config.decoding
     assert (tuning.decoding.lm_confidence, tuning.decoding.greedy_confidence) == (old.lm_confidence,
                                                                                   old.greedy_confidence)
     assert sum("stay as they were" in line and "Give more utterances" in line for line in said) == 2

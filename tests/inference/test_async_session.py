@@ -15,7 +15,7 @@ RATE = 1000
 class FakeStream:
     """Each block waits for a future of its own, and gives the events that it is sent."""
 
-    wants = 0.1  # seconds
+    wanted_s = 0.1  # seconds
 
     def __init__(self, hotwords=()):
         self.latency, self.hotwords = PRESETS["balanced"], hotwords
@@ -106,7 +106,7 @@ def test_what_came_meanwhile_is_recognized_together():
 
 def test_nothing_is_begun_with_less_than_the_stream_wants():
     async def talk(session, stream, events):
-        stream.wants = 0.25
+        stream.wanted_s = 0.25
         for _ in range(2):
             session.push(audio(0.1))
             await session.caught_up(0, 10)

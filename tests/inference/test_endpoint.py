@@ -127,7 +127,7 @@ def test_the_second_pass_of_a_long_utterance_begins_sooner(seconds, silence):
 
 
 def test_rules_are_in_seconds_whatever_the_frame():
-    rules = EndpointRules(nothing_said=3, pause=0.6, longest=10)
+    rules = EndpointRules(max_leading_silence=3, min_trailing_silence=0.6, max_utterance=10)
     for frame in (0.03, 0.04):
         endpointer = Endpointer(rules, frame)
         assert endpointer.decide(frames((0, round(3 / frame)))) is not None
@@ -137,31 +137,31 @@ def test_rules_are_in_seconds_whatever_the_frame():
 
 
 @given(activities(700), st.integers(1, 30))
-def test_whoever_decides_only_at_the_next_look_misses_nothing(activity, chunk):
+def test_whoever_decides_only_at_the_next_decision_misses_nothing(activity, chunk):
     """Decisions come with chunks, too. Likely ends are not missed where some silence was known."""
-    seen, looks, look_at = 0, 0, ENDPOINTER.next_look(activity[:0])
+    seen, decisions, due = 0, 0, ENDPOINTER.next_decision(activity[:0])
     for heard in range(1, len(activity) + 1):
         now = activity[:heard]
-        if heard == look_at or heard % chunk == 0:
-            seen, look_at = heard, ENDPOINTER.next_look(now)
-            looks += heard % chunk > 0
+        if heard == due or heard % chunk == 0:
+            seen, due = heard, ENDPOINTER.next_decision(now)
+            decisions += heard % chunk > 0
             if ENDPOINTER.decide(now):
                 break
-            assert look_at > heard
+            assert due > heard
         else:
             short = not activity[:seen].any() and heard < seen + 5 + PAUSE  # a sound of 0.2 s may end a bit later
             assert short or ENDPOINTER.decide(now) is None
             if ENDPOINTER.likely_end(now):
                 assert ENDPOINTER.likely_end(activity[:seen]) or activity[max(0, seen - 5):seen].any() or seen < 5
     if chunk <= PAUSE and activity[:heard].all():
-        assert looks <= 1  # while somebody speaks, chunks suffice; only the longest utterance ends in between
+        assert decisions <= 1  # while somebody speaks, chunks suffice; only the longest utterance ends in between
 
 
-def test_a_pause_that_has_begun_is_looked_at_when_it_has_become_likely_to_be_the_end():
+def test_a_silence_that_has_begun_is_checked_when_it_has_become_a_likely_end():
     said = 50
     likely = next(n for n in range(PAUSE) if ENDPOINTER.likely_end(frames((1, said), (0, n))))
     begun = 5  # frames: 0.2 s
-    assert ENDPOINTER.next_look(frames((1, said))) == said + PAUSE
-    assert ENDPOINTER.next_look(frames((1, said), (0, begun - 1))) == said + PAUSE
-    assert ENDPOINTER.next_look(frames((1, said), (0, begun))) == said + likely
-    assert ENDPOINTER.next_look(frames((1, said), (0, likely))) == said + PAUSE
+    assert ENDPOINTER.next_decision(frames((1, said))) == said + PAUSE
+    assert ENDPOINTER.next_decision(frames((1, said), (0, begun - 1))) == said + PAUSE
+    assert ENDPOINTER.next_decision(frames((1, said), (0, begun))) == said + likely
+    assert ENDPOINTER.next_decision(frames((1, said), (0, likely))) == said + PAUSE

@@ -7,7 +7,9 @@ import pytest
 import asr
 from asr.errors import AudioError, CheckpointError, HotwordError
 from asr.evaluation.scoring import score
-from asr.inference.recognizer import PAUSE, Recognizer
+from asr.inference.endpoint import EndpointRules
+from asr.inference.recognizer import SEGMENT_PAUSE_S, Recognizer
+from tests.support.streams import finals, play
 
 RATE = 16_000
 
@@ -58,7 +60,7 @@ def test_times_are_in_order_and_within_the_sound(long):
     assert all(a.start < b.start and a.end <= b.end for a, b in pairwise(words))
     for segment in transcript.segments:
         assert (segment.start, segment.end) == (segment.words[0].start, segment.words[-1].end)
-        assert all(b.start - a.end < PAUSE for a, b in pairwise(segment.words))
+        assert all(b.start - a.end < SEGMENT_PAUSE_S for a, b in pairwise(segment.words))
     assert len(transcript.segments) >= 12
 
 
@@ -78,18 +80,18 @@ def test_segments_say_what_each_utterance_says_alone(recognizer, clips, long):
 def test_a_batch_says_what_each_of_its_members_says(recognizer, clips):
     import torch
 
-    mels = [recognizer.frontend(torch.from_numpy(clip.samples)) for clip in clips[:5]]
+    mels = [recognizer.engine.frontend(torch.from_numpy(clip.samples)) for clip in clips[:5]]
     mels.insert(2, mels[0][:0])  # nothing
     for latency in (recognizer.latency, asr.inference.recognizer.Latency.parse("offline")):
         heard = [mel for mel in mels if len(mel)]
-        for mel, emissions in zip(heard, recognizer.emissions(heard, latency), strict=True):
-            alone, = recognizer.emissions([mel], latency)
+        for mel, emissions in zip(heard, recognizer.engine.emissions(heard, latency), strict=True):
+            alone, = recognizer.engine.emissions([mel], latency)
             for head, values in emissions.items():
                 np.testing.assert_allclose(values, alone[head], rtol=0, atol=1e-4)
-        together = recognizer.recognize(mels, latency)
+        together = recognizer.engine.recognize(mels, latency)
         assert together[2] == []
         for mel, words in zip(mels, together, strict=True):
-            alone, = recognizer.recognize([mel], latency)
+            alone, = recognizer.engine.recognize([mel], latency)
             assert [(w.text, w.start, w.end) for w in words] == [(w.text, w.start, w.end) for w in alone]
             assert [w.confidence for w in words] == pytest.approx([w.confidence for w in alone], abs=1e-3)
 
@@ -118,11 +120,17 @@ def test_sound_that_is_none(recognizer, tmp_path):
 
 def test_a_hot_word_of_the_recognizer_is_heard_in_recordings_and_streams(recognizer, clips):
     clip = next(clip for clip in clips if clip.path.stem == "commonvoice-2")
-    hot = Recognizer(hotwords=["knight:12"], device="cpu")
+    hot = asr.load(hotwords=["knight:12"], device="cpu", threads=1)
     for text in (hot.transcribe(clip.samples, sample_rate=RATE).text, hot.decode_utterance(clip.samples).text):
         assert text.endswith("that knight")
     stream = hot.stream()
     assert (stream.accept(clip.samples) + stream.finish())[-1].text.endswith("that knight")
+
+
+def test_rules_of_the_recognizer_are_those_of_its_streams(recognizer, clips):
+    clip = next(clip for clip in clips if clip.path.stem == "commonvoice-4")
+    short = Recognizer(recognizer.engine, rules=EndpointRules(max_utterance=2.0))
+    assert len(finals(play(short.stream(), clip.samples))) > len(finals(play(recognizer.stream(), clip.samples))) == 1
 
 
 def test_what_cannot_be_loaded():
@@ -136,6 +144,6 @@ def test_what_cannot_be_loaded():
 
 def test_without_language_model_any_spelling_is_possible(greedy, clips):
     transcript = greedy.transcribe(clips[6].samples, sample_rate=RATE)
-    assert set(transcript.text) <= set(greedy.checkpoint.config.tokens["characters"].symbols)
+    assert set(transcript.text) <= set(greedy.engine.checkpoint.config.tokens["characters"].symbols)
     assert len(transcript.words) >= 5
     assert all(0 <= word.confidence <= 1 for word in transcript.words)

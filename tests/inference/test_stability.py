@@ -1,5 +1,5 @@
 """Words of partials are shown once they stand still."""
-from asr.inference.stability import Stability
+from asr.inference.stability import StablePartials
 from asr.text.results import Word
 
 
@@ -8,8 +8,11 @@ def words(text, confidence=0.5, shift=0.0):
 
 
 def shown(*hypotheses):
-    stability = Stability()
-    return [" ".join(word.text for word in stability.shown(hypothesis)) for hypothesis in hypotheses]
+    partials, found = StablePartials(), []
+    for hypothesis in hypotheses:
+        partials.update(hypothesis)
+        found.append(" ".join(word.text for word in partials.words))
+    return found
 
 
 def test_a_word_is_shown_when_it_was_repeated_twice():
@@ -36,3 +39,12 @@ def test_the_same_word_elsewhere_is_another():
 
 def test_nothing():
     assert shown([], []) == ["", ""]
+
+
+def test_a_partial_comes_when_its_text_has_changed():
+    partials, found = StablePartials(), []
+    for hypothesis in [words("good", 0.9)] * 3 + [words("good day", 0.9)] * 2 + [[]]:
+        partials.update(hypothesis)
+        found.append([(partial.text, partial.start, partial.words[0].start if partial.words else None)
+                      for partial in partials.changed(start=7.0)])
+    assert found == [[], [("good", 7.0, 7.0)], [], [], [("good day", 7.0, 7.0)], [("", 7.0, None)]]

@@ -1,4 +1,4 @@
-"""Turns of many streams in one batch give what each gives alone: emissions, states, and what is still to come."""
+"""Steps of many streams in one batch give what each gives alone: emissions, states, and what is still to come."""
 import copy
 from functools import partial
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from asr.inference.steps import Turn, take
+from asr.inference.steps import StepRequest, run_steps
 from asr.model.acoustic import AcousticModel
 from asr.model.latency import Latency
 from asr.model.onnx_runtime import OnnxModel
@@ -25,17 +25,17 @@ def tiny(cell: str, subsampling: int = 4) -> AcousticModel:
     return model.eval().requires_grad_(False)
 
 
-def plan(seed: int, streams: int = 7, rounds: int = 9) -> list[list[tuple[int, Turn]]]:
-    """Rounds of turns: some streams in each, with 0 to 24 mel frames, some of them without a look; all end."""
+def plan(seed: int, streams: int = 7, rounds: int = 9) -> list[list[tuple[int, StepRequest]]]:
+    """Rounds of steps: some streams in each, with 0 to 24 mel frames, some of them without a preview; all end."""
     rng = np.random.default_rng(seed)
     latencies = [LATENCIES[rng.integers(len(LATENCIES))] for _ in range(streams)]
 
-    def turn(i: int, last: bool) -> tuple[int, Turn]:
+    def request(i: int, last: bool) -> tuple[int, StepRequest]:
         mel = torch.from_numpy(rng.standard_normal((rng.integers(0, 25), BANDS)).astype(np.float32))
-        return i, Turn(None, mel, latencies[i], last, bool(rng.random() < 0.6))
+        return i, StepRequest(None, mel, latencies[i], last, bool(rng.random() < 0.6))
 
     active = [sorted(rng.choice(streams, rng.integers(1, streams + 1), replace=False)) for _ in range(rounds)]
-    return [[turn(i, False) for i in some] for some in active] + [[turn(i, True) for i in range(streams)]]
+    return [[request(i, False) for i in some] for some in active] + [[request(i, True) for i in range(streams)]]
 
 
 def assert_same(got, alone):
@@ -59,13 +59,13 @@ def test_a_batch_gives_what_each_stream_gives_alone(cell, subsampling, seed, eng
     model = ENGINES[engine](tiny(cell, subsampling))
     together, alone = ([model.stream_state() for _ in range(7)] for _ in range(2))
     sizes = set()
-    for turns in plan(seed):
-        batch = [copy.copy(turn) for _, turn in turns]
-        for (i, turn), copied in zip(turns, batch, strict=True):
-            turn.state, copied.state = alone[i], together[i]
+    for requests in plan(seed):
+        batch = [copy.copy(request) for _, request in requests]
+        for (i, request), copied in zip(requests, batch, strict=True):
+            request.state, copied.state = alone[i], together[i]
         sizes.add(len(batch))
-        for heard, (_, turn) in zip(take(model, batch), turns, strict=True):
-            assert_same(heard, take(model, [turn])[0])
+        for result, (_, request) in zip(run_steps(model, batch), requests, strict=True):
+            assert_same(result, run_steps(model, [request])[0])
     assert max(sizes) > 3
     for a, b in zip(together, alone, strict=True):
         assert a.ended and a.committed == b.committed > 0 and a.frames.shape[1] == b.frames.shape[1] == 0
@@ -77,9 +77,10 @@ def test_all_chunks_of_an_utterance_are_those_of_the_batched_pass():
     states = [model.stream_state() for _ in mel]
     parts = [[] for _ in mel]
     for first in range(0, 93, 16):
-        turns = [Turn(s, m[first:first + 16], latency, last=first + 16 >= 93) for s, m in zip(states, mel, strict=True)]
-        for found, heard in zip(parts, take(model, turns), strict=True):
-            found += heard.committed
+        requests = [StepRequest(state, each[first:first + 16], latency, last=first + 16 >= 93)
+                    for state, each in zip(states, mel, strict=True)]
+        for found, result in zip(parts, run_steps(model, requests), strict=True):
+            found += result.committed
     expected, _ = model.forward_chunked(mel, None, 4, 2)
     for i, found in enumerate(parts):
         for head in HEADS:
@@ -87,34 +88,34 @@ def test_all_chunks_of_an_utterance_are_those_of_the_batched_pass():
             np.testing.assert_allclose(got, expected[head][i], rtol=0, atol=1e-4)
 
 
-def test_a_look_covers_what_waits_and_leaves_the_state_alone():
+def test_a_preview_covers_what_waits_and_leaves_the_state_alone():
     model, latency = tiny("lstm"), Latency(8, 4)
     state = model.stream_state()
-    blind = take(model, [Turn(state, torch.randn(32, BANDS), latency, look=False)])[0]
+    blind = run_steps(model, [StepRequest(state, torch.randn(32, BANDS), latency, preview=False)])[0]
     assert not blind.committed and blind.provisional is None and not blind.complete
     before = copy.deepcopy(state)
-    seen = take(model, [Turn(state, torch.zeros(0, BANDS), latency)])[0]
+    seen = run_steps(model, [StepRequest(state, torch.zeros(0, BANDS), latency)])[0]
     waiting = state.frames.shape[1]
     assert seen.complete and len(seen.provisional["phonemes"]) == waiting > 0 and not seen.committed
     assert torch.equal(state.frames, before.frames) and state.committed == 0
     assert all(torch.equal(new, old) for new, old in zip(state.rnn, before.rnn, strict=True))
 
 
-def test_the_frames_of_a_commitment_count_as_seen_where_nothing_else_waits():
+def test_the_frames_of_a_commitment_count_as_previewed_where_nothing_else_waits():
     model, latency = tiny("lstm"), Latency(4, 2)
     state = model.stream_state()
     mel = torch.randn(27, BANDS)  # makes six frames: the last needs mel frames up to 3 right of its centre
-    heard = take(model, [Turn(state, mel, latency, look=False)])[0]
-    assert [len(part["phonemes"]) for part in heard.committed] == [4]
-    assert len(heard.provisional["phonemes"]) == 2 and heard.complete
+    result = run_steps(model, [StepRequest(state, mel, latency, preview=False)])[0]
+    assert [len(part["phonemes"]) for part in result.committed] == [4]
+    assert len(result.provisional["phonemes"]) == 2 and result.complete
 
 
 def test_nothing_of_a_batch_is_kept_by_its_results():
     """A stream that falls silent must not keep the emissions of all the others."""
     model, latency = tiny("lstm"), Latency(4, 2)
     states = [model.stream_state() for _ in range(5)]
-    heard = take(model, [Turn(state, torch.randn(48, BANDS), latency) for state in states])
-    for one, state in zip(heard, states, strict=True):
+    results = run_steps(model, [StepRequest(state, torch.randn(48, BANDS), latency) for state in states])
+    for one, state in zip(results, states, strict=True):
         for part in (*one.committed, one.provisional):
             for values in part.values():
                 assert values.base is None or values.base.shape[0] <= 6

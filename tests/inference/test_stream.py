@@ -5,40 +5,21 @@ import numpy as np
 import pytest
 import torch
 
-import asr
 from asr.audio.reading import Resampler
 from asr.errors import AudioError, HotwordError
 from asr.inference.endpoint import EndpointRules
-from asr.inference.stream import STEP
+from asr.inference.runner import InlineRunner
+from asr.inference.utterance import STEP_MEL_FRAMES
+from asr.model.latency import Latency
 from asr.text.results import Final, Partial
+from tests.support.streams import RATE, finals, play, silence, texts
 
-RATE = 16_000
 rng = np.random.default_rng(11)
-
-
-def silence(seconds: float) -> np.ndarray:
-    return np.zeros(round(seconds * RATE), np.float32)
-
-
-def play(stream, samples, cuts=None):
-    """All events of `samples` in 160 ms blocks, or in pieces that end at `cuts`."""
-    events = []
-    for block in np.split(samples, range(2560, len(samples), 2560) if cuts is None else cuts):
-        events += stream.accept(block)
-    return events + stream.finish()
-
-
-def finals(events) -> list[Final]:
-    return [event for event in events if isinstance(event, Final)]
-
-
-def texts(events) -> list[str]:
-    return [event.text for event in finals(events)]
 
 
 def sparse(stream):
     """A stream that saves most provisional passes, for tests that do not look at partials."""
-    stream.preview_every = 4
+    stream.preview_interval_steps = 4
     return stream
 
 
@@ -86,9 +67,9 @@ def test_two_utterances_have_the_texts_and_times_of_each_alone(recognizer, two, 
 
 
 def test_the_silence_before_an_utterance_is_not_recognised_again(recognizer, sentence, monkeypatch):
-    asked, second_pass = [], recognizer.work.second_pass
-    monkeypatch.setattr(recognizer.work, "second_pass",
-                        lambda mel, search: asked.append(len(mel)) or second_pass(mel, search))
+    asked, second_pass = [], InlineRunner.second_pass
+    monkeypatch.setattr(InlineRunner, "second_pass",
+                        lambda runner, mel, decoder: asked.append(len(mel)) or second_pass(runner, mel, decoder))
     said, = finals(play(recognizer.stream(), sentence.samples))
     last = asked[-1]
     waited = 4.2  # seconds: of less than 5 the stream forgets nothing
@@ -101,7 +82,7 @@ def test_the_silence_before_an_utterance_is_not_recognised_again(recognizer, sen
 @pytest.mark.parametrize("two_pass", [True, False])
 def test_an_utterance_that_is_cut_before_its_first_word(recognizer, sentence, two_pass):
     """The longest utterance may be shorter than the silence that is waited through."""
-    rules = EndpointRules(nothing_said=5, longest=4)
+    rules = EndpointRules(max_leading_silence=5, max_utterance=4)
     stream = recognizer.stream(rules=rules, two_pass=two_pass)
     got = finals(play(stream, np.concatenate([silence(3.2), sentence.samples])))
     assert got[0].start > 3 and len(" ".join(final.text for final in got).split()) >= len(sentence.text.split()) - 2
@@ -123,9 +104,9 @@ def test_finals_do_not_depend_on_the_split(recognizer, two, two_events, split):
 
 
 @pytest.mark.parametrize("every", [3, 8])
-def test_finals_do_not_depend_on_how_often_a_stream_looks(recognizer, two, two_events, every):
+def test_finals_do_not_depend_on_how_often_a_stream_previews(recognizer, two, two_events, every):
     stream = recognizer.stream()
-    stream.preview_every = every
+    stream.preview_interval_steps = every
     assert finals(play(stream, two[0])) == finals(two_events)
 
 
@@ -167,15 +148,15 @@ def test_committed_emissions_are_those_of_forward_chunked(recognizer, clips, lat
         finish = words
 
     stream = recognizer.stream(rate, latency=latency, two_pass=False, rules=EndpointRules(99, 99, 99))
-    stream.session = Session()
+    stream._utterance.session = Session()
     samples = clips[0].samples
     for block in np.split(samples, np.sort(rng.integers(0, len(samples), 25))):
         stream.accept(block)
     stream.finish()
     resampler = Resampler(rate)
-    mel = recognizer.frontend(torch.from_numpy(np.concatenate([resampler.push(samples), resampler.flush()])))
-    chosen = asr.inference.recognizer.Latency.parse(latency)
-    expected, _ = recognizer.model.forward_chunked(mel[None], None, chosen.chunk, chosen.look_ahead)
+    mel = recognizer.engine.frontend(torch.from_numpy(np.concatenate([resampler.push(samples), resampler.flush()])))
+    chosen = Latency.parse(latency)
+    expected, _ = recognizer.engine.model.forward_chunked(mel[None], None, chosen.chunk, chosen.look_ahead)
     for head, values in expected.items():
         got = np.concatenate([part[head] for part in committed])
         np.testing.assert_allclose(got, values[0], rtol=0, atol=1e-4)
@@ -193,7 +174,7 @@ def test_the_last_word_is_there_when_the_sound_stops_right_after_it(recognizer, 
 
 
 def test_a_greedy_stream_says_what_greedy_text_is(greedy, clips):
-    got = texts(play(greedy.stream(rules=EndpointRules(pause=9)), clips[2].samples))
+    got = texts(play(greedy.stream(rules=EndpointRules(min_trailing_silence=9)), clips[2].samples))
     assert " ".join(got) == greedy.decode_utterance(clips[2].samples).text != ""
 
 
@@ -226,7 +207,7 @@ def test_silence_gives_no_text(recognizer, level, seconds, two_pass):
     samples = (level * rng.standard_normal(seconds * RATE)).astype(np.float32)
     stream = recognizer.stream(two_pass=two_pass)
     assert [event for block in np.split(samples, 50 * seconds) for event in stream.accept(block)] == []
-    assert stream.origin > (seconds - 6) * 100  # dropped, not kept
+    assert stream._origin > (seconds - 6) * 100  # dropped, not kept
     assert stream.finish() == []
     assert recognizer.transcribe(samples, sample_rate=RATE).text == ""
 
@@ -242,7 +223,7 @@ def endless(clips):
 
 @pytest.mark.parametrize("two_pass", [True, False])
 def test_speech_without_pauses_is_cut_and_no_word_is_lost(recognizer, endless, two_pass):
-    rules = EndpointRules(pause=3.0)
+    rules = EndpointRules(min_trailing_silence=3.0)
     got = finals(play(sparse(recognizer.stream(two_pass=two_pass, rules=rules)), endless))
     expected = recognizer.transcribe(endless, sample_rate=RATE).words
     assert len(got) >= 3
@@ -258,9 +239,10 @@ def test_speech_without_pauses_is_cut_and_no_word_is_lost(recognizer, endless, t
 
 def sizes(stream) -> dict[str, int]:
     """Everything that a stream keeps, in elements."""
-    return {"samples": stream.features.tail.size, "pending": stream.pending.numel(), "activity": stream.activity.size,
-            "utterance": sum(mel.shape[0] for mel in stream.mel), "frames": stream.state.frames.numel(),
-            "mel": stream.state.mel.numel(), "storage": stream.pending.untyped_storage().nbytes() // 4}
+    utterance, pending = stream._utterance, stream._pending
+    return {"samples": stream._features.tail.size, "pending": pending.numel(), "activity": utterance.activity.size,
+            "utterance": sum(mel.shape[0] for mel in utterance.mel), "frames": utterance.state.frames.numel(),
+            "mel": utterance.state.mel.numel(), "storage": pending.untyped_storage().nbytes() // 4}
 
 
 def test_work_and_memory_per_second_are_constant(recognizer, clips, monkeypatch):
@@ -276,7 +258,7 @@ def test_work_and_memory_per_second_are_constant(recognizer, clips, monkeypatch)
         return call
 
     for name in ("advance", "forward"):
-        monkeypatch.setattr(recognizer.model, name, counted(getattr(recognizer.model, name)))
+        monkeypatch.setattr(recognizer.engine.model, name, counted(getattr(recognizer.engine.model, name)))
     stream = recognizer.stream()
     for _ in range(5):
         found, most = [], {}
@@ -314,7 +296,7 @@ def test_a_lower_latency_commits_earlier(recognizer, sentence):
         stream = sparse(recognizer.stream(latency=latency))
         for block in np.array_split(sentence.samples[:3 * RATE], 30):
             stream.accept(block)
-        seen[latency] = len(stream.activity)
+        seen[latency] = len(stream._utterance.committed)
     assert seen["fast"] > seen["accurate"] + 10
 
 
@@ -375,24 +357,24 @@ def test_words_are_in_order_and_confidences_are_probabilities(two, two_events):
         assert all(0 <= word.confidence <= 1 and word.start < word.end for word in event.words)
 
 
-@pytest.mark.parametrize("preview_every", [1, 4, 100])
+@pytest.mark.parametrize("interval", [1, 4, 100])
 @pytest.mark.parametrize("rate", [16_000, 48_000])
-def test_nothing_happens_with_less_than_the_stream_wants(recognizer, sentence, monkeypatch, preview_every, rate):
-    """Sound that comes in portions of just what is wanted makes the same finals in fewer turns."""
+def test_nothing_happens_with_less_than_the_stream_wants(recognizer, sentence, monkeypatch, interval, rate):
+    """Sound that comes in portions of just what is wanted makes the same finals in fewer steps."""
     samples = np.concatenate([np.repeat(sentence.samples, rate // RATE), np.zeros(rate, np.float32)])
     expected = texts(play(sparse(recognizer.stream(rate)), samples))
-    turns = []
-    turn = recognizer.work.turn
-    monkeypatch.setattr(recognizer.work, "turn", lambda asked: turns.append(len(asked.mel)) or turn(asked))
+    steps, step = [], InlineRunner.step
+    monkeypatch.setattr(InlineRunner, "step",
+                        lambda runner, request: steps.append(len(request.mel)) or step(runner, request))
     stream = recognizer.stream(rate)
-    stream.preview_every = preview_every
+    stream.preview_interval_steps = interval
     events, first = [], 0
     while first < len(samples):
-        wanted = max(0, int(stream.wants * rate) - 1)
-        before = len(turns)
+        wanted = max(0, int(stream.wanted_s * rate) - 1)
+        before = len(steps)
         events += stream.accept(samples[first:first + wanted])
-        assert len(turns) == before
+        assert len(steps) == before
         events += stream.accept(samples[first + wanted:first + wanted + 48])
         first += wanted + 48
     assert texts(events + stream.finish()) == expected
-    assert (max(turns) > STEP) == (preview_every > 1)  # mel frames: several steps with nothing to do in between
+    assert (max(steps) > STEP_MEL_FRAMES) == (interval > 1)  # steps with nothing to do are taken together

@@ -272,7 +272,7 @@ def test_8_bit_weights_are_chosen_where_they_are_exact():
     def emissions(**options):
         recognizer = asr.load(device="cpu", lm=False, **options)
         mel = torch.from_numpy(np.random.default_rng(0).normal(-5, 2, (90, 80)).astype(np.float32))
-        return recognizer.emissions([mel], Latency.parse("offline"))[0]["characters"]
+        return recognizer.engine.emissions([mel], Latency.parse("offline"))[0]["characters"]
 
     exact, chosen = emissions(), emissions(int8=None)
     assert np.array_equal(chosen, emissions(int8=True)) and not np.allclose(chosen, exact, atol=1e-3)

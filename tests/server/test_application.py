@@ -20,7 +20,7 @@ import pytest
 import websockets
 
 from asr.errors import RillError
-from asr.inference.batching import Batcher
+from asr.inference.batching import BatchRunner
 from asr.server import access, application, process
 from asr.server.access import read_tokens
 from asr.server.options import ServeOptions
@@ -54,7 +54,7 @@ def test_health(server):
 
 
 def test_metrics_follow_what_happens(server, monkeypatch):
-    monkeypatch.setattr(Batcher, "preview_every", 1)  # under load there are fewer
+    monkeypatch.setattr(BatchRunner, "preview_interval_steps", 1)  # under load there are fewer
     before = numbers(server)
     asyncio.run(vosk(server.url("/ws", "ws"), ROCK + silence(1.5), 3200))
     closed(server.url("/ws", "ws"), "{")

@@ -270,7 +270,7 @@ def test_options(monkeypatch):
     assert read_options({}).sessions == 7
     with pytest.raises(RillError, match=r"The setting 'speakers' cannot be used .*: the settings are .*checkpoint, "):
         read_options({"speakers": 3})
-    with pytest.raises(RillError, match=r"'latency' .*live speech cannot wait"):
+    with pytest.raises(RillError, match=r"'latency' .*live stream cannot wait for full context"):
         read_options({"latency": "offline"})
 
 

@@ -12,7 +12,7 @@ import pytest
 import websockets
 
 from asr.demo import page
-from asr.inference.batching import Batcher
+from asr.inference.batching import BatchRunner
 from asr.server import service as service_module
 from asr.server.options import ServeOptions
 from asr.text.results import Final
@@ -39,7 +39,7 @@ def narrow(recognizer):
 
 @PROTOCOLS
 def test_it_delivers_the_streams_own_words(server, recognizer, protocol, monkeypatch):
-    monkeypatch.setattr(Batcher, "preview_every", 1)  # under load there are fewer partials
+    monkeypatch.setattr(BatchRunner, "preview_interval_steps", 1)  # under load there are fewer partials
     audio = ROCK + silence(1.5) + pcm(CLIPS / "kathleen-1.flac")
     stream = recognizer.stream()
     events = stream.accept(np.frombuffer(audio, "<i2")) + stream.finish()
@@ -209,7 +209,7 @@ def test_an_error_of_the_model_ends_one_session_only(server, protocol, monkeypat
             return await rest(client), client.close_reason
 
     with monkeypatch.context() as patch:
-        patch.setattr(server.service.batcher, "turn", fail)
+        patch.setattr(server.service.batcher, "step", fail)
         messages, reason = asyncio.run(record(silence(0.5), protocol.end))
         assert "no room" in json.dumps(messages) + caplog.text and "ecognition" in json.dumps(messages) + reason
     messages, _ = asyncio.run(record(ROCK, protocol.end))

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import socket
 import threading
@@ -46,10 +45,9 @@ class Running:
 @contextmanager
 def running(recognizer: Recognizer, options: ServeOptions | None = None, tokens: tuple[bytes, ...] = (),
             mount_demo: MountDemo | None = None) -> Iterator[Running]:
-    """The recognizer itself stays as it is: the server works with a copy that batches."""
     options = options or ServeOptions()
     with closing(listen("127.0.0.1", 0)) as listener:
-        service = Service(copy.copy(recognizer), options, max_model_delay=PATIENCE)
+        service = Service(recognizer, options, max_model_delay=PATIENCE)
         server = Server(create_app(service, tokens, mount_demo), service, options, on_ready=lambda: None)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()

@@ -1,0 +1,42 @@
+"""Who runs the model for live streams: the thread of whoever asks, here, or threads that share batches (`batching`)."""
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Protocol
+
+from torch import Tensor
+
+from asr.decoding.decoder import Decoder
+from asr.inference.engine import Engine
+from asr.inference.steps import StepRequest, StepResult, run_steps
+from asr.text.results import Word
+
+
+class ModelRunner(Protocol):
+    """Runs steps and second passes of any number of streams."""
+
+    @property
+    def preview_interval_steps(self) -> int:
+        """Steps from one preview of a stream to the next, at least; it grows with the load."""
+
+    def step(self, request: StepRequest) -> Future[StepResult]: ...
+
+    def second_pass(self, mel: Tensor, decoder: Decoder) -> Future[list[Word]]:
+        """Words of an utterance of mel frames (T, bands) with full context, times from its first frame."""
+
+
+class InlineRunner:
+    """Steps at once, on the thread of whoever asks; second passes on the engine's threads."""
+
+    preview_interval_steps = 1
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def step(self, request: StepRequest) -> Future[StepResult]:
+        done: Future[StepResult] = Future()
+        done.set_result(run_steps(self.engine.model, [request])[0])
+        return done
+
+    def second_pass(self, mel: Tensor, decoder: Decoder) -> Future[list[Word]]:
+        return self.engine.workers.submit(lambda: next(self.engine.recognize_batch([mel], [decoder])))
