@@ -10,8 +10,8 @@
             print(event.text)
     print(stream.finish())
 
-Sound passes through the modules in this order: audio, features, model, decoder, recognizer. Names load when first used,
-so that `import asr` costs nothing.
+Audio passes through the packages in this order: audio, model, decoding, text, inference. The names below are the public
+interface; everything else may change. They load when first used, so that `import asr` costs nothing.
 """
 from __future__ import annotations
 
@@ -20,8 +20,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asr.errors import AudioError, CheckpointError, DeviceError, HotwordError, ManifestError, RillError
-    from asr.inference.recognizer import Recognizer, Stream, load
+    from asr.audio.reading import AudioWarning
+    from asr.decoding.hotwords import Hotword
+    from asr.errors import (
+        AudioError,
+        CheckpointError,
+        DeviceError,
+        HotwordError,
+        LanguageModelError,
+        ManifestError,
+        RecipeError,
+        RillError,
+        TrainingError,
+    )
+    from asr.inference.endpoint import EndpointRules
+    from asr.inference.live import LiveSession, Stats
+    from asr.inference.recognizer import Recognizer, load
+    from asr.inference.stream import Stream
+    from asr.model.latency import Latency
     from asr.text.results import Final, Partial, Transcript, Word
 
 # ONNX Runtime reads this when it is imported. Without it, it writes a device id to the user's cache and looks up a
@@ -29,16 +45,25 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["AudioError", "CheckpointError", "DeviceError", "Final", "HotwordError", "ManifestError", "Partial",
-           "Recognizer", "RillError", "Stream", "Transcript", "Word", "load"]
+__all__ = ["AudioError", "AudioWarning", "CheckpointError", "DeviceError", "EndpointRules", "Final", "Hotword",
+           "HotwordError", "LanguageModelError", "Latency", "LiveSession", "ManifestError", "Partial", "RecipeError",
+           "Recognizer", "RillError", "Stats", "Stream", "TrainingError", "Transcript", "Word", "load"]
 
-_HOMES = {**dict.fromkeys(("Recognizer", "Stream", "load"), "asr.inference.recognizer"),
-          **dict.fromkeys(("Final", "Partial", "Transcript", "Word"), "asr.text.results")}
+_MODULES = {"AudioWarning": "asr.audio.reading", "Hotword": "asr.decoding.hotwords",
+            "EndpointRules": "asr.inference.endpoint", "Latency": "asr.model.latency",
+            "Stream": "asr.inference.stream",
+            **dict.fromkeys(("LiveSession", "Stats"), "asr.inference.live"),
+            **dict.fromkeys(("Recognizer", "load"), "asr.inference.recognizer"),
+            **dict.fromkeys(("Final", "Partial", "Transcript", "Word"), "asr.text.results")}  # others: asr.errors
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'asr' has no attribute '{name}'")
-    value = getattr(import_module(_HOMES.get(name, "asr.errors")), name)
+    value = getattr(import_module(_MODULES.get(name, "asr.errors")), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
