@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,32 +41,39 @@ class Recorder(Confidence):
 
     def __init__(self, old: Confidence) -> None:
         self.old = old
-        self.rows: list[np.ndarray] = []
-        self.sure: list[float] = []
+        self.features_of: list[np.ndarray] = []  # each word, in order
+        self.confidences: list[float] = []
 
     def __call__(self, evidence: Evidence) -> float:
-        row = self.old.features(evidence)
-        self.rows.append(row)
-        fits = len(self.old.weights) in (0, len(row) + 1)  # else they are of a version with other features
-        self.sure.append(self.old(evidence) if fits else float("nan"))
-        return self.sure[-1]
+        features = self.old.features(evidence)
+        fits = len(self.old.weights) in (0, len(features) + 1)  # else they are of a version with other features
+        self.features_of.append(features)
+        self.confidences.append(self.old(evidence) if fits else float("nan"))
+        return self.confidences[-1]
+
+
+def record(decoder: GreedyDecoder | BeamDecoder, emissions: Emissions) -> list[tuple[Word, np.ndarray, float]]:
+    """The words of an utterance, each with its features and its confidence by the old weights."""
+    recorder, recording = Recorder(decoder.confidence), copy(decoder)
+    recording.confidence = recorder
+    return list(zip(recording.decode(emissions), recorder.features_of, recorder.confidences, strict=True))
 
 
 def calibrate(decoder: GreedyDecoder | BeamDecoder, samples: Sequence[Sample], language: str) -> Calibration:
-    """Fits a decoder's confidence to the words it gets right. The new figures are of two folds, each judged by weights
-    that were fitted on the other; no speaker is in both. Raises ManifestError where no fit is possible."""
-    decoder.confidence = recorder = Recorder(decoder.confidence)
+    """Fits a decoder's confidence to the words it gets right; the decoder stays as it is.
+
+    The new figures are of two folds, each judged by weights that were fitted on the other; no speaker is in both.
+    Raises ManifestError where no fit is possible.
+    """
     voices = {voice: i % 2 for i, voice in enumerate(sorted({sample.voice for sample in samples}))}
     rows, sure, right, fold = [], [], [], []
     for sample in samples:
-        done = len(recorder.rows)
-        # A word may be scored as several (or none): the confidence carries its number.
-        words = [Word(word.text, word.start, word.end, done + i)
-                 for i, word in enumerate(decoder.decode(sample.emissions))]
-        scored = scored_words(words, language)
-        rows += [recorder.rows[int(word.confidence)] for word in scored]
-        sure += [recorder.sure[int(word.confidence)] for word in scored]
-        right += align_words(sample.reference.split(), scored)
+        # A word may be scored as several, or as none.
+        scored = [(each, features, confidence) for word, features, confidence in record(decoder, sample.emissions)
+                  for each in scored_words([word], language)]
+        rows += [features for _, features, _ in scored]
+        sure += [confidence for _, _, confidence in scored]
+        right += align_words(sample.reference.split(), [word for word, _, _ in scored])
         fold += [voices[sample.voice]] * len(scored)
     x, correct, part = np.array(rows), np.array(right), np.array(fold)
     crossed = np.zeros(len(x))

@@ -1,5 +1,6 @@
 """Tuning: the search finds minima, calibration fits what the decoder then computes, only decoding settings change."""
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from asr.decoding.confidence import Confidence
 from asr.decoding.greedy import GreedyDecoder
 from asr.errors import ManifestError
 from asr.evaluation import tune as module
-from asr.evaluation.calibration import Recorder, calibrate
+from asr.evaluation.calibration import calibrate, record
 from asr.evaluation.scoring import auroc
 from asr.evaluation.tune import beam_decoder, coordinate_search, hear, word_error_rates
 from asr.model.checkpoint import DecodingConfig
@@ -58,12 +59,16 @@ def test_settings_reach_the_decoder(recognizer, samples) -> None:
 
 
 @pytest.mark.parametrize("beam", [True, False])
-def test_recorder_notes_words_in_their_order(recognizer, samples, beam: bool) -> None:
-    decoder = beam_decoder(recognizer, DecodingConfig()) if beam else GreedyDecoder(recognizer.engine.checkpoint)
-    decoder.confidence = recorder = Recorder(Confidence(decoder.tokens, ()))
-    words = [word for sample in samples[:4] for word in decoder.decode(sample.emissions)]
-    assert len(words) > 10 and [word.confidence for word in words] == recorder.sure
-    assert len(recorder.rows) == len(words)
+def test_words_have_their_own_features_and_the_decoder_stays(recognizer, samples, beam: bool) -> None:
+    checkpoint = recognizer.engine.checkpoint
+    decoder = beam_decoder(recognizer, DecodingConfig()) if beam else GreedyDecoder(checkpoint)
+    decoder.confidence = before = Confidence(decoder.tokens, ())
+    found = [each for sample in samples[:4] for each in record(decoder, sample.emissions)]
+    expected = [word for sample in samples[:4] for word in decoder.decode(sample.emissions)]
+    assert [word for word, _, _ in found] == expected and len(expected) > 10
+    for word, features, confidence in found:
+        assert word.confidence == confidence == math.exp(features[0])
+    assert decoder.confidence is before
 
 
 def test_calibration_is_what_the_decoder_computes(recognizer, samples) -> None:
