@@ -91,9 +91,9 @@ class BatchRunner:
         self.lag = 0.0  # seconds from a result to its stream's going on; a server measures and sets it
         self.steps: BatchPool[StepRequest, StepResult] = BatchPool(
             "steps", 1 if engine.device.type == "cuda" else threads,
-            lambda requests: [run_steps(engine.model, requests)], StepRule(policy, engine.model.together))
+            lambda requests: [run_steps(engine.model, requests)], StepRule(policy, engine.model.rows_are_independent))
         self.second_passes: BatchPool[SecondPassRequest, list[Word]] = BatchPool(
-            "second-passes", threads, self._recognize, SecondPassRule(policy, engine.model.enough))
+            "second-passes", threads, self._recognize, SecondPassRule(policy, engine.model.useful_batch))
 
     def step(self, request: StepRequest) -> Future[StepResult]:
         return self.steps.submit(request)

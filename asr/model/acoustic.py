@@ -201,4 +201,4 @@ def quantise(model: AcousticModel) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces a successor package that has no recurrent layers yet
         torch.ao.quantization.quantize_dynamic(model, {nn.LSTM, nn.GRU}, dtype=torch.qint8, inplace=True)
-    model.together, model.enough = False, 1
+    model.rows_are_independent, model.useful_batch = False, 1

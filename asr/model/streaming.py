@@ -68,8 +68,8 @@ class StreamingModel(ABC):
 
     config: ModelConfig
     stem: StemPass
-    together = True  # whether rows of a batch leave each other's emissions as they are; 8-bit activations share a scale
-    enough = 4  # whole utterances in a batch, more of which make it longer but not cheaper
+    rows_are_independent = True  # whether rows of a batch leave each other's emissions alone; 8-bit ones share a scale
+    useful_batch = 4  # whole utterances in a batch; more would make it longer but not cheaper
     mel_mean: Tensor
     mel_std: Tensor
 
