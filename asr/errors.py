@@ -6,7 +6,7 @@ class RillError(Exception):
 
 
 class AudioError(RillError):
-    """Sound that cannot be read or is not sound; names the file or the source."""
+    """Audio that cannot be read, or data that is none; names the file or the source."""
 
 
 class CheckpointError(RillError):
@@ -22,7 +22,7 @@ class HotwordError(RillError):
 
 
 class DeviceError(RillError):
-    """A microphone or another sound device that cannot be opened or was lost."""
+    """A microphone or another audio device that cannot be opened or was lost."""
 
 
 class RecipeError(RillError):

@@ -19,7 +19,7 @@ from asr.text.results import Word
 
 @dataclass(frozen=True)
 class Sample:
-    """What the model hears in one utterance, and the words that are said. `voice` is its speaker where one is named."""
+    """The emissions of one utterance, and the words that are said. `voice` is its speaker where one is named."""
 
     corpus: str
     voice: str

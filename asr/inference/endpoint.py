@@ -1,4 +1,4 @@
-"""Where an utterance ends: rules over the frames in which the model hears speech (as in Kaldi's online2 and WeNet).
+"""Where an utterance ends: rules over the frames that have speech for the model (as in Kaldi's online2 and WeNet).
 
 A frame is *active* where blank and word boundary together hold less than half of the undivided posterior.
 """
@@ -13,7 +13,7 @@ from asr.model.tokens import TokenSet
 CUT_WINDOW_S = 5.0  # the cut of a too long utterance lies in so many of its last seconds
 SECOND_PASS_LEAD_S = 0.12  # so long before the end of an utterance its second pass begins, and sooner for each second
 SECOND_PASS_LEAD_RATIO = 0.02  # of the utterance: the time that the pass takes on a busy machine
-CALM_S = 0.2  # silence that makes a longer one likely enough to check for it; a sound that is shorter is a short word
+CALM_S = 0.2  # a silence of this length often goes on, so it is checked again; less speech than this is a short word
 LEADING_SILENCE_KEPT_S = 0.5  # in front of an utterance, so that its first sound is whole
 
 
@@ -94,7 +94,7 @@ class Endpointer:
     def next_decision(self, activity: np.ndarray) -> int:
         """The number of frames with which `decide` must be asked again, after a decision on these that was no cut.
 
-        Nothing can end sooner, except an utterance that begins with less than `CALM_S` of sound and has no more. A
+        Nothing can end sooner, except an utterance that begins with less than `CALM_S` of speech and has no more. A
         silence that has begun is checked once more when it has become a likely end.
         """
         last, frames = last_active(activity), len(activity)

@@ -135,7 +135,7 @@ class LiveSession:
 
     def _run(self) -> None:
         try:
-            expected = 0  # the sample that follows what the stream has heard
+            expected = 0  # the sample after those that the stream has
             while taken := self._take():
                 start, samples = taken
                 if start != expected:  # audio was dropped: what follows is another stream, at its own time
@@ -149,7 +149,7 @@ class LiveSession:
                     self._changed.notify_all()
                 self._report(events)
             self._report(self._stream.finish())
-        except Exception as error:  # handed to whoever closes the session
+        except Exception as error:  # `close` raises it
             self.error = error
             with self._changed:
                 self._closing = True

@@ -1,7 +1,7 @@
 """Work that waits for futures, and the ways to wait: on a thread (`wait`) or on an event loop (`wait_async`).
 
 A stream's work is a generator. It yields each future that it needs and is sent the result, so that it need not know
-who waits.
+how its caller waits.
 """
 from __future__ import annotations
 

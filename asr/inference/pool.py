@@ -30,8 +30,8 @@ class BatchRule(Protocol[Contra]):
         """When the next batch starts, if no other request comes.
 
         The first of the `waiting` requests, in order of arrival, came at `since`. At `gathered` requests have gathered
-        for as long as the batch before took: who starts then lets batches grow with the load, and whoever comes alone
-        does not wait.
+        for as long as the batch before took. A rule that starts then lets batches grow with the load, and does not make
+        a lone request wait.
         """
 
     def choose(self, waiting: Sequence[Contra]) -> list[int]:
@@ -57,7 +57,7 @@ class BatchPool(Generic[Request, Result]):
     def __init__(self, name: str, threads: int, work: Callable[[list[Request]], Iterable[Sequence[Result]]],
                  rule: BatchRule[Request], clock: Callable[[], float] = time.monotonic) -> None:
         self.work, self.rule, self.clock = work, rule, clock
-        # Who hands results over: the pool's thread, or an event loop, which is then woken once for a batch.
+        # Hands results over: on the pool's thread, or on an event loop, which is then woken once for a batch.
         self.deliver: Callable[[Callable[[], None]], object] = lambda hand_over: hand_over()
         # Told of each batch, on the thread: its size, the seconds it took, the mean seconds from request to result.
         self.on_batch: Callable[[int, float, float], None] | None = None
@@ -105,7 +105,7 @@ class BatchPool(Generic[Request, Result]):
             try:
                 for results in self.work([job.request for job in batch]):
                     self.deliver(partial(_succeed, list(islice(jobs, len(results))), results))
-            except Exception as error:  # whoever asked is told; the thread goes on with the others
+            except Exception as error:  # the callers get it; the thread goes on with other requests
                 self.deliver(partial(_fail, list(jobs), error))
             self._delay_time = now = self.clock()
             delay = sum(now - job.since for job in batch) / len(batch)

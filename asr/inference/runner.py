@@ -1,4 +1,4 @@
-"""Who runs the model for live streams: the thread of whoever asks, here, or threads that share batches (`batching`)."""
+"""Runs the model for live streams: on the caller's thread here, on threads that share batches in `batching`."""
 from __future__ import annotations
 
 from concurrent.futures import Future
@@ -26,7 +26,7 @@ class ModelRunner(Protocol):
 
 
 class InlineRunner:
-    """Steps at once, on the thread of whoever asks; second passes on the engine's threads."""
+    """Runs steps at once, on the caller's thread, and second passes on the engine's threads."""
 
     preview_interval_steps = 1
 

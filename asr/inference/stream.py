@@ -49,7 +49,7 @@ class Stream:
         self._features = engine.frontend.stream()
         self._endpointer = Endpointer(rules, engine.seconds_per_frame)
         self.hotwords = hotwords
-        self._pending = torch.zeros(0, engine.frontend.bands)  # mel frames that the utterance does not have yet
+        self._waiting = torch.zeros(0, engine.frontend.bands)  # mel frames that the utterance does not have yet
         self._finished = False
         self._begin(0)
         self.wanted_s = self._missing_s()  # seconds of audio with fewer than which `accept` can do nothing
@@ -77,7 +77,7 @@ class Stream:
     @property
     def seconds(self) -> float:
         """How much audio has become mel frames so far."""
-        frames = self._origin + self._utterance.mel_frames + len(self._pending)
+        frames = self._origin + self._utterance.mel_frames + len(self._waiting)
         return frames * self._engine.frontend.seconds_per_frame
 
     def accept(self, samples: np.ndarray) -> list[Event]:
@@ -92,7 +92,7 @@ class Stream:
         """`accept` as work to wait for."""
         if self._finished:
             raise RuntimeError("This stream is finished: ask the recognizer for a new one.")
-        least = self._step - len(self._pending)  # with fewer mel frames nothing can happen
+        least = self._step_mel_frames - len(self._waiting)  # with fewer mel frames nothing can happen
         mel = self._features.accept(self._resampler.push(samples), least)
         return (yield from self._process(mel, last=False))
 
@@ -110,27 +110,27 @@ class Stream:
         self._schedule = PreviewSchedule(self._utterance, self._endpointer.next_decision(self._utterance.activity))
         self._second_pass = SecondPass(self._runner, self._utterance)
         self._partials = StablePartials()
-        self._step = self._schedule.next_step(self._latency, self._interval_steps())
+        self._step_mel_frames = self._schedule.next_step(self._latency, self._interval_steps())
 
     def _interval_steps(self) -> int:
         return max(self.preview_interval_steps, self._runner.preview_interval_steps)
 
     def _missing_s(self) -> float:
-        missing = self._features.missing(self._step - len(self._pending)) / reading.SAMPLE_RATE
+        missing = self._features.missing(self._step_mel_frames - len(self._waiting)) / reading.SAMPLE_RATE
         return max(0.0, missing - self._resampler.held)
 
     def _process(self, mel: Tensor, last: bool) -> Pending[list[Event]]:
         """New mel frames, in steps of those that something can be done with."""
-        self._pending = torch.cat([self._pending, mel])
+        self._waiting = torch.cat([self._waiting, mel])
         events: list[Event] = []
-        while len(self._pending) >= self._step:
-            step, self._pending = self._pending[:self._step], self._pending[self._step:]
+        while len(self._waiting) >= self._step_mel_frames:
+            step, self._waiting = self._waiting[:self._step_mel_frames], self._waiting[self._step_mel_frames:]
             if cut := (yield from self._advance(step)):
                 events += yield from self._end(cut)
-            self._step = self._schedule.next_step(self._latency, self._interval_steps())
+            self._step_mel_frames = self._schedule.next_step(self._latency, self._interval_steps())
         if last:
-            yield from self._advance(self._pending, last=True)
-            self._pending = self._pending[:0]
+            yield from self._advance(self._waiting, last=True)
+            self._waiting = self._waiting[:0]
             events += yield from self._end(Cut(len(self._utterance.activity), True))
         else:
             events += self._partials.changed(self._origin * self._engine.frontend.seconds_per_frame)
@@ -180,6 +180,6 @@ class Stream:
                 words = utterance.final_words(cut.frame)
         words = shift(words, self._origin * self._engine.frontend.seconds_per_frame)
         end = min(cut.frame * self._engine.model.config.subsampling, utterance.mel_frames)
-        self._pending = torch.cat([*utterance.mel, self._pending])[end:]
+        self._waiting = torch.cat([*utterance.mel, self._waiting])[end:]
         self._begin(self._origin + end)
         return [Final.of(words)] if words else []

@@ -132,7 +132,7 @@ class SecondPass:
         return self._words
 
     def cancel(self) -> None:
-        """The speaker has gone on past the end that seemed near."""
+        """Speech has gone on past the end that seemed near."""
         if self._words:
             self._words.cancel()
         self._words = None

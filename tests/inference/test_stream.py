@@ -1,4 +1,4 @@
-"""Live recognition with the shipped checkpoint and real speech: whatever way the sound comes, nothing is lost."""
+"""Live recognition with the shipped checkpoint and real speech: however the audio comes, nothing is lost."""
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +18,7 @@ rng = np.random.default_rng(11)
 
 
 def sparse(stream):
-    """A stream that saves most provisional passes, for tests that do not look at partials."""
+    """A stream that saves most previews, for tests that do not look at partials."""
     stream.preview_interval_steps = 4
     return stream
 
@@ -66,7 +66,7 @@ def test_two_utterances_have_the_texts_and_times_of_each_alone(recognizer, two, 
         offset += len(clip.samples) / RATE + 2
 
 
-def test_the_silence_before_an_utterance_is_not_recognised_again(recognizer, sentence, monkeypatch):
+def test_the_silence_before_an_utterance_is_not_recognized_again(recognizer, sentence, monkeypatch):
     asked, second_pass = [], InlineRunner.second_pass
     monkeypatch.setattr(InlineRunner, "second_pass",
                         lambda runner, mel, decoder: asked.append(len(mel)) or second_pass(runner, mel, decoder))
@@ -239,10 +239,10 @@ def test_speech_without_pauses_is_cut_and_no_word_is_lost(recognizer, endless, t
 
 def sizes(stream) -> dict[str, int]:
     """Everything that a stream keeps, in elements."""
-    utterance, pending = stream._utterance, stream._pending
-    return {"samples": stream._features.tail.size, "pending": pending.numel(), "activity": utterance.activity.size,
+    utterance, waiting = stream._utterance, stream._waiting
+    return {"samples": stream._features.tail.size, "waiting": waiting.numel(), "activity": utterance.activity.size,
             "utterance": sum(mel.shape[0] for mel in utterance.mel), "frames": utterance.state.frames.numel(),
-            "mel": utterance.state.mel.numel(), "storage": pending.untyped_storage().nbytes() // 4}
+            "mel": utterance.state.mel.numel(), "storage": waiting.untyped_storage().nbytes() // 4}
 
 
 def test_work_and_memory_per_second_are_constant(recognizer, clips, monkeypatch):
@@ -360,7 +360,7 @@ def test_words_are_in_order_and_confidences_are_probabilities(two, two_events):
 @pytest.mark.parametrize("interval", [1, 4, 100])
 @pytest.mark.parametrize("rate", [16_000, 48_000])
 def test_nothing_happens_with_less_than_the_stream_wants(recognizer, sentence, monkeypatch, interval, rate):
-    """Sound that comes in portions of just what is wanted makes the same finals in fewer steps."""
+    """Audio that comes in portions of just what is wanted makes the same finals in fewer steps."""
     samples = np.concatenate([np.repeat(sentence.samples, rate // RATE), np.zeros(rate, np.float32)])
     expected = texts(play(sparse(recognizer.stream(rate)), samples))
     steps, step = [], InlineRunner.step
