@@ -259,11 +259,11 @@ def test_engines_that_cannot_be_had(monkeypatch):
     monkeypatch.delitem(sys.modules, "asr.model.onnx_runtime")
     with pytest.raises(RillError, match="pip install onnx onnxruntime"):
         asr.load(engine="onnx", device="cpu", lm=False)
-    assert isinstance(asr.load(device="cpu", lm=False).model, AcousticModel)  # without it "auto" is PyTorch
+    assert isinstance(asr.load(device="cpu", lm=False).engine.model, AcousticModel)  # without it "auto" is PyTorch
 
 
 def test_auto_is_the_faster_one():
-    assert isinstance(asr.load(device="cpu", lm=False).model, OnnxModel)
+    assert isinstance(asr.load(device="cpu", lm=False).engine.model, OnnxModel)
     assert engine.fastest("lstm", "cpu", True) == "onnx"
     assert engine.fastest("lstm", "cuda", False) == engine.fastest("gru", "cpu", True) == "torch"
 

@@ -193,7 +193,7 @@ def test_clients_that_vanish_leave_nothing_behind(server, protocol):
                 client.transport.abort()
 
     asyncio.run(vanish())
-    until(lambda: not server.service.slots and not server.service.batcher.turns.waiting)
+    until(lambda: not server.service.slots and not server.service.batcher.steps.waiting)
 
 
 @PROTOCOLS
