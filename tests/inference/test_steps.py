@@ -7,22 +7,11 @@ import pytest
 import torch
 
 from asr.inference.steps import StepRequest, run_steps
-from asr.model.acoustic import AcousticModel
 from asr.model.latency import Latency
 from asr.model.onnx_runtime import OnnxModel
-from asr.model.streaming import ModelConfig
+from tests.support.acoustic import BANDS, HEADS, small_model
 
-BANDS = 10
-HEADS = {"characters": 6, "phonemes": 9}
 LATENCIES = [Latency(4, 2), Latency(8, 4), Latency(5, 0)]
-
-
-def tiny(cell: str, subsampling: int = 4) -> AcousticModel:
-    torch.manual_seed(3)
-    model = AcousticModel(ModelConfig(cell, hidden=8, layers=3, stem_channels=8, subsampling=subsampling), BANDS, HEADS)
-    for parameter in model.parameters():
-        parameter.data.mul_(1.5)  # state and context matter well beyond the tolerance
-    return model.eval().requires_grad_(False)
 
 
 def plan(seed: int, streams: int = 7, rounds: int = 9) -> list[list[tuple[int, StepRequest]]]:
@@ -56,7 +45,7 @@ ENGINES = {"torch": lambda model: model, "onnx": OnnxModel, "onnx int8": partial
       for engine in ("torch", "onnx")), ("lstm", 4, "onnx int8"), ("lstm", 3, "onnx int8")])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_batch_gives_what_each_stream_gives_alone(cell, subsampling, seed, engine):
-    model = ENGINES[engine](tiny(cell, subsampling))
+    model = ENGINES[engine](small_model(cell, subsampling))
     together, alone = ([model.stream_state() for _ in range(7)] for _ in range(2))
     sizes = set()
     for requests in plan(seed):
@@ -72,7 +61,7 @@ def test_a_batch_gives_what_each_stream_gives_alone(cell, subsampling, seed, eng
 
 
 def test_all_chunks_of_an_utterance_are_those_of_the_batched_pass():
-    model, latency = tiny("lstm"), Latency(4, 2)
+    model, latency = small_model("lstm", 4), Latency(4, 2)
     mel = torch.randn(3, 93, BANDS, generator=torch.Generator().manual_seed(1))
     states = [model.stream_state() for _ in mel]
     parts = [[] for _ in mel]
@@ -89,7 +78,7 @@ def test_all_chunks_of_an_utterance_are_those_of_the_batched_pass():
 
 
 def test_a_preview_covers_what_waits_and_leaves_the_state_alone():
-    model, latency = tiny("lstm"), Latency(8, 4)
+    model, latency = small_model("lstm", 4), Latency(8, 4)
     state = model.stream_state()
     blind = run_steps(model, [StepRequest(state, torch.randn(32, BANDS), latency, preview=False)])[0]
     assert not blind.committed and blind.provisional is None and not blind.complete
@@ -102,7 +91,7 @@ def test_a_preview_covers_what_waits_and_leaves_the_state_alone():
 
 
 def test_the_frames_of_a_commitment_count_as_previewed_where_nothing_else_waits():
-    model, latency = tiny("lstm"), Latency(4, 2)
+    model, latency = small_model("lstm", 4), Latency(4, 2)
     state = model.stream_state()
     mel = torch.randn(27, BANDS)  # makes six frames: the last needs mel frames up to 3 right of its centre
     result = run_steps(model, [StepRequest(state, mel, latency, preview=False)])[0]
@@ -112,7 +101,7 @@ def test_the_frames_of_a_commitment_count_as_previewed_where_nothing_else_waits(
 
 def test_nothing_of_a_batch_is_kept_by_its_results():
     """A stream that falls silent must not keep the emissions of all the others."""
-    model, latency = tiny("lstm"), Latency(4, 2)
+    model, latency = small_model("lstm", 4), Latency(4, 2)
     states = [model.stream_state() for _ in range(5)]
     results = run_steps(model, [StepRequest(state, torch.randn(48, BANDS), latency) for state in states])
     for one, state in zip(results, states, strict=True):
