@@ -2,7 +2,7 @@
 
     python recipes/en-small/fetch_speech.py LAYOUT SOURCE OUT [--texts FILE] [--min-score X] [--without MANIFEST…]
 
-SOURCE is a folder (an unpacked archive of OpenSLR or Mozilla, a clone), or a git directory without a work tree. LAYOUT:
+SOURCE is a folder (an unpacked archive of OpenSLR or Mozilla, a clone), or a git directory. LAYOUT:
 
     librispeech   NNN-NNN-NNNN.flac, .wav or .mp3 anywhere, with its line in a *.trans.txt
     commonvoice   the rows of every validated.tsv whose clip is there
@@ -97,6 +97,8 @@ def write(tree: Tree, clips: Iterator[Clip], out: Path, without: list[Path]) -> 
             (out / "audio" / name).write_bytes(tree.read(clip.path))
             entry = {"audio": f"audio/{name}", "text": clip.text.strip(), "speaker": clip.speaker, "corpus": out.name}
             manifest.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    if not names:
+        raise SystemExit(f"{out}: no recordings; is the layout another one?")
     print(f"{out}: {len(names)} recordings; {left_out} left out (held out, a test's text, or there twice)")
 
 

@@ -2,7 +2,7 @@
 
     python recipes/en-small/fetch_text.py KIND SOURCE OUT.txt.gz [--without MANIFEST…]
 
-SOURCE is a clone, or a git directory without a work tree, of the repository that stands beside the kind:
+SOURCE is a clone, or a git directory, of the repository that stands beside the kind:
 
     gutenberg     rcdm-uga/Gutenberg_Text, or any folder of Project Gutenberg's plain-text books
     changelog     thechangelog/transcripts

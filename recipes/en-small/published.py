@@ -54,8 +54,13 @@ class GitTree:
 
 
 def open_tree(source: Path) -> Tree:
-    is_git_directory = (source / "HEAD").is_file() and (source / "objects").is_dir()
-    return GitTree(source) if is_git_directory else FolderTree(source)
+    """A folder's files; those of HEAD where it is a git directory, or a clone that is not checked out."""
+    if not source.is_dir():
+        raise SystemExit(f"{source} is no folder: give one that was unpacked or cloned.")
+    if (source / "HEAD").is_file() and (source / "objects").is_dir():
+        return GitTree(source)
+    is_not_checked_out = [path.name for path in source.iterdir()] == [".git"]
+    return GitTree(source / ".git") if is_not_checked_out else FolderTree(source)
 
 
 def text_of(tree: Tree, path: PurePosixPath) -> str:

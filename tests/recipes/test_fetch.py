@@ -60,6 +60,12 @@ def test_a_git_directory_is_read_as_its_folder_is(librispeech, tmp_path):
             == [entry["audio"] for entry in entries(tmp_path / "git")] != [])
 
 
+def test_a_wrong_layout_is_said(librispeech, tmp_path):
+    done = subprocess.run([sys.executable, RECIPE / "fetch_speech.py", "commonvoice", librispeech, tmp_path / "out"],
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and "no recordings" in done.stderr
+
+
 def test_texts_of_the_development_split_are_left_out(librispeech, tmp_path):
     manifest = tmp_path / "index.jsonl"
     manifest.write_text('{"text": "Missus Rachel Lynde!", "split": "dev"}\n{"text": "chapter one", "split": "train"}\n')
