@@ -42,6 +42,8 @@ def serve(
             min=1, metavar="SECONDS", help="A session ends when its client has sent nothing for so long.")] = 60,
         token_file: Annotated[Path | None, typer.Option(
             metavar="FILE", help="Bearer tokens, one a line: every request must have one. No demo then.")] = None,
+        no_token: Annotated[bool, typer.Option(
+            "--no-token", help="Other computers may use the server without a token.")] = False,
         cors: Annotated[list[str] | None, typer.Option(
             metavar="ORIGIN", help="Web pages that may use the server, such as https://example.org; * is all. May be "
                                    "given several times.")] = None,
@@ -64,8 +66,8 @@ def serve(
 
     options = ServeOptions(host=host, port=port, sessions=max_sessions, uploads=max_uploads, max_message=max_message,
                            max_upload=max_upload, max_minutes=max_minutes, idle=idle, token_file=token_file,
-                           cors=tuple(cors or ()), allow_host=tuple(allow_host or ()), ssl_certfile=ssl_certfile,
-                           ssl_keyfile=ssl_keyfile)
+                           no_token=no_token, cors=tuple(cors or ()), allow_host=tuple(allow_host or ()),
+                           ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
     mount_demo: MountDemo | None = None
     if not (no_demo or token_file):  # Gradio loads for seconds
         from asr.demo import page

@@ -131,7 +131,7 @@ class PageConnection:
         except asyncio.CancelledError:  # the server ends the session
             await refuse(self.socket, str(self.slot.closed or "The server ends: start again."), self._close_code())
             return
-        except (RillError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (RillError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             await refuse(self.socket, describe(error), status.WS_1000_NORMAL_CLOSURE)
             return
         sender = asyncio.create_task(self._send())
@@ -240,7 +240,8 @@ def _parse(text: str | None) -> dict[str, Any]:
 
 def describe(error: Exception) -> str:
     """What the page shows: the message of our own errors, the type and text of others."""
-    return str(error) if isinstance(error, (RillError, ValueError)) else f"Recognition stopped: {error!r}."
+    message = str(error) if isinstance(error, (RillError, ValueError)) else f"Recognition stopped: {error!r}."
+    return message.encode(errors="replace").decode()  # JSON can hold half a surrogate pair, which is no text
 
 
 async def transcript(request: Request) -> Response:
@@ -252,7 +253,7 @@ async def transcript(request: Request) -> Response:
             if len(body) > MAX_TRANSCRIPT_BYTES:
                 raise ValueError("it is too long")
         format = request.path_params["format"]
-        text = await asyncio.to_thread(lambda: render(parse_transcript(json.loads(body)), format))
+        text = await asyncio.to_thread(lambda: render(parse_transcript(json.loads(body)), format).encode())
     except (RillError, ValueError, TypeError, KeyError, RecursionError) as error:
         return PlainTextResponse(f"This is no transcript: {error}", status_code=400)
     return PlainTextResponse(text)

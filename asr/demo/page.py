@@ -5,13 +5,15 @@ has a route of its own (`live`); its markup, script and style are in `static/`.
 """
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -26,6 +28,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from asr.audio import reading
+from asr.demo.limits import MAX_WAITING, Limits, StorageMiddleware, upload_folder
 from asr.demo.live import OpenSlot, routes
 from asr.errors import AudioError, RillError
 from asr.inference.recognizer import Recognizer
@@ -35,6 +38,7 @@ from asr.text.writers import render
 
 STATIC = Path(__file__).parent / "static"
 ICON = STATIC / "icon.svg"
+NO_LIMITS = Limits()  # but those of the disk
 DOWNLOADS = ("txt", "srt", "vtt", "json")
 MAX_DRAWN_S = 12.0  # more is too dense to read
 MIN_DRAWN_S = 0.1
@@ -49,8 +53,9 @@ NO_MODEL_CARD = ("\n\nThis checkpoint has no model card, so this page cannot sta
 APPEND_DARK_MODE = "(...inputs) => [...inputs.slice(0, -1), document.body.classList.contains('dark')]"
 
 
-def build(recognizer: Recognizer) -> gr.Blocks:
+def build(recognizer: Recognizer, limits: Limits = NO_LIMITS) -> gr.Blocks:
     """The page. Every visitor has a live session of their own; all share the recognizer."""
+    upload_folder()  # before Gradio asks for its own
     with gr.Blocks(title="Rill – live speech recognition", analytics_enabled=False,
                    delete_cache=(CLEANUP_INTERVAL_S, KEEP_FILES_S)) as page:
         gr.HTML("<header class='masthead'><h1>Rill</h1><p>Speech to text while you speak. Nothing leaves "
@@ -59,36 +64,39 @@ def build(recognizer: Recognizer) -> gr.Blocks:
             with gr.Tab("Live", id="live-tab"):
                 gr.HTML((STATIC / "live.html").read_text(encoding="utf-8"))
             with gr.Tab("File", id="file-tab"):
-                _file_tab(recognizer)
+                _file_tab(recognizer, limits)
             with gr.Tab("Inside the network", id="inside-tab"):
                 _inside_tab(recognizer)
             with gr.Tab("About", id="about-tab"):
                 gr.Markdown(about(recognizer), elem_classes="about")
-    page.queue(default_concurrency_limit=8)
+    page.queue(max_size=MAX_WAITING, default_concurrency_limit=8)
     return page
 
 
-def _file_tab(recognizer: Recognizer) -> None:
+def _file_tab(recognizer: Recognizer, limits: Limits) -> None:
     upload = gr.File(label="Audio or video", file_types=["audio", "video"],
                      elem_id="file-upload", height=150)
     result = gr.HTML("<p class='empty'>Any format that FFmpeg reads. The text shows the time of every word; click a "
                      "word to hear it.</p>", elem_id="file-result")
     with gr.Row(visible=False, elem_classes="file-downloads") as row:
         buttons = [gr.DownloadButton(name.upper(), size="sm", elem_id=f"file-{name}") for name in DOWNLOADS]
-    upload.upload(partial(transcribe_file, recognizer), upload, [result, row, *buttons], show_progress="hidden",
-                  concurrency_limit=1, concurrency_id="heavy")
+    upload.upload(partial(transcribe_file, recognizer, limits), upload, [result, row, *buttons],
+                  show_progress="hidden", concurrency_limit=limits.files, concurrency_id="files")
     upload.clear(lambda: ("", gr.Row(visible=False)), None, [result, row], show_progress="hidden")
 
 
-def transcribe_file(recognizer: Recognizer, path: str) -> Iterator[tuple[Any, ...]]:
+async def transcribe_file(recognizer: Recognizer, limits: Limits, path: str) -> AsyncIterator[tuple[Any, ...]]:
     """Progress while it runs, then the player with its text, and the downloads; an error is shown in the page."""
     nothing = [gr.skip()] * len(DOWNLOADS)
     name, began, segments, seconds = Path(path).name, time.monotonic(), [], 0.0
     yield progress(name, 0, 0), gr.Row(visible=False), *nothing
     try:
         size = max(1, os.path.getsize(path))
-        with open(path, "rb") as file:
-            for seconds, new in recognizer.transcribe_parts(file):
+        with limits.open_upload(), open(path, "rb") as file:
+            parts = recognizer.transcribe_parts(file)
+            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                seconds, new = part
+                limits.check_length(seconds)
                 segments += new
                 yield progress(name, seconds, file.tell() / size), gr.skip(), *nothing
     except RillError as error:
@@ -149,7 +157,7 @@ def _inside_tab(recognizer: Recognizer) -> None:
     figure = gr.HTML(elem_id="inside-figure", min_height=120)
     dark = gr.Checkbox(visible="hidden")  # the browser fills it in
     gr.on([audio.change, layer.change, live.change], partial(look_inside, recognizer), [audio, layer, live, dark],
-          figure, js=APPEND_DARK_MODE, show_progress="minimal", concurrency_limit=1, concurrency_id="heavy")
+          figure, js=APPEND_DARK_MODE, show_progress="minimal", concurrency_limit=1)
 
 
 def look_inside(recognizer: Recognizer, path: str | None, layer: str, live: str, dark: bool) -> str:
@@ -252,17 +260,24 @@ def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, 
         if name and not Path(name).is_file():
             raise RillError(f"There is no file '{name}': give --ssl-keyfile and --ssl-certfile a PEM file each.")
     page = build(recognizer)
+    middleware = [*middleware, Middleware(StorageMiddleware, upload_folder(), NO_LIMITS.max_upload_bytes)]
     page.launch(server_name=host, server_port=port, prevent_thread_lock=not block, share=share,
                 ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile, ssl_verify=False, quiet=not block,
-                favicon_path=ICON, app_kwargs={"routes": routes(recognizer), "middleware": list(middleware)},
-                **_appearance())
+                favicon_path=ICON, max_file_size=NO_LIMITS.max_upload_bytes,
+                app_kwargs={"routes": routes(recognizer), "middleware": middleware}, **_appearance())
     return page
 
 
-def mount(app: Starlette, recognizer: Recognizer, path: str, open_slot: OpenSlot) -> None:
-    """Add the page to a FastAPI application; `open_slot` as in `live.routes`."""
-    gr.mount_gradio_app(app, build(recognizer), path, show_error=False, run_history=False,  # type: ignore[arg-type]
-                        app_kwargs={"routes": routes(recognizer, open_slot)}, **_appearance())
+def mount(app: Starlette, recognizer: Recognizer, path: str, *, open_slot: OpenSlot,
+          open_upload: Callable[[], AbstractContextManager[None]], files: int, max_seconds: float,
+          max_upload_bytes: int) -> None:
+    """Add the page to a FastAPI application; `open_slot` as in `live.routes`, the others as in `Limits`."""
+    limits = Limits(files, max_seconds, max_upload_bytes, open_upload)
+    page = build(recognizer, limits)
+    storage = Middleware(StorageMiddleware, upload_folder(), max_upload_bytes)
+    gr.mount_gradio_app(app, page, path, show_error=False, run_history=False,  # type: ignore[arg-type]
+                        max_file_size=max_upload_bytes,
+                        app_kwargs={"routes": routes(recognizer, open_slot), "middleware": [storage]}, **_appearance())
     # Browsers look for a page's icon at the root of the server.
     app.router.routes.append(Route("/favicon.ico", lambda request: FileResponse(ICON)))
 

@@ -6,21 +6,26 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asr.errors import RillError
+from asr.server.metrics import Metrics
 from asr.server.options import ServiceOptions
+from asr.server.responses import PUBLIC_PATHS, error_response
 
-PUBLIC_PATHS = ("/health",)  # without a token
 MIN_BODY_BYTES_PER_S = 4000  # on average, after the time that a client may be idle
-RETRY_AFTER_S = 5
+MIN_TOKEN_LENGTH = 16  # characters; shorter ones can be guessed
+WRONG_TOKEN_DELAY_S = 1.0  # until a wrong token is refused
+LOG_INTERVAL_S = 10.0  # wrong tokens are logged this often at most
+log = logging.getLogger(__name__)
 
 
 def read_tokens(path: Path | None) -> list[bytes]:
@@ -33,14 +38,10 @@ def read_tokens(path: Path | None) -> list[bytes]:
         raise RillError(f"The token file {path} cannot be read: give a text file with a token a line.") from error
     if not tokens:
         raise RillError(f"The token file {path} is empty: write a token a line, or leave out --token-file.")
+    if any(len(token) < MIN_TOKEN_LENGTH for token in tokens):
+        raise RillError(f"A token in {path} is shorter than {MIN_TOKEN_LENGTH} characters: make one with "
+                        f"'openssl rand -hex 16'.")
     return tokens
-
-
-def error_response(status: int, message: str, code: str | None = None) -> JSONResponse:
-    """An error in the shape of OpenAI's API; its clients show the message."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status)
-    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status, headers)
 
 
 class AccessMiddleware:
@@ -50,13 +51,17 @@ class AccessMiddleware:
         tokens: every request must bear one of them, where there are any.
     """
 
-    def __init__(self, app: ASGIApp, options: ServiceOptions, tokens: Sequence[bytes]) -> None:
-        self.app, self.options, self.tokens = app, options, tokens
+    def __init__(self, app: ASGIApp, options: ServiceOptions, tokens: Sequence[bytes], metrics: Metrics) -> None:
+        self.app, self.options, self.tokens, self.metrics = app, options, tokens, metrics
+        self.wrong = 0  # tokens since the last line in the log
+        self.logged = -LOG_INTERVAL_S  # when that was
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or scope["path"] in PUBLIC_PATHS:
             await self.app(scope, receive, send)
-        elif problem := self._problem(scope["type"], Headers(scope=scope)):
+        elif problem := self._problem(scope["type"], headers := Headers(scope=scope)):
+            if problem.status_code == 401 and "authorization" in headers:
+                await self._on_wrong_token(scope)
             await problem(scope, receive, send)
         else:
             await self.app(scope, self._bounded(receive) if scope["type"] == "http" else receive, send)
@@ -74,6 +79,16 @@ class AccessMiddleware:
         given = token.strip().encode("latin-1") if scheme.lower() == "bearer" else b""  # the bytes that came
         matches = [hmac.compare_digest(given, token) for token in self.tokens]  # all of them, in constant time
         return not self.tokens or any(matches)
+
+    async def _on_wrong_token(self, scope: Scope) -> None:
+        """Count, log and slow down whoever tries tokens."""
+        self.metrics.refused.labels("token").inc()
+        self.wrong += 1
+        if time.monotonic() - self.logged >= LOG_INTERVAL_S:
+            address = (scope.get("client") or ("an unknown address",))[0]
+            log.warning("%d requests with a wrong token, the last one from %s.", self.wrong, address)
+            self.wrong, self.logged = 0, time.monotonic()
+        await asyncio.sleep(WRONG_TOKEN_DELAY_S)
 
     def _too_large(self) -> str:
         return f"A request may have {self.options.max_upload} MiB at most: send a shorter or compressed recording."

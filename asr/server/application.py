@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,16 +24,20 @@ from asr import __version__
 from asr.errors import RillError
 from asr.inference.recognizer import Recognizer
 from asr.server import openai, vosk
-from asr.server.access import AccessMiddleware, error_response
+from asr.server.access import AccessMiddleware
+from asr.server.capacity import CapacityMiddleware
 from asr.server.origins import OriginMiddleware
+from asr.server.responses import error_response
 from asr.server.service import Busy, Service, SessionSlot
 
 DEMO_PATH = "/demo"
-# Adds a page to an application at a path: its recognizer, and how it opens a slot for each live session.
-MountDemo = Callable[[FastAPI, Recognizer, str, Callable[[], AbstractContextManager[SessionSlot]]], None]
 TAGS = [{"name": "OpenAI's API", "description": "For programs that use OpenAI's transcription API: set their "
                                                 "`base_url` to this server's address and `/v1`."},
         {"name": "The server itself", "description": "For operators."}]
+ERRORS: dict[int | str, dict[str, Any]] = {
+    403: {"description": "The server does not know the host, or the page that asks."},
+    404: {"description": "There is no such path."}, 405: {"description": "The path has no such method."},
+    408: {"description": "The request came too slowly."}, 503: {"description": "The server has no room now."}}
 DESCRIPTION = """
 Speech to text: recordings through OpenAI's API below, live speech through Vosk's WebSocket protocol.
 
@@ -50,9 +55,21 @@ Where the server wants a token, every request needs it: `Authorization: Bearer T
 """
 
 
+class MountDemo(Protocol):
+    """Adds the demo's page to an application, at a path."""
+
+    def __call__(self, app: FastAPI, recognizer: Recognizer, path: str, *,
+                 open_slot: Callable[[], AbstractContextManager[SessionSlot]],
+                 open_upload: Callable[[], AbstractContextManager[None]], files: int, max_seconds: float,
+                 max_upload_bytes: int) -> None:
+        """`open_slot` is for a live session, `open_upload` for a recording, `files` of which at the same time."""
+
+
 def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: MountDemo | None = None) -> FastAPI:
     """The application, with the demo's page where there is one. Browsers send no tokens with a page's requests: where
     there are tokens, the page cannot work."""
+
+    options = service.options
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +79,7 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
         await asyncio.to_thread(service.batcher.close)
 
     app = FastAPIOffline(redoc_url=None, title="Rill", version=__version__, description=DESCRIPTION, openapi_tags=TAGS,
-                         lifespan=lifespan, exception_handlers={
+                         lifespan=lifespan, responses=ERRORS, exception_handlers={
                              HTTPException: _on_error, RequestValidationError: _on_error, RillError: _on_error})
     app.include_router(openai.router(service))
     app.router.routes.extend(vosk.routes(service))
@@ -89,12 +106,14 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
         return RedirectResponse("/docs")
 
     if mount_demo:
-        mount_demo(app, service.recognizer, DEMO_PATH, lambda: service.slot("demo"))
-    options = service.options
+        mount_demo(app, service.recognizer, DEMO_PATH, open_slot=lambda: service.slot("demo"),
+                   open_upload=service.upload, files=options.uploads, max_seconds=options.session_s,
+                   max_upload_bytes=options.upload_bytes)
     app.add_middleware(openai.UploadMiddleware, service=service)
     # A page cannot know the token, whatever name it uses.
     app.add_middleware(OriginMiddleware, hosts=("*",) if tokens else options.allow_host, origins=options.cors)
-    app.add_middleware(AccessMiddleware, options=options, tokens=tokens)
+    app.add_middleware(AccessMiddleware, options=options, tokens=tokens, metrics=service.metrics)
+    app.add_middleware(CapacityMiddleware, sessions=options.sessions)
     if options.cors:
         app.add_middleware(CORSMiddleware, allow_origins=options.cors, allow_methods=["*"], allow_headers=["*"])
     return app

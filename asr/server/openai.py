@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asr.errors import RillError
-from asr.server.access import error_response
+from asr.server.responses import error_response
 from asr.server.service import Busy, Service
 from asr.text.results import Final, Transcript
 from asr.text.writers import render
@@ -26,6 +26,7 @@ PATH = "/v1/audio/transcriptions"
 MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 LANGUAGE_NAMES = {"en": "english"}  # by ISO 639-1 code, as OpenAI writes them; other codes stay as they are
 SHUTDOWN_MARGIN_S = 5.0  # before the deadline of the shutdown: the server gives up recordings that are not done
+MAX_NAME_LENGTH = 100  # characters of what a client names, in errors and in the log
 MIN_CONFIDENCE = 1e-3  # whose logarithm is taken
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The text, in the requested format.",
@@ -117,7 +118,7 @@ class Transcriptions:
     def model(self, name: str) -> dict[str, Any]:
         known = self.checkpoint.config.name
         if name not in (known, *MODEL_ALIASES):
-            raise ModelNotFound(404, f"There is no model '{name}' here: ask for '{known}'.")
+            raise ModelNotFound(404, f"There is no model '{name:.{MAX_NAME_LENGTH}}' here: ask for '{known}'.")
         return {"id": known, "object": "model", "created": int(self.checkpoint.path.stat().st_mtime),
                 "owned_by": "rill"}
 
@@ -130,7 +131,8 @@ class Transcriptions:
         self.model(model)
         own = self.checkpoint.config.language
         if language and language.lower().partition("-")[0] not in (own, _language_name(own)):
-            raise HTTPException(400, f"This model understands '{own}' only, not '{language}'.")
+            raise HTTPException(400, f"This model understands '{own}' only, not "
+                                     f"'{language:.{MAX_NAME_LENGTH}}'.")
         if stream and response_format is not ResponseFormat.json:
             raise HTTPException(400, "A stream comes as json only: leave out response_format, or stream.")
         parts = self._parts(request, cast(BinaryIO, NamedUpload(file)))
@@ -165,7 +167,8 @@ class NamedUpload:
     """An upload as a file with the name that the client gave it; errors mention this name."""
 
     def __init__(self, upload: UploadFile) -> None:
-        self.name = upload.filename or "recording"
+        printable = "".join(c for c in upload.filename or "" if c.isprintable())  # nor half a surrogate pair
+        self.name = printable[:MAX_NAME_LENGTH] or "recording"
         self.read, self.seek, self.tell = upload.file.read, upload.file.seek, upload.file.tell
 
     def seekable(self) -> bool:

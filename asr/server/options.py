@@ -43,5 +43,6 @@ class ServeOptions(ServiceOptions, frozen=True, extra="forbid"):
 
     host: str = "127.0.0.1"
     port: int = PORT  # 0 takes a free one
+    no_token: bool = False  # whether clients of other computers may come without one
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None

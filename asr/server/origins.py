@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asr.server.access import PUBLIC_PATHS, error_response
+from asr.server.responses import PUBLIC_PATHS, error_response
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # change nothing; `CORSMiddleware` says which pages may read their answers
 

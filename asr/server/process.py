@@ -8,6 +8,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from ipaddress import ip_address
 from types import FrameType
 
 import torch
@@ -27,7 +28,7 @@ PING_INTERVAL_S = 20.0  # of WebSockets
 PONG_TIMEOUT_S = 120.0  # a pong of a client that sends too fast waits behind all its audio
 REQUEST_TIMEOUT_S = 10.0  # in which a connection must have sent a request
 DEAD_PEER_MS = 30_000  # after which a connection is closed whose peer acknowledges nothing
-SPARE_CONNECTIONS = 100  # beside four for each session: pages of the demo load many files at once
+MAX_IDLE_CONNECTIONS = 50  # of one address, without a request; of more, the oldest are closed
 SHUTDOWN_TIMEOUT_S = 5  # for connections that remain when all sessions have ended
 
 
@@ -48,6 +49,9 @@ def run_server(load: Callable[[], Recognizer], options: ServeOptions, on_ready: 
     _check_certificate(options)
     options = options.model_copy(update={"allow_host": (*options.allow_host, options.host)})
     with closing(listen(options.host, options.port)) as listener:
+        if not (tokens or options.no_token or ip_address(listener.getsockname()[0]).is_loopback):
+            raise RillError(f"At --host {options.host} other computers reach the server: give --token-file FILE, or "
+                            f"--no-token to let all of them use it.")
         service = Service(load(), options)
         if tokens:
             mount_demo = None
@@ -74,8 +78,7 @@ class Server(uvicorn.Server):
         super().__init__(uvicorn.Config(
             app, http=TimeoutHTTP, ws="websockets-sansio", ws_max_size=options.message_bytes,
             ws_per_message_deflate=False, ws_ping_interval=PING_INTERVAL_S, ws_ping_timeout=PONG_TIMEOUT_S,
-            limit_concurrency=4 * options.sessions + SPARE_CONNECTIONS, timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-            log_level="warning", access_log=False, server_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S, log_level="warning", access_log=False, server_header=False,
             ssl_certfile=options.ssl_certfile, ssl_keyfile=options.ssl_keyfile))
         self.service, self.on_ready = service, on_ready
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -101,11 +104,18 @@ class Server(uvicorn.Server):
 
 
 class TimeoutHTTP(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """Closes a connection that sends no request, or does not complete one, within `REQUEST_TIMEOUT_S`."""
+    """Closes a connection that sends no request, or does not complete one, within `REQUEST_TIMEOUT_S`; and sooner where
+    its address has too many of them."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        self.opened = self.loop.time()
         self._check_later()
+        address = self.client and self.client[0]
+        idle = [each for each in self.connections if isinstance(each, TimeoutHTTP) and each._idle
+                and (each.client and each.client[0]) == address and not each.transport.is_closing()]
+        for each in sorted(idle, key=lambda each: each.opened)[:-MAX_IDLE_CONNECTIONS]:
+            each.transport.close()
 
     @property
     def _idle(self) -> bool:

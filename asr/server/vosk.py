@@ -69,7 +69,7 @@ class VoskConnection:
         await self.socket.accept()
         end = await self._serve()
         self.service.metrics.session_ended(end.code)
-        reason = str(end).encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+        reason = str(end).encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
         with suppress(asyncio.TimeoutError, WebSocketDisconnect, RuntimeError):  # the client may have gone
             await asyncio.wait_for(self.socket.close(end.code, reason), CLOSE_TIMEOUT_S)
 

@@ -1,9 +1,11 @@
 """The browser demo without a browser: its socket, its downloads, its pages, its errors."""
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,7 +18,9 @@ from starlette.testclient import TestClient
 import app
 import asr
 from asr.demo import live, page
+from asr.demo.limits import MAX_WAITING, Limits, upload_folder
 from asr.errors import RillError
+from asr.server.options import ServeOptions
 from asr.text.results import Final, Transcript, Word
 from asr.text.writers import render
 from tests.support.serving import PATIENCE, running
@@ -108,15 +112,16 @@ def test_settings_while_listening(client):
 
 
 @pytest.mark.parametrize("first", [{}, {"rate": 1}, {"rate": "fast"}, {"rate": 48_000, "latency": "warp"},
-                                   {"rate": 48_000, "hotwords": ["!"]}, [1]])
+                                   {"rate": 48_000, "hotwords": ["!"]}, [1], {"rate": 48_000, "hotwords": ["\ud800"]},
+                                   {"rate": "\ud800"}, {"rate": 48_000, "latency": "\ud800"}, "[" * 60_000])
 def test_a_bad_opening_is_answered_with_a_sentence(client, first):
     with client.websocket_connect("/live") as page:
-        page.send_json(first)
+        page.send_text(first if isinstance(first, str) else json.dumps(first))
         message = page.receive_json()
     assert message["type"] == "error" and len(message["message"]) > 10
 
 
-@pytest.mark.parametrize("bad", ["{", "[1]", b"odd"])
+@pytest.mark.parametrize("bad", ["{", "[1]", b"odd", "[" * 60_000])
 def test_a_bad_message_ends_the_recording_with_a_sentence(client, bad):
     with client.websocket_connect("/live") as page:
         page.send_json({"rate": 16_000})
@@ -138,7 +143,9 @@ def test_downloads_of_the_live_page(client, format):
     assert answer.text == render(TRANSCRIPT, format)
 
 
-@pytest.mark.parametrize("body", [b"{", b"{}", b"[]", b'{"segments": [{}], "duration": 1}'])
+@pytest.mark.parametrize("body", [b"{", b"{}", b"[]", b'{"segments": [{}], "duration": 1}', b"[" * 60_000,
+                                  b'{"duration": 1, "segments": [{"start": 0, "end": 1, "words": [{"word": "\\ud800", '
+                                  b'"start": 0, "end": 1, "confidence": 1}]}]}'])
 def test_what_is_no_transcript_is_refused(client, body):
     assert client.post("/transcript/srt", content=body).status_code == 400
     assert client.post("/transcript/exe", json=TRANSCRIPT.to_dict()).status_code == 400
@@ -148,24 +155,67 @@ def test_a_transcript_survives_json():
     assert live.parse_transcript(json.loads(json.dumps(TRANSCRIPT.to_dict()))) == TRANSCRIPT
 
 
+def file_tab(recognizer, path, limits=page.NO_LIMITS) -> tuple[str, list[str]]:
+    """What the tab shows in the end, and its downloads, read as Gradio does: before it asks for the next step."""
+
+    async def steps():
+        texts = []
+        async for html, _, *buttons in page.transcribe_file(recognizer, limits, str(path)):  # noqa: B007
+            files = [button.value for button in buttons if isinstance(button, page.gr.DownloadButton)]
+            texts += [Path(file["path"] if isinstance(file, dict) else file).read_text() for file in files]
+        return html, texts
+
+    return asyncio.run(steps())
+
+
 def test_file_tab(recognizer):
-    steps = page.transcribe_file(recognizer, str(ONE))
-    last, files = None, []
-    for step in steps:
-        last = step[0]
-        files = [button.value for button in step[2:] if isinstance(button, page.gr.DownloadButton)]
-        if files:  # as Gradio, which copies them before it asks for the next step
-            texts = [Path(file["path"] if isinstance(file, dict) else file).read_text() for file in files]
+    html, texts = file_tab(recognizer, ONE)
     transcript = recognizer.transcribe(ONE)
     assert texts == [render(transcript, format) for format in page.DOWNLOADS]
-    assert all(f">{word.text}</span>" in last for word in transcript.words)
+    assert all(f">{word.text}</span>" in html for word in transcript.words)
 
 
 def test_file_tab_says_what_is_wrong(recognizer, tmp_path):
     path = tmp_path / "a<b>.mp4"
     path.write_text("no video")
-    *_, (html, *_) = page.transcribe_file(recognizer, str(path))
+    html, _ = file_tab(recognizer, path)
     assert "role='alert'" in html and "a&lt;b&gt;.mp4" in html and "<b>" not in html
+
+
+def test_file_tab_obeys_the_limits(recognizer):
+    html, texts = file_tab(recognizer, ONE, Limits(max_seconds=1))
+    assert "role='alert'" in html and "longer than 1 s" in html and not texts
+
+    @contextmanager
+    def full():
+        raise RillError("All 4 places for uploads are taken: try again later.")
+        yield
+
+    html, texts = file_tab(recognizer, ONE, Limits(open_upload=full))
+    assert "All 4 places for uploads are taken" in html and not texts
+
+
+def test_it_has_the_servers_limits(recognizer):
+    """As many files at once, as long and as large, and no longer queue."""
+    with running(recognizer, ServeOptions(uploads=3, max_upload=1), mount_demo=page.mount) as server:
+        config = httpx.get(server.url("/demo/config"), timeout=PATIENCE).json()
+        assert config["max_file_size"] == 1 << 20
+        too_large = httpx.post(server.url("/demo/gradio_api/upload"), files={"files": bytes(2 << 20)}, timeout=PATIENCE)
+        assert too_large.status_code == 413
+
+        def unknown():
+            yield b"x"
+
+        answer = httpx.post(server.url("/demo/gradio_api/upload"), content=unknown(), timeout=PATIENCE)
+        assert answer.status_code == 411
+        kept = [httpx.post(server.url("/demo/gradio_api/upload"), files={"files": (f"{number}.wav", bytes(900_000))},
+                           timeout=PATIENCE).json()[0] for number in range(14)]
+        folder = upload_folder()
+        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= (10 << 20) + 900_000
+        assert Path(kept[-1]).exists() and not Path(kept[0]).exists() and Path(kept[0]).is_relative_to(folder)
+    blocks = page.build(recognizer, Limits(files=3))
+    queue = {fn.concurrency_id: fn.concurrency_limit for fn in blocks.fns.values()}
+    assert queue["files"] == 3 and blocks._queue.max_size == MAX_WAITING
 
 
 def test_words_and_names_are_escaped():

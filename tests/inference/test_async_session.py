@@ -8,6 +8,7 @@ import pytest
 from asr.inference.async_session import AsyncSession
 from asr.model.latency import PRESETS
 from asr.text.results import Final, Partial, Word
+from tests.support.clock import Loop, step
 
 RATE = 1000
 
@@ -51,25 +52,6 @@ def partial(text: str) -> Partial:
 
 def audio(seconds: float) -> np.ndarray:
     return np.zeros(round(seconds * RATE), np.int16)
-
-
-async def step() -> None:
-    """Lets the other tasks go on."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """An event loop whose time is what the test says."""
-
-    now = 0.0
-
-    def time(self) -> float:
-        return self.now
-
-    async def advance(self, seconds: float) -> None:
-        self.now += seconds
-        await step()
 
 
 def run(talk, **options):

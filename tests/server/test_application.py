@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +27,11 @@ from asr.server.options import ServeOptions
 from asr.server.process import listen, run_server
 from asr.server.service import Busy
 from tests.conftest import CLIPS
-from tests.support.serving import PATIENCE, closed, connect, numbers, pcm, rest, running, said, silence, vosk
+from tests.support.serving import PATIENCE, closed, connect, numbers, pcm, rest, running, said, silence, until, vosk
 
 ROCK = pcm(CLIPS / "kathleen-0.flac")
 get = partial(httpx.get, timeout=PATIENCE)
-TOKENS = (b"secret", "schlüssel".encode())
+TOKENS = (b"a secret of sixteen", "ein schlüssel von sechzehn".encode())
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +96,14 @@ def test_a_token_opens_every_protocol(guarded):
     for token in TOKENS:
         answer = get(guarded.url("/v1/models"), headers={"Authorization": b"bearer " + token})
         assert answer.status_code == 200
-    bearer = {"Authorization": "Bearer secret"}
+    bearer = {"Authorization": "Bearer a secret of sixteen"}
     assert asyncio.run(vosk(guarded.url("/ws", "ws"), b"", headers=bearer)) == [{"text": ""}]
-    with openai.OpenAI(base_url=guarded.url("/v1"), api_key="secret", max_retries=0) as client:
+    with openai.OpenAI(base_url=guarded.url("/v1"), api_key="a secret of sixteen", max_retries=0) as client:
         assert client.models.list().data
 
 
-@pytest.mark.parametrize("header", [None, "secret", "Bearer", "Bearer secre", "Bearer secret2", "Basic secret"])
+@pytest.mark.parametrize("header", [None, "a secret of sixteen", "Bearer", "Bearer a secret of sixtee",
+                                    "Bearer a secret of sixteen2", "Basic a secret of sixteen"])
 def test_without_the_token_every_path_is_refused(guarded, header):
     headers = {"Authorization": header} if header else {}
     for path in ("/v1/models", "/metrics", "/docs", "/openapi.json", "/"):
@@ -122,8 +123,11 @@ def test_a_wrong_key_is_openais_own_error(guarded):
 
 def test_token_files(tmp_path):
     path = tmp_path / "tokens"
-    path.write_text("one\n\n  two  \n", encoding="utf-8")
-    assert read_tokens(path) == [b"one", b"two"] and read_tokens(None) == []
+    path.write_text(f"{'one' * 6}\n\n  {'two' * 6}  \n", encoding="utf-8")
+    assert read_tokens(path) == [b"one" * 6, b"two" * 6] and read_tokens(None) == []
+    path.write_text(f"{'one' * 6}\ntwo\n")
+    with pytest.raises(RillError, match=r"tokens is shorter than 16 characters: .*openssl"):
+        read_tokens(path)
     path.write_text(" \n")
     with pytest.raises(RillError, match="empty"):
         read_tokens(path)
@@ -197,6 +201,31 @@ def test_no_recording_is_accepted_during_a_shutdown(server, monkeypatch):
     assert answer.status_code == 503 and "shutting down" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_other_computers_need_a_token(host, tmp_path, monkeypatch):
+    with pytest.raises(RillError, match=rf"--host {host} .*--token-file FILE, or --no-token"):
+        run_server(lambda: pytest.fail("loaded"), ServeOptions(host=host, port=0), on_ready=print)
+    tokens = tmp_path / "tokens"
+    tokens.write_text("a secret of sixteen\n")
+    for options in (ServeOptions(host=host, port=0, no_token=True), ServeOptions(host=host, port=0, token_file=tokens),
+                    ServeOptions(port=0)):
+        with pytest.raises(RillError, match="the model is asked for"):
+            run_server(ask, options, on_ready=print)
+
+
+def ask():
+    raise RillError("the model is asked for")
+
+
+def test_idle_connections_of_one_client_do_no_harm(recognizer):
+    """More than the server serves at the same time; its health, and whatever else, is still told."""
+    with running(recognizer, ServeOptions(sessions=1)) as server, ExitStack() as connections:
+        for _ in range(150):
+            connections.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        assert get(server.url("/health")).status_code == get(server.url("/v1/models")).status_code == 200
+        until(lambda: len(server.server.server_state.connections) <= process.MAX_IDLE_CONNECTIONS + 1)
+
+
 def test_an_address_that_cannot_be_used():
     with listen("127.0.0.1", 0) as taken:
         taken.listen()
@@ -228,7 +257,7 @@ def test_a_certificate_that_cannot_be_used(certificate, wrong, tmp_path):
 def test_the_command_over_tls_until_sigterm(certificate, tmp_path):
     """As a process of its own: it prints its addresses, serves over https and wss, and delivers the last final."""
     tokens = tmp_path / "tokens"
-    tokens.write_text("secret\n")
+    tokens.write_text("a secret of sixteen\n")
     command = [sys.executable, "-m", "asr.cli", "serve", "--port", "0", "--no-demo", "--token-file", str(tokens),
                "--ssl-certfile", str(certificate[0]), "--ssl-keyfile", str(certificate[1])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -242,8 +271,8 @@ def test_the_command_over_tls_until_sigterm(certificate, tmp_path):
             assert get(f"https://127.0.0.1:{port}/health", verify=trust).json()["status"] == "ok"
 
             async def talk():
-                async with connect(f"wss://127.0.0.1:{port}/ws", ssl=trust,
-                                              additional_headers={"Authorization": "Bearer secret"}) as client:
+                bearer = {"Authorization": "Bearer a secret of sixteen"}
+                async with connect(f"wss://127.0.0.1:{port}/ws", ssl=trust, additional_headers=bearer) as client:
                     await client.send(ROCK)
                     first = await asyncio.wait_for(client.recv(), PATIENCE)
                     process.send_signal(signal.SIGTERM)

@@ -137,6 +137,20 @@ def test_what_is_no_sound_is_named(client, stream):
             client.audio.transcriptions.create(model="en-small", file=(name, content), stream=stream)
 
 
+def test_names_are_bounded_and_printable(server, caplog):
+    """Of recordings and of models; a form's charset may make half a surrogate pair of them, which is no text."""
+    name = "\x1b[31m" + 300 * "a"
+    answer = httpx.post(server.url(PATH), data={"model": "en-small"}, files={"file": (name, b"no sound" * 99)},
+                        timeout=PATIENCE)
+    assert answer.status_code == 400 and "a" * 90 in answer.text and "a" * 101 not in answer.text
+    body = "\r\n".join(("--x", 'Content-Disposition: form-data; name="model"', "", r"\ud800" + 300 * "b",
+                        "--x", 'Content-Disposition: form-data; name="file"; filename="\\ud800"', "", "x", "--x--", ""))
+    answer = httpx.post(server.url(PATH), content=body, timeout=PATIENCE,
+                        headers={"Content-Type": "multipart/form-data; boundary=x; charset=unicode_escape"})
+    assert answer.status_code == 404 and "There is no model '?bbb" in answer.text and "b" * 101 not in answer.text
+    assert not caplog.records
+
+
 def test_a_request_without_a_file(server):
     answer = httpx.post(server.url("/v1/audio/transcriptions"), data={"model": "en-small"})
     assert answer.status_code == 400

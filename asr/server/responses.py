@@ -1,0 +1,15 @@
+"""How the server refuses a request, whatever refuses it."""
+from __future__ import annotations
+
+from starlette.responses import JSONResponse
+
+PUBLIC_PATHS = ("/health",)  # for load balancers and monitors: always answered, whoever asks
+RETRY_AFTER_S = 5
+
+
+def error_response(status: int, message: str, code: str | None = None) -> JSONResponse:
+    """An error in the shape of OpenAI's API; its clients show the message."""
+    message = message.encode(errors="replace").decode()  # a form can hold half a surrogate pair, which is no text
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status)
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status, headers)
