@@ -188,8 +188,8 @@ def pytorch():
 def test_engines_hear_the_same(pytorch, clips, int8):
     """Recordings and live streams, words and their times; with 8-bit weights nearly the same."""
     other = asr.load(device="cpu", engine="onnx", int8=int8)
-    assert isinstance(other.model, OnnxModel)
-    assert isinstance(pytorch.model, AcousticModel)
+    assert isinstance(other.engine.model, OnnxModel)
+    assert isinstance(pytorch.engine.model, AcousticModel)
     wrong = words = 0
     for clip in [clip for clip in clips if clip.path.stem.startswith(("ljspeech", "kathleen"))]:
         for hear in (heard_whole, heard_live):
