@@ -146,7 +146,7 @@ def write(documents: Iterator[Document], out: Path, whole: bool, without: list[P
     count: Counter[str] = Counter()
     with gzip.open(out, "wt", encoding="utf-8", compresslevel=5) as file:
         for document in documents:
-            shared = [len(runs(paragraph) & tests) for paragraph in document]
+            shared = [len(runs(paragraph) & tests) if tests else 0 for paragraph in document]
             if whole and sum(shared) > MAX_SHARED_RUNS:
                 count["documents left out"] += 1
                 continue

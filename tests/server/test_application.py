@@ -58,9 +58,9 @@ def test_metrics_follow_what_happens(server, monkeypatch):
     before = numbers(server)
     asyncio.run(vosk(server.url("/ws", "ws"), ROCK + silence(1.5), 3200))
     closed(server.url("/ws", "ws"), "{")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Busy):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server.service, "closing", True)
-        with server.service.upload():
+        with pytest.raises(Busy), server.service.upload():
             pass
     after = numbers(server)
 

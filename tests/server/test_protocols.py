@@ -141,7 +141,7 @@ def test_a_shutdown_delivers_the_last_final(recognizer, protocol):
         messages, code, reason = asyncio.run(record(server))
     assert protocol.finals(messages) == ["there was nothing on the rock"]
     assert (code, reason) == (1001, "The server is shutting down.")
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port), 1)
 
 

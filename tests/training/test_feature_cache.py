@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare_clips(tmp_path_factory.mktemp("prepared") / "clips")
 
 
-@pytest.fixture()
+@pytest.fixture
 def data(folder: Path) -> DataConfig:
     return DataConfig((str(folder),), (str(folder),), batch_seconds=10, cached=True)
 

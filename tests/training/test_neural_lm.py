@@ -81,9 +81,10 @@ def test_a_resumed_run_equals_an_unbroken_one(small: None, tmp_path: Path, monke
     assert seeds == [0, 0, 1]  # each epoch in another order
     broken = tmp_path / "broken"
     broken.mkdir()
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(LMTrainingState, "step", killed)
-        train(LMTrainingState.begin(small_lm(), 45), text, text, broken)
+        with pytest.raises(Killed):
+            train(LMTrainingState.begin(small_lm(), 45), text, text, broken)
     resumed = LMTrainingState.restore(broken, torch.device("cpu"))
     assert resumed.update == 20
     train(resumed, text, text, broken)
