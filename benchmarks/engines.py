@@ -26,8 +26,7 @@ from asr.inference.recognizer import Recognizer
 RATE = 16_000
 BLOCK = 2560  # samples: 160 ms
 BATCH = 4  # clips at a time, offline
-ENGINES = {"torch": ("torch", False), "torch int8": ("torch", True), "onnx": ("onnx", False),
-           "onnx int8": ("onnx", True)}
+ENGINES = {"torch": ("torch", False), "onnx": ("onnx", False), "onnx int8": ("onnx", True)}
 CHILD = """
 import json, sys, time
 import torch

@@ -39,7 +39,8 @@ MicrophoneOption = Annotated[str | None, typer.Option(
     "--device", metavar="DEVICE", help="The microphone: its number, its name or a part of it.")]
 Engine = Annotated[EngineName, typer.Option("--engine", help="What computes the model: PyTorch, or ONNX Runtime on the "
                                                              "CPU; auto: the faster one.")]
-Int8 = Annotated[bool, typer.Option("--int8", help="8-bit weights: about half the work live, as accurate. CPU only.")]
+Int8 = Annotated[bool, typer.Option("--int8", help="8-bit weights: about half the work live, as accurate. For LSTMs in "
+                                                   "ONNX Runtime, on the CPU.")]
 Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Utterances and their texts, JSON a line; or a "
                                                                   "folder with an index.jsonl.")]
 Split = Annotated[str, typer.Option(help="Which utterances of a manifest that has splits.")]

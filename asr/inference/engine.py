@@ -19,7 +19,7 @@ from asr.decoding.lexicon import Spelling
 from asr.errors import HotwordError, RillError
 from asr.inference.endpoint import active
 from asr.model import checkpoint
-from asr.model.acoustic import AcousticModel, quantise
+from asr.model.acoustic import AcousticModel
 from asr.model.hardware import NO_GPU, cores, set_threads
 from asr.model.latency import PRESETS, Latency
 from asr.model.streaming import StreamingModel
@@ -38,7 +38,7 @@ class Engine:
         lm: whether to search with lexicon and language model; without, text comes from the characters alone.
         device: "cpu", "cuda" or "auto".
         backend: what computes the model: "torch", "onnx" (ONNX Runtime, CPU only) or "auto", the faster one.
-        int8: compute with 8-bit weights; None: where they are faster and streamed emissions still equal batched ones.
+        int8: compute with 8-bit weights, which LSTMs have in ONNX Runtime; None: where they are available.
         threads: utterances that are recognized at once on the CPU; None: as many as there are cores.
 
     Raises CheckpointError, and RillError for a device or backend that is not there.
@@ -53,9 +53,9 @@ class Engine:
         self.checkpoint = checkpoint.load(name, device)
         if int8 is None:
             cell = self.checkpoint.config.model.cell
-            int8 = cell == "lstm" and backend != "torch" and fastest(cell, device, True) == "onnx"
+            int8 = cell == "lstm" and backend != "torch" and fastest(device) == "onnx"
         if backend == "auto":
-            backend = fastest(self.checkpoint.config.model.cell, device, int8)
+            backend = fastest(device)
         self.device = torch.device(device)
         self.frontend = self.checkpoint.frontend
         self.model = _model(self.checkpoint.model, backend, device, int8)
@@ -154,10 +154,9 @@ class Engine:
         return decoder.decode(emissions) if active(emissions[self.head], tokens).any() else []
 
 
-def fastest(cell: str, device: str, int8: bool) -> str:
-    """The backend that "auto" stands for: ONNX Runtime on the CPU, if it is installed and has the 8-bit cell."""
-    known = find_spec("onnx") and find_spec("onnxruntime") and not (int8 and cell == "gru")
-    return "onnx" if known and device == "cpu" else "torch"
+def fastest(device: str) -> str:
+    """The backend that "auto" stands for: ONNX Runtime on the CPU, if it is installed."""
+    return "onnx" if device == "cpu" and find_spec("onnx") and find_spec("onnxruntime") else "torch"
 
 
 def _model(model: AcousticModel, backend: str, device: str, int8: bool) -> StreamingModel:
@@ -174,5 +173,6 @@ def _model(model: AcousticModel, backend: str, device: str, int8: bool) -> Strea
     if backend != "torch":
         raise RillError(f"There is no engine '{backend}': choose auto, torch or onnx.")
     if int8:
-        quantise(model)
+        raise RillError("The engine 'torch' has no 8-bit weights: choose the engine 'onnx' on the CPU, or leave out "
+                        "--int8.")
     return model

@@ -17,7 +17,6 @@ Shapes: B utterances, T mel frames, F frames (⌈T / subsampling⌉), H hidden u
 """
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
@@ -25,7 +24,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr.errors import CheckpointError
 from asr.model.streaming import Emissions, ModelConfig, RNNState, StreamingModel
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -188,17 +186,3 @@ class AcousticModel(nn.Module, StreamingModel):
             window, state = layer.step(window, before, commit, lengths)
             after.append(state)
         return self.emissions(window), tuple(torch.cat(parts) for parts in zip(*after, strict=True))
-
-
-def quantise(model: AcousticModel) -> None:
-    """Turn the RNNs' weights to 8-bit integers in place; activations are quantised as they come (CPU only).
-
-    About twice as fast live. The scale of the activations depends on the window they come in, so streamed and batched
-    emissions are no longer equal to 1e-4; texts are as accurate. Raises CheckpointError for basic RNN cells.
-    """
-    if model.config.cell not in ("lstm", "gru"):
-        raise CheckpointError(f"Cells of kind '{model.config.cell}' cannot run with 8-bit weights: leave out --int8.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch announces a successor package that has no recurrent layers yet
-        torch.ao.quantization.quantize_dynamic(model, {nn.LSTM, nn.GRU}, dtype=torch.qint8, inplace=True)
-    model.rows_are_independent, model.useful_batch = False, 1

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from asr.audio import manifest
-from asr.errors import CheckpointError
 from asr.model import checkpoint
-from asr.model.acoustic import AcousticModel, quantise
+from asr.model.acoustic import AcousticModel
 from asr.model.streaming import ModelConfig
 from tests.conftest import SHARED
 from tests.support.acoustic import (
@@ -345,25 +344,3 @@ def test_golden_features(golden):
     utterance = manifest.read(SHARED / "speech" / "index.jsonl")[int(arrays["line"])]
     got = checkpoint.load("en-small").frontend(torch.from_numpy(manifest.load(utterance)))
     np.testing.assert_allclose(got, arrays["log_mel"], rtol=0, atol=1e-3)
-
-
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_8_bit_weights_change_little_and_still_stream(cell):
-    model = AcousticModel(ModelConfig(cell=cell, hidden=64, layers=2, stem_channels=8), 80, {"characters": 29}).eval()
-    mel = torch.randn(1, 200, 80)
-    exact, _ = model(mel)
-    quantise(model)
-    close, _ = model(mel)
-    assert 0 < (close["characters"] - exact["characters"]).abs().max() < 0.2
-    state = model.stream_state()
-    model.push(state, mel[0], last=True)
-    committed = []
-    while (step := model.step(state, 16, 8)) is not None:
-        committed.append(step[0]["characters"])
-    assert torch.cat(committed).shape == exact["characters"][0].shape
-
-
-def test_basic_cells_refuse_8_bit_weights():
-    model = AcousticModel(ModelConfig(cell="rnn", hidden=8, layers=1, stem_channels=2), 80, {"characters": 29})
-    with pytest.raises(CheckpointError, match="rnn"):
-        quantise(model)
