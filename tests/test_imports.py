@@ -1,6 +1,6 @@
 """Who may import whom, lazily or not; what the docs draw is what the code does.
 
-    errors, atomic < audio, text < model < decoding < inference, training < evaluation, server, demo < cli
+    errors, atomic, schema < audio, text < model < decoding < inference, training < evaluation, server, demo < cli
 """
 import ast
 from collections.abc import Iterator
@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEVELS = (("errors", "atomic"), ("audio", "text"), ("model",), ("decoding",), ("inference", "training"),
+LEVELS = (("errors", "atomic", "schema"), ("audio", "text"), ("model",), ("decoding",), ("inference", "training"),
           ("evaluation", "server", "demo"), ("cli",))
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
-FOUNDATIONS = LEVELS[0]  # modules, not packages: everything above may use them
 
 # Third-party packages, and where alone they may be imported. PyTorch defines, trains and exports the model; what still
 # computes with its tensors until arrays at every boundary are NumPy's is named one by one.

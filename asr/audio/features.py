@@ -11,6 +11,7 @@ Samples after the last whole frame make no frame. Mean and variance are the acou
 """
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
+
+from asr.schema import check_range
 
 Smoother = np.ndarray | None
 
@@ -44,11 +47,11 @@ class FrontendConfig:
     pcen_floor: float = 1e-6
 
     def __post_init__(self) -> None:
-        for name, most in (("mels", 512), ("coefficients", 512), ("n_fft", 16_384), ("hop", 16_384)):
-            if not 0 < getattr(self, name) <= most:
-                raise ValueError(f"{name} must lie between 1 and {most}")
+        check_range(self, 1, 512, "mels", "coefficients")
+        check_range(self, 1, 16_384, "n_fft", "hop")
+        check_range(self, 1, math.inf, "sample_rate")
         if not 0 < self.window <= self.n_fft:
-            raise ValueError("window must lie between 1 and n_fft")
+            raise ValueError("window must be from 1 to n_fft")
 
 
 class Frontend(nn.Module):

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -29,12 +29,11 @@ from asr.errors import CheckpointError
 from asr.model.acoustic import AcousticModel
 from asr.model.streaming import ModelConfig
 from asr.model.tokens import CHARACTERS, TokenSet
+from asr.schema import SchemaError, build, check_range
 
 FORMAT = 1
 DEFAULT = "en-small"
 OPTIONAL = ("lexicon.txt", "lm.bin", "neural_lm.safetensors", "pronunciation.safetensors")
-LARGEST = 1e9  # of any number in a config; NaN and infinity are not below it
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,8 @@ class DecodingConfig:
     def __post_init__(self) -> None:
         if self.lm_weight <= 0:
             raise ValueError("lm_weight must be greater than 0")
-        if not 0 <= self.neural_weight <= 1:
-            raise ValueError("neural_weight must lie in [0, 1]")
+        check_range(self, 0, 1, "neural_weight")
+        check_range(self, 1, math.inf, "beam", "beam_tokens", "nbest")
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,10 @@ class Config:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     training: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if CHARACTERS not in self.tokens:
+            raise ValueError(f"'tokens' lacks '{CHARACTERS}', which every model has")
 
 
 @dataclass
@@ -171,57 +174,9 @@ def read_config(path: Path) -> Config:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: copy it again ({error}).") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} must hold a JSON object.")
-    if data.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format {data.get('format')!r} is not {FORMAT}, the one this version reads.")
-    tokens = data.get("tokens")
-    if not isinstance(tokens, dict) or not tokens:
-        raise CheckpointError(f"{path}: 'tokens' must name at least one token set.")
-    if CHARACTERS not in tokens:
-        raise CheckpointError(f"{path}: 'tokens' lacks '{CHARACTERS}', which every model has.")
-    sections: dict[str, Any] = {"frontend": FrontendConfig, "model": ModelConfig, "decoding": DecodingConfig}
-    fields = dict(data)
-    for name, kind in sections.items():
-        if name in data:
-            fields[name] = parse(kind, data[name], f"{path}: {name}")
-    fields["tokens"] = {str(k): parse(TokenSet, v, f"{path}: tokens.{k}") for k, v in tokens.items()}
-    return parse(Config, fields, str(path))
-
-
-def parse(kind: type[T], data: Any, where: str) -> T:
-    """A dataclass from a JSON object: no unknown key, none missing, each value of its field's kind."""
-    if not isinstance(data, Mapping):
-        raise CheckpointError(f"{where} must be a JSON object.")
-    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    values = {}
-    for key, value in data.items():
-        if key not in known:
-            raise CheckpointError(f"{where} has an unknown key '{key}': remove it, or use the version that wrote it.")
-        values[key] = _checked(value, str(known[key].type), f"{where}.{key}")
-    for name, f in known.items():
-        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise CheckpointError(f"{where} lacks the key '{name}'.")
+    if isinstance(data, dict) and data.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {data.get('format')!r:.60} is not {FORMAT}, the one this version reads.")
     try:
-        return kind(**values)
-    except ValueError as error:
-        raise CheckpointError(f"{where}: {error}.") from error
-
-
-def _checked(value: Any, annotation: str, where: str) -> Any:
-    """JSON value → what the annotation says, for the few kinds that configs use."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
-    if annotation == "float" and number:
-        return float(value)
-    if annotation == "int" and number and value == int(value) and value > 0:
-        return int(value)
-    if annotation == "str" and isinstance(value, str):
-        return value
-    if annotation == "tuple[float, ...]" and isinstance(value, (list, tuple)):
-        return tuple(_checked(item, "float", where) for item in value)
-    if annotation == "tuple[str, ...]" and isinstance(value, (list, tuple)):
-        return tuple(_checked(item, "str", where) for item in value)
-    if annotation not in ("float", "int", "str", "tuple[float, ...]", "tuple[str, ...]"):
-        return value
-    expected = "a positive integer" if annotation == "int" else annotation
-    raise CheckpointError(f"{where} is {value!r:.60}, not {expected}.")
+        return build(Config, data)
+    except SchemaError as error:
+        raise CheckpointError(f"{path}: {error}; correct it, or use the version that wrote it.") from error

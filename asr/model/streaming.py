@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr.schema import check_range
+
 # Parts of a tensor, each in memory of its own. (PyTorch's type stubs say that these return nothing.)
 unbind_copy = cast("Callable[..., Sequence[Tensor]]", torch.unbind_copy)
 split_copy = cast("Callable[..., Sequence[Tensor]]", torch.split_with_sizes_copy)
@@ -33,9 +35,9 @@ class ModelConfig:
     subsampling: int = 4  # mel frames a frame
 
     def __post_init__(self) -> None:
-        for name, most in (("hidden", 8192), ("layers", 64), ("stem_channels", 1024)):
-            if not 0 < getattr(self, name) <= most:
-                raise ValueError(f"{name} must lie between 1 and {most}")
+        check_range(self, 1, 8192, "hidden")
+        check_range(self, 1, 64, "layers")
+        check_range(self, 1, 1024, "stem_channels")
 
 
 @dataclass

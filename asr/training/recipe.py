@@ -1,11 +1,9 @@
 """What a training run is told: a TOML file, with `key=value` changes from the command line. Unknown keys are errors."""
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from asr.audio.features import FrontendConfig
 from asr.errors import RecipeError
 from asr.model.streaming import ModelConfig
+from asr.schema import SchemaError, build, check_range
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,9 +36,9 @@ class DataConfig:
     dev_utterances: int = 400     # that scores during training are of, spread over all
 
     def __post_init__(self) -> None:
-        _within(self, 1e-3, math.inf, "batch_seconds")
-        _within(self, 0, math.inf, "workers", "sorted_epochs")
-        _within(self, 1, math.inf, "dev_utterances")
+        check_range(self, 1e-3, math.inf, "batch_seconds")
+        check_range(self, 0, math.inf, "workers", "sorted_epochs")
+        check_range(self, 1, math.inf, "dev_utterances")
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ class AugmentConfig:
     band_mask: int = 15           # mel bands at most
 
     def __post_init__(self) -> None:
-        _within(self, 0, 1, "ramp", "speed", "noise", "rooms", "narrow", "join", "noise_only")
-        _within(self, 0, 0.5, "vocal_tract")
-        _within(self, 0, math.inf, "gain", "response", "time_masks", "time_mask", "band_masks", "band_mask")
-        _within(self, self.least_snr, math.inf, "most_snr")
+        check_range(self, 0, 1, "ramp", "speed", "noise", "rooms", "narrow", "join", "noise_only")
+        check_range(self, 0, 0.5, "vocal_tract")
+        check_range(self, 0, math.inf, "gain", "response", "time_masks", "time_mask", "band_masks", "band_mask")
+        check_range(self, self.least_snr, math.inf, "most_snr")
 
 
 @dataclass(frozen=True)
@@ -94,19 +93,12 @@ class TrainConfig:
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        _within(self, 1, math.inf, "updates", "accumulate", "evaluate_every", "save_every", "log_every")
-        _within(self, 0, 1, "hold", "final", "averaging", "full", "crf_after")
-        _within(self, 0, 0.99, "dropout")
-        _within(self, 0, math.inf, "learning_rate", "warmup", "weight_decay", "middle", "crf")
-        _within(self, 1e-6, math.inf, "clip")
-        _within(self, 2, 3, "crf_order")
-
-
-def _within(section: Any, least: float, most: float, *names: str) -> None:
-    for name in names:
-        if not least <= getattr(section, name) <= most:
-            raise ValueError(f"{name} must be " + (f"{least:g} or more" if most == math.inf else
-                                                   f"from {least:g} to {most:g}"))
+        check_range(self, 1, math.inf, "updates", "accumulate", "evaluate_every", "save_every", "log_every")
+        check_range(self, 0, 1, "hold", "final", "averaging", "full", "crf_after")
+        check_range(self, 0, 0.99, "dropout")
+        check_range(self, 0, math.inf, "learning_rate", "warmup", "weight_decay", "middle", "crf")
+        check_range(self, 1e-6, math.inf, "clip")
+        check_range(self, 2, 3, "crf_order")
 
 
 @dataclass(frozen=True)
@@ -141,38 +133,10 @@ def read(path: Path, changes: Sequence[str] = ()) -> Recipe:
             if not isinstance(place, dict):
                 raise RecipeError(f"'{key}': {section} is a value, not a section of the recipe.")
         place[last] = _value(text)
-    return build(Recipe, values, "")
-
-
-def build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    """A dataclass from nested tables. Raises RecipeError for an unknown or missing key, or a value of another kind."""
-    hints = typing.get_type_hints(kind)
-    known = {each.name: each for each in dataclasses.fields(kind)}
-    for key in values:
-        if key not in known:
-            raise RecipeError(f"The recipe has an unknown key '{where}{key}': known here are {', '.join(known)}.")
-    for name, each in known.items():
-        if name not in values and each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING:
-            raise RecipeError(f"The recipe lacks the key '{where}{name}'.")
     try:
-        return kind(**{key: _checked(hints[key], value, where + key) for key, value in values.items()})
-    except ValueError as error:
-        raise RecipeError(f"The recipe's section '{where.rstrip('.')}': {error}.") from error
-
-
-def _checked(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise RecipeError(f"'{where}' is a section of the recipe, not a value.")
-        return build(typing.cast("type[Any]", kind), value, where + ".")
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if typing.get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return tuple(value)
-    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    expected = "a list of texts" if typing.get_origin(kind) is tuple else f"of kind {kind.__name__}"
-    raise RecipeError(f"The recipe's '{where}' is {value!r}, which is not {expected}.")
+        return build(Recipe, values)
+    except SchemaError as error:
+        raise RecipeError(f"The recipe {path}: {error}.") from error
 
 
 def _value(text: str) -> Any:
