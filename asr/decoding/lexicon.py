@@ -5,7 +5,7 @@ A word's spelling is its phonemes (or its letters, where a checkpoint has no pho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from flashlight.lib.text.decoder import SmearingMode, Trie
@@ -17,6 +17,21 @@ WORDS_PER_SPELLING = 6  # flashlight's trie silently drops further homophones
 UNKNOWN = "<unk>"
 
 Spelling = tuple[int, ...]
+
+
+def read_spellings(path: Path, known: Collection[str] | None = None) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """A word and its symbols for each line `word TAB symbol symbol …`.
+
+    Raises OSError, and CheckpointError naming a line that is no such line, or has a symbol that is not in `known`.
+    """
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            word, _, spelling = line.rstrip("\n").partition("\t")
+            symbols = tuple(spelling.split())
+            if not word or not symbols or (known is not None and not all(each in known for each in symbols)):
+                raise CheckpointError(f"{path}, line {number}: '{line.strip():.60}' is not a word, a tab and "
+                                      f"tokens that the checkpoint knows.")
+            yield word, symbols
 
 
 class Lexicon:
@@ -35,16 +50,7 @@ class Lexicon:
     @classmethod
     def read(cls, path: Path, tokens: TokenSet) -> Lexicon:
         """A file of `word TAB token token …` lines. Raises CheckpointError naming the line that is not one."""
-        known = set(tokens.symbols) - {tokens.blank, tokens.boundary}
-        entries = []
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                word, _, spelling = line.rstrip("\n").partition("\t")
-                symbols = spelling.split()
-                if not word or not symbols or not known.issuperset(symbols):
-                    raise CheckpointError(f"{path}, line {number}: '{line.strip():.60}' is not a word, a tab and "
-                                          f"tokens that the checkpoint knows.")
-                entries.append((word, symbols))
+        entries = list(read_spellings(path, set(tokens.symbols) - {tokens.blank, tokens.boundary}))
         if not entries:
             raise CheckpointError(f"{path} holds no words.")
         return cls(entries, tokens)

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asr.audio.reading import SAMPLE_RATE
 from asr.decoding.g2p import LetterToSound
+from asr.decoding.lexicon import read_spellings
 from asr.errors import ManifestError, RecipeError
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
 from asr.training.prepare import load_prepared
@@ -101,15 +102,13 @@ class TargetEncoder:
 
 
 def read_lexicon(path: Path) -> dict[str, list[tuple[str, ...]]]:
-    """The pronunciations of each word of a `word TAB phonemes` file. Raises RecipeError."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The lexicon {path} cannot be read ({error}): make one with `asr lm`.") from error
+    """The pronunciations of each word of a `word TAB phonemes` file. Raises RecipeError and CheckpointError."""
     found: dict[str, list[tuple[str, ...]]] = {}
-    for line in lines:
-        word, _, phonemes = line.partition("\t")
-        found.setdefault(word, []).append(tuple(phonemes.split()))
+    try:
+        for word, phonemes in read_spellings(path):
+            found.setdefault(word, []).append(phonemes)
+    except OSError as error:
+        raise RecipeError(f"The lexicon {path} cannot be read ({error}): make one with `asr lm`.") from error
     return found
 
 
