@@ -1,5 +1,6 @@
-"""What many tests share: the shipped recognizer, real clips, one thread."""
+"""What many tests share: markers, the shipped recognizer, real clips, one thread."""
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,28 @@ class Clip:
     path: Path
     samples: np.ndarray
     text: str
+
+
+# Fixtures that give a test its marker, whether it uses them itself or through others.
+MARKERS = {"e2e": {"server", "service", "nodes"}, "model": {"recognizer", "greedy"}}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test has one of the markers unit, model and e2e: its own, that of its fixtures, or unit."""
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in MARKERS):
+            used = set(getattr(item, "fixturenames", ()))
+            item.add_marker(next((name for name, fixtures in MARKERS.items() if fixtures & used), "unit"))
+
+
+@pytest.fixture(autouse=True)
+def no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit test starts none: one that does needs the marker e2e."""
+    def refuse(process: object, command: object, *_: object, **__: object) -> None:
+        raise AssertionError(f"a unit test starts {command}: mark it e2e")
+
+    if request.node.get_closest_marker("unit"):
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
 
 
 @pytest.fixture(scope="session", autouse=True)

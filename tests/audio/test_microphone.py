@@ -19,6 +19,7 @@ from asr.audio import microphone
 from asr.audio.microphone import Device, Microphone, devices, find, table
 from asr.errors import DeviceError
 
+PATIENCE_S = 120
 CLIP = Path(__file__).parents[1] / "clips" / "commonvoice-11.flac"
 
 
@@ -155,11 +156,9 @@ def test_refusals_name_the_remedy(portaudio, monkeypatch, reason, remedy):
 def test_the_callback_never_blocks_and_counts_what_is_lost(portaudio, monkeypatch):
     monkeypatch.setattr(microphone, "LONGEST_QUEUE", 1.0)
     with Microphone() as opened:
-        began = time.monotonic()
-        for _ in range(30):  # nobody takes them
+        for _ in range(30):  # nobody takes them; a callback that waited for somebody would do so for ever
             FakeStream.last.send()
         FakeStream.last.send(overflow=True)
-        assert time.monotonic() - began < 0.5
         assert opened.overflows == 10 + 1 + 1  # too many, reported by PortAudio, and this one did not fit either
         opened.close()
         assert len(list(opened)) == 20
@@ -230,15 +229,18 @@ def finals(lines):
     return " ".join(event["text"] for event in map(json.loads, lines) if event["type"] == "final")
 
 
-def listen_while_playing(server, clip, *options):
+def listen_while_playing(server, clip, saved, *options):
     """Plays the clip into the virtual microphone and ends with Ctrl-C → exit status, standard output's lines, notes."""
-    process = asr("listen", "--json", *options, env=server.environment)
+    process = asr("listen", "--json", "--save-audio", saved, *options, env=server.environment)
     note = process.stderr.readline()
     assert note.startswith("Listening"), note + process.stderr.read()
     subprocess.run(["paplay", "--device=vmic", clip], env=server.environment, check=True)
-    time.sleep(1.0)  # shorter than the pause that ends an utterance, with its delays: Ctrl-C must flush it
+    heard = saved.stat().st_size
+    while saved.stat().st_size < heard + 2 * 44_100 * 0.4:  # shorter than the pause that ends an utterance: Ctrl-C must
+        assert process.poll() is None                       # flush it; longer than the server's delay
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, notes = process.communicate(timeout=30)
+    out, notes = process.communicate(timeout=PATIENCE_S)
     return process.returncode, out.splitlines(), note + notes
 
 
@@ -247,9 +249,9 @@ def test_hears_what_is_played_into_a_real_microphone(server, tmp_path, device):
     sound, rate = soundfile.read(CLIP)
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, np.concatenate([np.zeros(rate // 2), sound]), rate)
-    status, lines, notes = listen_while_playing(server, clip, "--save-audio", tmp_path / "talk.wav", *device)
+    status, lines, notes = listen_while_playing(server, clip, tmp_path / "talk.wav", *device)
     assert status == 0, notes
-    streamed, _ = asr("listen", "--json", "--input", clip, "--speed", "0").communicate(timeout=60)
+    streamed, _ = asr("listen", "--json", "--input", clip, "--speed", "0").communicate(timeout=PATIENCE_S)
     wanted = finals(streamed.splitlines())
     assert len(wanted.split()) >= 5
     assert jiwer.wer(wanted, finals(lines)) <= 0.2, (wanted, finals(lines))
@@ -261,13 +263,13 @@ def test_hears_what_is_played_into_a_real_microphone(server, tmp_path, device):
 def test_another_monitor_hears_nothing_of_it(server, tmp_path):
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, soundfile.read(CLIP)[0][:16_000], 16_000)
-    status, lines, _ = listen_while_playing(server, clip, "--device", "other.monitor")
+    status, lines, _ = listen_while_playing(server, clip, tmp_path / "talk.wav", "--device", "other.monitor")
     assert (status, lines) == (0, [])
 
 
 def test_doctor_names_devices_and_silence(server):
     process = asr("doctor", env=server.environment)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, err
     for part in ("torch 2", "PortAudio V19", "vmic.monitor", "balanced 0.9", "digital silence"):
         assert part in out
@@ -279,7 +281,7 @@ def test_a_lost_device_ends_with_a_sentence_and_keeps_what_was_heard(server, tmp
     assert process.stderr.readline().startswith("Listening")
     subprocess.run(["paplay", "--device=vmic", CLIP], env=server.environment, check=True)
     server.process.kill()  # the module's last test: its server is gone
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert err.splitlines()[-1].startswith("asr: 'default' stopped sending sound: plug it in again")
     assert len(finals(out.splitlines()).split()) >= 5

@@ -390,6 +390,7 @@ def test_pipe_is_streamed_and_not_slurped():
     assert in_time == [True]
 
 
+@pytest.mark.e2e
 def test_standard_input(tmp_path):
     code = "import sys; from asr.audio.reading import read_blocks; print(sum(map(len, read_blocks(sys.stdin.buffer))))"
     data = wav_bytes(chirp(2, 22050), 22050, 0xFFFFFFFF)

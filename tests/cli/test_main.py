@@ -10,6 +10,7 @@ from asr.cli.main import describe
 from tests.conftest import Asr
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("arguments", [
     ["--help"], ["transcribe", "--help"], ["evaluate", "--help"], ["listen", "--help"], ["doctor", "--help"],
     ["train", "--help"], ["--version"]])

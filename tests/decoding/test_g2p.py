@@ -154,6 +154,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.e2e
 @pytest.mark.usefixtures("one_thread")
 def test_a_tiny_lexicon_is_learnt_without_error() -> None:
     lexicon = invented_lexicon(200)

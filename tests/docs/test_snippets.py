@@ -197,6 +197,7 @@ def test_the_readme_prints_what_the_first_command_prints(recognizer: asr.Recogni
     assert shown == recognizer.transcribe(ROOT / "samples" / "sentences.flac").text + "\n"
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="mkdocs is not installed (the extra `docs`)")
 def test_the_site_builds(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]

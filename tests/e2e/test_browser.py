@@ -21,7 +21,8 @@ from tests.support.serving import free_port, running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt install chromium")
+pytestmark = [pytest.mark.e2e,
+              pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt install chromium")]
 
 CLIPS = Path(__file__).parents[1] / "clips"
 ONE, OTHER = "kathleen-1", "ljspeech-1"

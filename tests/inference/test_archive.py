@@ -82,6 +82,7 @@ def test_several_formats_of_one_recording_have_one_name(manifest):
     assert first.outputs == {"/x/talk.wav": ["talk.txt", "talk.srt"]}
 
 
+@pytest.mark.e2e
 def test_nobody_at_the_address(tmp_path):
     """Said at once, and what the process does at SIGTERM stays."""
     pytest.importorskip("ray", reason="pip install 'rill-asr[ray]'")

@@ -133,6 +133,7 @@ def test_rules_of_the_recognizer_are_those_of_its_streams(recognizer, clips):
     assert len(finals(play(short.stream(), clip.samples))) > len(finals(play(recognizer.stream(), clip.samples))) == 1
 
 
+@pytest.mark.model
 def test_what_cannot_be_loaded():
     with pytest.raises(CheckpointError, match="no checkpoint"):
         asr.load("nowhere", device="cpu")

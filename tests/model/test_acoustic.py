@@ -336,6 +336,7 @@ def test_golden_emissions(golden, name, latency):
             np.testing.assert_allclose(values, arrays[f"{name}_{head}"], rtol=0, atol=1e-3)
 
 
+@pytest.mark.model
 def test_golden_features(golden):
     """The shipped frontend hears in the reference's recording what the reference's did."""
     if not (SHARED / "speech" / "index.jsonl").is_file():

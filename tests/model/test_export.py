@@ -157,6 +157,7 @@ def exported(tmp_path_factory):
     return folder
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("latency", [(16, 8), (8, 4), (1000, 0)])
 def test_the_files_of_the_shipped_checkpoint_on_real_speech(exported, clips, latency):
     loaded = checkpoint.load("en-small")
@@ -169,6 +170,7 @@ def test_the_files_of_the_shipped_checkpoint_on_real_speech(exported, clips, lat
     assert sorted(path.name for path in exported.iterdir()) == ["encoder.onnx", "stem.onnx"]
 
 
+@pytest.mark.e2e
 def test_the_command(tmp_path):
     """Float weights take 4 bytes, 8-bit ones little more than 1."""
     for arguments, low, high in (([], 28, 34), (["--int8"], 7, 10)):
@@ -184,6 +186,7 @@ def pytorch():
     return asr.load(device="cpu", engine="torch")
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("int8", [False, True])
 def test_engines_hear_the_same(pytorch, clips, int8):
     """Recordings and live streams, words and their times; with 8-bit weights nearly the same."""
@@ -250,6 +253,7 @@ def test_cells_without_8_bit_weights_are_named(cell):
         OnnxModel(small_model(cell, 4), int8=True)
 
 
+@pytest.mark.model
 def test_engines_that_cannot_be_had(monkeypatch):
     with pytest.raises(RillError, match=r"no engine 'tpu'.*torch.*onnx"):
         asr.load(engine="tpu", device="cpu", lm=False)
@@ -264,11 +268,13 @@ def test_engines_that_cannot_be_had(monkeypatch):
     assert isinstance(asr.load(device="cpu", lm=False).engine.model, AcousticModel)  # without it "auto" is PyTorch
 
 
+@pytest.mark.model
 def test_auto_is_the_faster_one():
     assert isinstance(asr.load(device="cpu", lm=False).engine.model, OnnxModel)
     assert (engine.fastest("cpu"), engine.fastest("cuda")) == ("onnx", "torch")
 
 
+@pytest.mark.model
 def test_8_bit_weights_are_chosen_where_they_are_exact():
     def emissions(**options):
         recognizer = asr.load(device="cpu", lm=False, **options)

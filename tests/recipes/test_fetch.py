@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.e2e
+
 RECIPE = Path(__file__).parents[2] / "recipes" / "en-small"
 AUDIO = b"not decoded here"
 

@@ -254,6 +254,7 @@ def test_a_certificate_that_cannot_be_used(certificate, wrong, tmp_path):
         run_server(lambda: pytest.fail("loaded"), options, on_ready=print)
 
 
+@pytest.mark.e2e
 def test_the_command_over_tls_until_sigterm(certificate, tmp_path):
     """As a process of its own: it prints its addresses, serves over https and wss, and delivers the last final."""
     tokens = tmp_path / "tokens"

@@ -1,5 +1,6 @@
 """Text to learn from, and KenLM's programs that learn from it."""
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ def lmplz() -> bool:
     return all(shutil.which(name) or shutil.which(name, path=kenlm_tools.cache()) for name in kenlm_tools.PROGRAMS)
 
 
-needs_lmplz = pytest.mark.skipif(not lmplz(), reason="KenLM's programs are not here: asr lm --build-tools")
+def needs_lmplz(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test that runs KenLM's programs."""
+    skip = pytest.mark.skipif(not lmplz(), reason="KenLM's programs are not here: asr lm --build-tools")
+    return pytest.mark.e2e(skip(test))
 
 
 def verses(folder: Path) -> Path:

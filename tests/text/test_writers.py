@@ -241,6 +241,7 @@ def test_live_json_is_indented_like_the_rest(tmp_path):
     assert path.read_text() == json.dumps(dictionary, indent=2) + "\n"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_killed_session_leaves_a_valid_file(tmp_path, format):
     path = tmp_path / f"talk.{format}"

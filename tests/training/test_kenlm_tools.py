@@ -7,6 +7,8 @@ import pytest
 from asr.errors import LanguageModelError
 from asr.training import kenlm_tools
 
+pytestmark = pytest.mark.e2e
+
 
 def program(folder: Path, name: str, script: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)

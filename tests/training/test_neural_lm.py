@@ -40,6 +40,7 @@ def test_batches_hold_each_sentence_once_with_little_padding(small: None) -> Non
     assert max(int(lengths[batch].sum()) for batch in first) <= 128 + 10
 
 
+@pytest.mark.e2e
 def test_it_learns(small: None, tmp_path: Path) -> None:
     model = small_lm()
     text, held_out = Text.of(model, chains(600)), Text.of(model, chains(50, seed=1))

@@ -128,6 +128,7 @@ def test_ljspeech_comes_with_its_numbers_in_words(tmp_path: Path, clips: list[Cl
     assert texts(tmp_path / "out") == ["born in eighteen eleven"]
 
 
+@pytest.mark.e2e  # Lhotse's recipe starts processes
 def test_commonvoice_as_it_is_packed(tmp_path: Path, clips: list[Clip]) -> None:
     folder = tmp_path / "cv" / "en"
     (folder / "clips").mkdir(parents=True)

@@ -38,6 +38,8 @@ from tests.conftest import Asr, Clip
 from tests.support.text import lmplz
 from tests.support.training import SHORT, prepare_clips, tiny, write_manifest, write_recipe
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parents[2]
 EVERYTHING = ("augment.speed=0.6", "augment.noise=0.5", "augment.noise_only=0.5", "augment.gain=12", "augment.join=0.5",
               "augment.time_masks=2", "augment.band_masks=2", "augment.ramp=0.5", "train.dropout=0.2",
@@ -398,6 +400,7 @@ def test_precisions_and_cells(data: Path, tmp_path: Path, cell: str, precision: 
     assert all(value.dtype == torch.float32 for value in run.model.parameters())
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_on_a_gpu(data: Path, tmp_path: Path, precision: str) -> None:
