@@ -43,12 +43,12 @@ class BatchPolicy:
 class StepRule:
     """Urgent steps first; steps that only commit a chunk amid speech wait for others."""
 
-    def __init__(self, policy: BatchPolicy, batched: bool) -> None:
-        self.policy, self.batched = policy, batched
+    def __init__(self, policy: BatchPolicy) -> None:
+        self.policy = policy
 
     def start(self, waiting: Sequence[StepRequest], since: float, gathered: float) -> float:
         few = len(waiting) < self.policy.steps_per_batch and not any(request.urgent for request in waiting)
-        if self.batched and few:
+        if few:
             return since + self.policy.patience_s
         return min(gathered, since + self.policy.max_step_wait_s)
 
@@ -56,7 +56,7 @@ class StepRule:
         order = list(range(len(waiting)))
         if len(waiting) <= self.policy.crowd_steps:
             order.sort(key=lambda i: not waiting[i].urgent)
-        return order[:self.policy.steps_per_batch if self.batched else 1]
+        return order[:self.policy.steps_per_batch]
 
 
 class SecondPassRule:
@@ -91,7 +91,7 @@ class BatchRunner:
         self.lag = 0.0  # seconds from a result to its stream's going on; a server measures and sets it
         self.steps: BatchPool[StepRequest, StepResult] = BatchPool(
             "steps", 1 if engine.device.type == "cuda" else threads,
-            lambda requests: [run_steps(engine.model, requests)], StepRule(policy, engine.model.rows_are_independent))
+            lambda requests: [run_steps(engine.model, requests)], StepRule(policy))
         self.second_passes: BatchPool[SecondPassRequest, list[Word]] = BatchPool(
             "second-passes", threads, self._recognize, SecondPassRule(policy, engine.model.useful_batch))
 

@@ -134,9 +134,7 @@ class Engine:
 
     @torch.inference_mode()
     def emissions(self, utterances: Sequence[Tensor], latency: Latency) -> list[Emissions]:
-        """Utterances (T, bands) → the emissions of each; as one padded batch where the model allows it."""
-        if len(utterances) > 1 and not self.model.rows_are_independent:
-            return [emissions for each in utterances for emissions in self.emissions([each], latency)]
+        """Utterances (T, bands) → the emissions of each, computed as one padded batch."""
         lengths = torch.tensor([len(mel) for mel in utterances], device=self.device)
         same = len(utterances) == 1
         batch = torch.nn.utils.rnn.pad_sequence(list(utterances), batch_first=True).to(self.device)

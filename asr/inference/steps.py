@@ -53,10 +53,7 @@ def run_steps(model: StreamingModel, requests: Sequence[StepRequest]) -> list[St
     for latency in dict.fromkeys(request.latency for request in requests):
         rows = [row for row in zip(requests, results, strict=True) if row[0].latency == latency]
         while rows := [row for row in rows if _unfinished(*row)]:
-            batch = _next_rows(rows)
-            most = len(batch) if model.rows_are_independent else 1
-            for first in range(0, len(batch), most):
-                _run_batch(model, latency, batch[first:first + most])
+            _run_batch(model, latency, _next_rows(rows))
     return results
 
 

@@ -70,7 +70,6 @@ class StreamingModel(ABC):
 
     config: ModelConfig
     stem: StemPass
-    rows_are_independent = True  # whether rows of a batch leave each other's emissions alone; 8-bit ones share a scale
     useful_batch = 4  # whole utterances in a batch; more would make it longer but not cheaper
     mel_mean: Tensor
     mel_std: Tensor

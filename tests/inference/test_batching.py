@@ -36,16 +36,15 @@ def test_second_passes_are_batched_with_others_of_about_their_length():
 
 def test_urgent_steps_come_first():
     waiting = [request(), request(preview=True), request(), request(last=True), request(), request()]
-    assert StepRule(BatchPolicy(steps_per_batch=4), True).choose(waiting) == [1, 3, 0, 2]
-    assert StepRule(POLICY, False).choose(waiting) == [1]
+    assert StepRule(BatchPolicy(steps_per_batch=4)).choose(waiting) == [1, 3, 0, 2]
+    assert StepRule(BatchPolicy(steps_per_batch=1)).choose(waiting) == [1]
     crowd = [request(preview=i > 3) for i in range(POLICY.crowd_steps + 1)]  # then none must wait for ever
-    assert StepRule(POLICY, True).choose(crowd) == [0, 1, 2]
+    assert StepRule(POLICY).choose(crowd) == [0, 1, 2]
 
 
 def test_a_batch_waits_as_long_as_the_one_before_took_up_to_a_limit():
     urgent = [request(preview=True)]
-    for rule, waiting, limit in ((StepRule(POLICY, True), urgent, POLICY.max_step_wait_s),
-                                 (StepRule(POLICY, False), [request()], POLICY.max_step_wait_s),
+    for rule, waiting, limit in ((StepRule(POLICY), urgent, POLICY.max_step_wait_s),
                                  (SecondPassRule(POLICY, 4), utterances(9), POLICY.max_second_pass_wait_s),
                                  (SecondPassRule(POLICY, 1), utterances(9), 0.0)):
         assert rule.start(waiting, since=10.0, gathered=9.0) == 9.0  # whoever comes alone does not wait
@@ -53,7 +52,7 @@ def test_a_batch_waits_as_long_as_the_one_before_took_up_to_a_limit():
 
 
 def test_chunks_amid_speech_wait_for_each_other():
-    rule, most = StepRule(POLICY, True), POLICY.steps_per_batch
+    rule, most = StepRule(POLICY), POLICY.steps_per_batch
 
     def waits(waiting):
         return rule.start(waiting, since=10.0, gathered=0.0) == 10.0 + POLICY.patience_s
