@@ -29,9 +29,10 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asr.decoding.hotwords import Hotword, parse_list
+from asr.demo.json_bodies import MAX_JSON_BYTES
 from asr.errors import RillError
 from asr.inference.async_session import AsyncSession
-from asr.inference.load_policy import CatchUp
+from asr.inference.load_policy import CatchUp, LoadPolicy
 from asr.inference.pending import wait_in_thread
 from asr.inference.recognizer import Event, Recognizer
 from asr.model.latency import LatencyLike
@@ -39,9 +40,7 @@ from asr.text.results import Final, Transcript, Word
 from asr.text.writers import render
 
 STATS_INTERVAL_S = 0.25
-MAX_LAG_S = 60.0  # audio that comes when so much waits is dropped: the computer is too slow
-BEHIND_S = 2.0  # lag from which the page shows that recognition is behind
-MAX_TRANSCRIPT_BYTES = 16_000_000  # that the page sends to have it laid out as a file: days of speech
+POLICY = LoadPolicy()  # says when audio is dropped, and when the page shows that recognition is behind
 
 
 class Slot(Protocol):
@@ -80,7 +79,7 @@ class UnlimitedSlot:
                 latency: LatencyLike | None = None,
                 hotwords: tuple[Hotword, ...] | None = None) -> AsyncSession:
         return AsyncSession(self.recognizer, sample_rate, on_event, latency=latency, hotwords=hotwords,
-                            wait=wait_in_thread, catch_up=CatchUp())
+                            wait=wait_in_thread, catch_up=CatchUp(POLICY))
 
 
 OpenSlot = Callable[[], AbstractContextManager[Slot]]
@@ -174,7 +173,7 @@ class PageConnection:
                 raise WebSocketDisconnect(message.get("code", status.WS_1000_NORMAL_CLOSURE))
             if message.get("bytes") is not None:
                 samples = np.frombuffer(message["bytes"], dtype="<i2")
-                hear = self.session.push if self.session.lag < MAX_LAG_S else self.session.drop
+                hear = self.session.push if self.session.lag < POLICY.max_queue_s else self.session.drop
                 hear(samples)
                 continue
             settings = _parse(message.get("text"))
@@ -218,14 +217,16 @@ class PageConnection:
             done = self.done
             while self.outbox:
                 await self.socket.send_json(self.outbox.popleft())
-            session = self.session
-            worst = session.stream.latency.seconds(self.seconds_per_frame)
-            await self.socket.send_json({
-                "type": "stats", "heard": round(session.seconds, 3), "lag": round(session.lag, 3),
-                "dropped": round(session.dropped, 3), "worst": round(worst, 3), "behind": session.lag > BEHIND_S})
+            await self.socket.send_json(self._stats())
             if done:
                 await self.socket.send_json({"type": "end"})
                 return
+
+    def _stats(self) -> dict[str, Any]:
+        session = self.session
+        worst = session.stream.latency.seconds(self.seconds_per_frame)
+        return {"type": "stats", "heard": round(session.seconds, 3), "lag": round(session.lag, 3),
+                "dropped": round(session.dropped, 3), "worst": round(worst, 3), "behind": session.lag > POLICY.behind_s}
 
     def _close_code(self) -> int:
         return getattr(self.slot.closed, "code", status.WS_1000_NORMAL_CLOSURE)
@@ -250,7 +251,7 @@ async def transcript(request: Request) -> Response:
         body = bytearray()
         async for part in request.stream():
             body += part
-            if len(body) > MAX_TRANSCRIPT_BYTES:
+            if len(body) > MAX_JSON_BYTES:
                 raise ValueError("it is too long")
         format = request.path_params["format"]
         text = await asyncio.to_thread(lambda: render(parse_transcript(json.loads(body)), format).encode())

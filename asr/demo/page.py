@@ -28,6 +28,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from asr.audio import reading
+from asr.demo.json_bodies import JSONMiddleware
 from asr.demo.limits import MAX_WAITING, Limits, StorageMiddleware, upload_folder
 from asr.demo.live import OpenSlot, routes
 from asr.errors import AudioError, RillError
@@ -260,7 +261,7 @@ def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, 
         if name and not Path(name).is_file():
             raise RillError(f"There is no file '{name}': give --ssl-keyfile and --ssl-certfile a PEM file each.")
     page = build(recognizer)
-    middleware = [*middleware, Middleware(StorageMiddleware, upload_folder(), NO_LIMITS.max_upload_bytes)]
+    middleware = [*middleware, *_guards(NO_LIMITS)]
     page.launch(server_name=host, server_port=port, prevent_thread_lock=not block, share=share,
                 ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile, ssl_verify=False, quiet=not block,
                 favicon_path=ICON, max_file_size=NO_LIMITS.max_upload_bytes,
@@ -274,12 +275,15 @@ def mount(app: Starlette, recognizer: Recognizer, path: str, *, open_slot: OpenS
     """Add the page to a FastAPI application; `open_slot` as in `live.routes`, the others as in `Limits`."""
     limits = Limits(files, max_seconds, max_upload_bytes, open_upload)
     page = build(recognizer, limits)
-    storage = Middleware(StorageMiddleware, upload_folder(), max_upload_bytes)
     gr.mount_gradio_app(app, page, path, show_error=False, run_history=False,  # type: ignore[arg-type]
-                        max_file_size=max_upload_bytes,
-                        app_kwargs={"routes": routes(recognizer, open_slot), "middleware": [storage]}, **_appearance())
+                        max_file_size=max_upload_bytes, **_appearance(),
+                        app_kwargs={"routes": routes(recognizer, open_slot), "middleware": _guards(limits)})
     # Browsers look for a page's icon at the root of the server.
     app.router.routes.append(Route("/favicon.ico", lambda request: FileResponse(ICON)))
+
+
+def _guards(limits: Limits) -> list[Middleware]:
+    return [Middleware(StorageMiddleware, upload_folder(), limits.max_upload_bytes), Middleware(JSONMiddleware)]
 
 
 def _appearance() -> dict[str, Any]:
