@@ -18,7 +18,7 @@ class ManifestError(RillError):
 
 
 class HotwordError(RillError):
-    """A hot word that cannot be honoured."""
+    """A hot word that cannot be honored."""
 
 
 class DeviceError(RillError):

@@ -31,7 +31,7 @@ from asr.training.trainer import train
 from asr.training.validation import read_dev, score
 
 matplotlib.use("Agg")
-COLOURS = {"rnn": "#c2571a", "gru": "#1a7f8e", "lstm": "#5b4ba8"}
+COLORS = {"rnn": "#c2571a", "gru": "#1a7f8e", "lstm": "#5b4ba8"}
 LEAST = 1e-3  # of the gradient at distance 0: how far back it is as large is the "reach" in the table
 REPEATS = 5
 
@@ -101,7 +101,7 @@ def plot(results: list[dict[str, Any]], seconds_per_frame: float, path: Path) ->
     for axis, key in zip(axes, ("before", "after"), strict=True):
         for each in results:
             curve = each[key]
-            axis.semilogy([i * seconds_per_frame for i in range(len(curve))], curve, color=COLOURS[each["cell"]],
+            axis.semilogy([i * seconds_per_frame for i in range(len(curve))], curve, color=COLORS[each["cell"]],
                           label=each["cell"].upper())
         axis.set_title(f"{key} training")
         axis.set_xlabel("distance in time (s)")

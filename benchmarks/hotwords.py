@@ -19,7 +19,7 @@ from asr.audio import manifest
 from asr.decoding.hotwords import Hotword
 from asr.evaluation.scoring import score
 from asr.model.latency import PRESETS
-from asr.text.normalize import has_digits, normalise
+from asr.text.normalize import has_digits, normalize
 
 RARE = -5.5  # log10 probability of a word on its own
 OTHERS = 30  # utterances without the word that are decoded with each list
@@ -39,7 +39,7 @@ def main() -> None:
     model = recognizer.engine.language_model
     assert model
     utterances = [u for u in manifest.read(args.manifest, args.split) if not has_digits(u.text)]
-    references = [normalise(u.text) for u in utterances]
+    references = [normalize(u.text) for u in utterances]
     holders: dict[str, list[int]] = defaultdict(list)
     for i, text in enumerate(references):
         for word in set(text.split()):

@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py MANIFEST [--limit 50]
 
-Each recogniser decodes whole utterances, one at a time, one thread a process. WER is over normalised text (asr.text),
+Each recognizer decodes whole utterances, one at a time, one thread a process. WER is over normalized text (asr.text),
 with 95 % bootstrap intervals over utterances; the real-time factor (RTF) is processor time of decoding over audio
 time, models already loaded. Utterances with digits are left out: what their speaker said is not written. PocketSphinx
 comes with `pip install rill-asr[bench]` and runs with the general US English model bundled in it.
@@ -27,11 +27,11 @@ from asr.model.checkpoint import DEFAULT
 from asr.model.latency import PRESETS
 from asr.text.normalize import has_digits
 
-Recognise = Callable[[np.ndarray], str]  # mono float32 at 16 kHz -> text
-recognise: Recognise  # a worker process's own
+Recognize = Callable[[np.ndarray], str]  # mono float32 at 16 kHz -> text
+recognize: Recognize  # a worker process's own
 
 
-def ours(checkpoint: str, lm: bool, latency: str) -> Recognise:
+def ours(checkpoint: str, lm: bool, latency: str) -> Recognize:
     import torch
 
     import asr
@@ -41,12 +41,12 @@ def ours(checkpoint: str, lm: bool, latency: str) -> Recognise:
     return lambda samples: recognizer.decode_utterance(samples, latency).text
 
 
-def pocketsphinx() -> Recognise:
+def pocketsphinx() -> Recognize:
     from pocketsphinx import Decoder
 
     decoder = Decoder(samprate=SAMPLE_RATE)
 
-    def recognise(samples: np.ndarray) -> str:
+    def recognize(samples: np.ndarray) -> str:
         decoder.start_utt()
         decoder.process_raw((samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes(), full_utt=True)
         decoder.end_utt()
@@ -54,19 +54,19 @@ def pocketsphinx() -> Recognise:
         # Fillers go: <sil>, [NOISE], ++BREATH++; "the(2)" is the second pronunciation of "the".
         return re.sub(r"<\S+>|\[\S+\]|\+\+\S+\+\+|\(\d+\)", "", found.hypstr if found else "")
 
-    return recognise
+    return recognize
 
 
-def start_worker(make: Callable[[], Recognise]) -> None:
-    global recognise
-    recognise = make()
+def start_worker(make: Callable[[], Recognize]) -> None:
+    global recognize
+    recognize = make()
 
 
 def decode(utterance: Utterance) -> tuple[str, float, float]:
     """Recognised text, processor seconds it took and seconds of sound."""
     samples = load(utterance)
     start = time.process_time()
-    text = recognise(samples)
+    text = recognize(samples)
     return text, time.process_time() - start, len(samples) / SAMPLE_RATE
 
 
@@ -90,7 +90,7 @@ def main() -> None:
         parser.error(f"{args.manifest} has no utterance without digits in its split {args.split}")
     corpora = by_corpus(usable, args.limit)
     chosen = [utterance for members in corpora.values() for utterance in members]
-    systems: dict[str, Callable[[], Recognise]] = {
+    systems: dict[str, Callable[[], Recognize]] = {
         f"{how}, {latency}": partial(ours, args.checkpoint, lm, latency)
         for how, lm in (("language model", True), ("greedy", False)) for latency in reversed(PRESETS)}
     systems["PocketSphinx"] = pocketsphinx

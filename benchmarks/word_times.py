@@ -3,7 +3,7 @@
     python benchmarks/word_times.py MANIFEST ALIGNMENTS [--fit]
 
 A grid belongs to the clip of its name. Counts words that are right; prints the error of starts and ends in
-milliseconds. `--fit` also prints the offsets that would centre them, for the checkpoint's config.
+milliseconds. `--fit` also prints the offsets that would center them, for the checkpoint's config.
 """
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def main() -> None:
             if args.fit:
                 d = recognizer.engine.checkpoint.config.decoding
                 print(f"    start_offset {d.start_offset - bias[0] / 1000:.3f}, end_offset "
-                      f"{d.end_offset - bias[1] / 1000:.3f} would centre these")
+                      f"{d.end_offset - bias[1] / 1000:.3f} would center these")
 
 
 if __name__ == "__main__":

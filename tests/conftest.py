@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from asr.text.normalize import normalise
+from asr.text.normalize import normalize
 
 SHARED = Path(__file__).parents[2] / "shared"  # speech and reference files that are too large for the repository
 CLIPS = Path(__file__).parent / "clips"
@@ -68,7 +68,7 @@ def read_clips() -> list[Clip]:
 
     entries = [json.loads(line) for line in (CLIPS / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
     return [Clip(CLIPS / entry["audio"], np.concatenate(list(read_blocks(CLIPS / entry["audio"]))),
-                 normalise(entry["text"])) for entry in entries]
+                 normalize(entry["text"])) for entry in entries]
 
 
 @pytest.fixture(scope="session")

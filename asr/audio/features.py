@@ -5,7 +5,7 @@ samples as long as `n_fft` samples are there, the window in its middle) and diff
 
 - `LogMel`: natural logarithm.
 - `MFCC`: type-II cosine transform of the log-mel (Davis & Mermelstein 1980).
-- `PCEN`: per-channel energy normalisation (Wang et al. 2017, arXiv 1607.05666), whose smoother is carried along.
+- `PCEN`: per-channel energy normalization (Wang et al. 2017, arXiv 1607.05666), whose smoother is carried along.
 
 Samples after the last whole frame make no frame. Mean and variance are the acoustic model's business.
 """

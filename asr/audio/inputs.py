@@ -35,7 +35,7 @@ def expand(names: Sequence[str]) -> tuple[list[str], list[str]]:
     for name in names:
         found = remote.find(name, SUFFIXES) if remote.is_remote(name) else list(_recordings(name))
         if not found:
-            what = "holds no sound or video files" if os.path.isdir(name) else "matches no file"
+            what = "holds no audio or video files" if os.path.isdir(name) else "matches no file"
             errors.append(f"{name}: {what}; check the path.")
         for path in found:
             paths.setdefault(absolute(path), path)

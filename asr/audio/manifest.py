@@ -1,4 +1,4 @@
-"""Lists of utterances, JSON a line, and the sound of each.
+"""Lists of utterances, JSON a line, and the audio of each.
 
 Two forms are read; paths are relative to the manifest's folder:
 
@@ -94,7 +94,7 @@ def load(utterance: Utterance) -> NDArray[np.float32]:
 
     Files at 16 kHz that libsndfile reads stay open and are cut at the very sample: utterances out of a long shard take
     as long as decoding them. Any other file is decoded whole, and the last one kept.
-    Raises AudioError if the file cannot be read or has no sound at that place.
+    Raises AudioError if the file cannot be read or has no audio at that place.
     """
     path, start = utterance.path, utterance.start
     shard = _shard(path, os.getpid(), threading.get_ident())
@@ -108,7 +108,7 @@ def load(utterance: Utterance) -> NDArray[np.float32]:
         except (soundfile.SoundFileError, AudioError) as error:
             raise AudioError(f"{path}: {error}") from error
     if not len(samples):
-        raise AudioError(f"{path}: has no sound at {start / SAMPLE_RATE:.2f} s; check the manifest.")
+        raise AudioError(f"{path}: has no audio at {start / SAMPLE_RATE:.2f} s; check the manifest.")
     return samples
 
 

@@ -1,4 +1,4 @@
-"""The microphone: finding a device, opening it as it is, and handing on its sound without ever holding it up.
+"""The microphone: finding a device, opening it as it is, and handing on its audio without ever holding it up.
 
     with Microphone("USB") as microphone:        # a number, part of a name, or None for the default device
         for block in microphone:                 # float32, (n, channels), at microphone.sample_rate
@@ -22,12 +22,12 @@ import numpy as np
 
 from asr.errors import DeviceError
 
-BLOCK = 0.05  # seconds that a callback delivers
-LONGEST_QUEUE = 30.0  # seconds of sound that may wait in the queue; more is dropped
-LOST_AFTER = 3.0  # seconds without a callback after which a device counts as lost
-MOST_CHANNELS = 8  # a device with more is a sound server that offers any number: it is asked to mix them itself
-SERVER = "pulse"  # PortAudio's name of PulseAudio, or of PipeWire standing in for it
-LOOK = "`asr listen --list-devices` shows what there is"
+BLOCK_S = 0.05  # of audio that a callback delivers
+MAX_QUEUE_S = 30.0  # of audio that may wait in the queue; more is dropped
+LOST_AFTER_S = 3.0  # without a callback, after which a device counts as lost
+MAX_CHANNELS = 8  # a device with more is a sound server that offers any number: it is asked to mix them itself
+SOUND_SERVER = "pulse"  # PortAudio's name of PulseAudio, or of PipeWire standing in for it
+LISTING_HINT = "`asr listen --list-devices` shows what there is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def devices() -> list[Device]:
     default = sounddevice.default.device[0]
     found = [Device(number, entry["name"], entry["max_input_channels"], entry["default_samplerate"], number == default)
              for number, entry in enumerate(sounddevice.query_devices()) if entry["max_input_channels"] > 0]
-    return found + _sources() if any(device.name == SERVER for device in found) else found
+    return found + _sources() if any(device.name == SOUND_SERVER for device in found) else found
 
 
 def find(wanted: str | int | None = None) -> Device:
@@ -68,7 +68,7 @@ def find(wanted: str | int | None = None) -> Device:
         matching = [device for device in found if part == device.name.casefold()]
         matching = matching or [device for device in found if part in device.name.casefold()]
     if not matching:
-        raise DeviceError(f"No recording device matches '{wanted}': {LOOK}.")
+        raise DeviceError(f"No recording device matches '{wanted}': {LISTING_HINT}.")
     if len(matching) > 1:
         names = ", ".join(f"{'' if d.number is None else d.number} {d.name}".strip() for d in matching)
         raise DeviceError(f"'{wanted}' matches {len(matching)} recording devices ({names}): write more of the name, or "
@@ -101,29 +101,29 @@ class Microphone:
         sounddevice = _sounddevice()
         self.device = find(wanted)
         self.name, self.sample_rate = self.device.name, self.device.sample_rate
-        self.channels = self.device.channels if self.device.channels <= MOST_CHANNELS else 1
+        self.channels = self.device.channels if self.device.channels <= MAX_CHANNELS else 1
         self.overflows = 0
         self.patient = False  # it cannot be held up
         self._queue: SimpleQueue[np.ndarray | None] = SimpleQueue()
-        self._most = round(LONGEST_QUEUE / BLOCK)
+        self._most = round(MAX_QUEUE_S / BLOCK_S)
         self._closed = False
         number = self.device.number
         if number is None:
             os.environ["PULSE_SOURCE"] = self.name
-            number = next(device.number for device in devices() if device.name == SERVER)
+            number = next(device.number for device in devices() if device.name == SOUND_SERVER)
         with ExitStack() as stack:
             stack.enter_context(_quiet())
             try:
                 self._stream = sounddevice.InputStream(
                     device=number, samplerate=self.sample_rate, channels=self.channels, dtype="float32",
-                    blocksize=round(BLOCK * self.sample_rate), callback=self._callback,
+                    blocksize=round(BLOCK_S * self.sample_rate), callback=self._callback,
                     finished_callback=lambda: self._queue.put(None))
                 stack.callback(self._stream.close)
                 self._stream.start()
             except sounddevice.PortAudioError as error:
                 raise _refusal(self.name, error) from error
             self._open = stack.pop_all()
-        self.latency = BLOCK + float(self._stream.latency)  # seconds until a sample is handed on, as estimated
+        self.latency = BLOCK_S + float(self._stream.latency)  # seconds until a sample is handed on, as estimated
 
     def _callback(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
         self.overflows += bool(status.input_overflow)
@@ -135,7 +135,7 @@ class Microphone:
     def __iter__(self) -> Iterator[np.ndarray]:
         while True:
             try:
-                block = self._queue.get(timeout=LOST_AFTER)
+                block = self._queue.get(timeout=LOST_AFTER_S)
             except Empty:
                 block = None
             if block is not None:
@@ -143,7 +143,7 @@ class Microphone:
             elif self._closed:
                 return
             else:
-                raise DeviceError(f"'{self.name}' stopped sending sound: plug it in again and start anew; what was "
+                raise DeviceError(f"'{self.name}' stopped sending audio: plug it in again and start anew; what was "
                                   f"heard so far is kept.")
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ def _refusal(name: str, error: Exception) -> DeviceError:
     elif "unavailable" in lowered or "busy" in lowered:
         remedy = "it is busy: close the program that uses it, or choose another device"
     else:
-        remedy = f"{error.args[0] if error.args else error}: choose another device; {LOOK}"
+        remedy = f"{error.args[0] if error.args else error}: choose another device; {LISTING_HINT}"
     return DeviceError(f"'{name}' cannot be opened, {remedy}.")
 
 

@@ -23,12 +23,12 @@ from av.container import InputContainer
 from asr.errors import AudioError
 
 SAMPLE_RATE = 16_000  # Hz, everywhere inside the package
-LOWEST_RATE = 1_000  # Hz; below it a small file grows into hours of silence
-HIGHEST_RATE = 768_000  # Hz
-MOST_CHANNELS = 64
-MOST_PLANES = 8  # with more, PyAV runs past the end of FFmpeg's list of them; only damage brings such frames
-LOUDEST = 1e9  # full scale is 1; beyond this the power spectrum overflows float32
-SHORT_BY = 0.15  # seconds that a header may state beyond what was decoded: codec padding reaches so far
+MIN_RATE_HZ = 1_000  # below it a small file grows into hours of silence
+MAX_RATE_HZ = 768_000
+MAX_CHANNELS = 64
+MAX_PLANES = 8  # with more, PyAV runs past the end of FFmpeg's list of them; only damage brings such frames
+MAX_SAMPLE = 1e9  # full scale is 1; beyond it the power spectrum overflows float32
+PADDING_S = 0.15  # that a header may state beyond what was decoded: codec padding reaches so far
 UNKNOWN_BYTES = 2**31 - 2**16  # WAV writers that cannot seek back (sox, arecord, ffmpeg) claim 0 or at least so much
 # FFmpeg opens no other file or address. To know a file's tracks it decodes the first picture of each, up to full HD: a
 # small file may hold a cover of 16 000² pixels, which takes seconds and gigabytes.
@@ -46,16 +46,16 @@ class AudioWarning(UserWarning):
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
-    """Mixes sound of shape (n,) or (n, channels) down to a new float32 array of shape (n,), the mean over channels.
+    """Mixes audio of shape (n,) or (n, channels) down to a new float32 array of shape (n,), the mean over channels.
 
-    uint8 (centred on 128, as in WAV), int16 and int32 are divided by full scale; float32 and float64 are taken as they
+    uint8 (centered on 128, as in WAV), int16 and int32 are divided by full scale; float32 and float64 are taken as they
     are, nominally in [-1, 1]. AudioError for other types and shapes, and for samples that are NaN, infinite or beyond
-    ±1e9. Zero-length sound is sound too.
+    ±1e9. Zero-length audio is audio too.
     """
     kind = f"{samples.dtype.kind}{samples.dtype.itemsize}"
     if kind not in ("u1", "i2", "i4", "f4", "f8"):
         raise AudioError(f"cannot use {samples.dtype} samples; convert them to int16 or float32.")
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MOST_CHANNELS):
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MAX_CHANNELS):
         raise AudioError(f"cannot use samples of shape {samples.shape}; pass (n,) or (n, channels).")
     channels = samples[:, None] if samples.ndim == 1 else samples
     # Sums channel by channel and not with mean(): several times faster, and the same to the bit for any split.
@@ -68,7 +68,7 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
         full_scale = {"u1": 2**7, "i2": 2**15, "i4": 2**31}.get(kind, 1)
         mono *= np.float32(1 / (full_scale * channels.shape[1]))
         # "not <=" holds for NaN too; integers are neither NaN nor too loud.
-        if samples.dtype.kind == "f" and mono.size and not max(mono.max(), -mono.min()) <= LOUDEST:
+        if samples.dtype.kind == "f" and mono.size and not max(mono.max(), -mono.min()) <= MAX_SAMPLE:
             raise AudioError("some samples are NaN, infinite or absurdly large; check what produced them.")
     return mono
 
@@ -77,7 +77,7 @@ class Resampler:
     """Brings a stream of any sample rate to 16 kHz (libsoxr, quality HQ, linear phase).
 
     The output is the same to the bit however the input is cut into blocks. It is aligned with the input: the filter's
-    group delay is taken out, and `flush` completes the sound to its length.
+    group delay is taken out, and `flush` completes the audio to its length.
 
     Delay, from a sample's arrival until its output (worst case, measured): none at 16 kHz; 37 ms at 48 kHz; 41 ms at
     44.1 and 22.05 kHz; 79 ms at 96 kHz; 84 ms at 11.025 kHz; 116 ms at 8 kHz. It is libsoxr's block convolution.
@@ -86,10 +86,10 @@ class Resampler:
     """
 
     def __init__(self, source_rate: float) -> None:
-        if not LOWEST_RATE <= source_rate <= HIGHEST_RATE:
-            raise AudioError(f"a rate of {source_rate:g} Hz cannot be used; pass {LOWEST_RATE} to {HIGHEST_RATE}.")
+        if not MIN_RATE_HZ <= source_rate <= MAX_RATE_HZ:
+            raise AudioError(f"a rate of {source_rate:g} Hz cannot be used; pass {MIN_RATE_HZ} to {MAX_RATE_HZ}.")
         self.source_rate = source_rate
-        self.held = 0.0  # seconds of sound that have gone in and not come out yet
+        self.held = 0.0  # seconds of audio that have gone in and not come out yet
         self._flushed = False
         self._soxr = None
         if source_rate != SAMPLE_RATE:
@@ -98,7 +98,7 @@ class Resampler:
     def push(self, samples: np.ndarray) -> np.ndarray:
         """Takes samples as `to_mono` does; returns what is ready at 16 kHz, float32, shape (m,), m ≥ 0."""
         if self._flushed:
-            raise AudioError("this resampler was flushed; make a new one for new sound.")
+            raise AudioError("this resampler was flushed; make a new one for new audio.")
         mono = to_mono(samples)
         if self._soxr is None:
             return mono
@@ -113,7 +113,7 @@ class Resampler:
 
 
 def read_blocks(source: Source, sample_rate: float | None = None, block_seconds: float = 1.0) -> Iterator[np.ndarray]:
-    """Reads sound from anywhere as blocks of mono float32 at 16 kHz.
+    """Reads audio from anywhere as blocks of mono float32 at 16 kHz.
 
     Args:
         source: a path to any audio or video file that FFmpeg can decode; a binary file object, which need not seek
@@ -126,7 +126,7 @@ def read_blocks(source: Source, sample_rate: float | None = None, block_seconds:
         float32 arrays of shape (m,), 0 < m ≤ block_seconds × 16 000. An empty array gives no block.
 
     Raises:
-        AudioError: at the first block, where the source is missing, unreadable, empty, without sound or of an unusable
+        AudioError: at the first block, where the source is missing, unreadable, empty, without audio or of an unusable
             rate; at a later one where samples are NaN or infinite.
 
     Warns:
@@ -154,7 +154,7 @@ def duration(source: File) -> float | None:
 
 
 def _pieces(source: Source, sample_rate: float | None, seconds: float) -> Iterator[tuple[float, np.ndarray]]:
-    """The source's sound as (sample rate, samples as for `to_mono`), about that many seconds a piece."""
+    """The source's audio as (sample rate, samples as for `to_mono`), about that many seconds a piece."""
     if isinstance(source, np.ndarray):
         if sample_rate is None or not 0 < sample_rate < float("inf"):
             raise AudioError("an array has no sample rate of its own; pass it in Hz, as in sample_rate=16000.")
@@ -182,7 +182,7 @@ def _pieces(source: Source, sample_rate: float | None, seconds: float) -> Iterat
                 continue
             for frame in frames:
                 frame_form = (frame.sample_rate, frame.format.name, frame.layout.nb_channels)
-                if frame.format.is_planar and frame.layout.nb_channels > MOST_PLANES:
+                if frame.format.is_planar and frame.layout.nb_channels > MAX_PLANES:
                     damaged = True
                     continue
                 if pending and (frame_form != form or waiting >= seconds * form[0]):
@@ -195,9 +195,9 @@ def _pieces(source: Source, sample_rate: float | None, seconds: float) -> Iterat
         if pending:
             yield form[0], _join(pending, *form[1:])
     if not decoded:
-        reason = "is damaged, nothing could be decoded" if damaged or stated else "holds no sound, its length is zero"
+        reason = "is damaged, nothing could be decoded" if damaged or stated else "holds no audio, its length is zero"
         raise AudioError(f"{reason}; record or download it again.")
-    if damaged or decoded < stated - SHORT_BY:
+    if damaged or decoded < stated - PADDING_S:
         of_stated = f" of {stated:.1f}" if stated > decoded else ""
         message = f"{_name(source)}: damaged or cut short; {decoded:.1f}{of_stated} seconds could be read."
         warnings.warn(message, AudioWarning, stacklevel=3)  # whoever iterates over read_blocks
@@ -229,13 +229,13 @@ def _open(source: File) -> Iterator[tuple[InputContainer, av.AudioStream, "_Read
         except (av.FFmpegError, OSError, ValueError) as error:
             if not reader.head:
                 raise AudioError("is empty (0 bytes); record or download it again.") from None
-            raise AudioError("is not sound that can be read; pass an audio or video file.") from error
+            raise AudioError("is not audio that can be read; pass an audio or video file.") from error
         with container:
             stream = container.streams.best("audio")
             if not isinstance(stream, av.AudioStream):
-                raise AudioError("has no sound, only pictures or data; pass a file with an audio track.")
+                raise AudioError("has no audio, only pictures or data; pass a file with an audio track.")
             if stream.codec_context is None:
-                raise AudioError("has sound in a coding that is not supported; convert it to WAV or MP3.")
+                raise AudioError("has audio in a coding that is not supported; convert it to WAV or MP3.")
             yield container, stream, reader
 
 
@@ -244,7 +244,7 @@ def _binary(source: File) -> AbstractContextManager[Any]:
         return nullcontext(source)
     if not isinstance(source, str | Path):
         kind = type(source).__name__
-        raise AudioError(f"cannot read sound from {kind}; pass a path, a binary file (sys.stdin.buffer) or an array.")
+        raise AudioError(f"cannot read audio from {kind}; pass a path, a binary file (sys.stdin.buffer) or an array.")
     try:
         return open(source, "rb")
     except (OSError, ValueError) as error:

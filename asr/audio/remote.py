@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "gs")
 FOLDERS = "**"  # in a pattern: any number of folders, none included
-COPIED = 1 << 20  # bytes at a time
+COPY_BYTES = 1 << 20  # at a time
 
 
 def is_remote(name: str) -> bool:
@@ -58,7 +58,7 @@ def opened(name: str) -> Iterator[BinaryIO]:
     with TemporaryFile() as file:
         try:
             with _store(name).open_input_stream(name.partition("://")[2]) as stream:
-                shutil.copyfileobj(stream, file, COPIED)
+                shutil.copyfileobj(stream, file, COPY_BYTES)
         except OSError as error:
             raise AudioError(f"{name}: cannot be read ({_first_line(error)}); check the address and who may read it."
                              ) from error

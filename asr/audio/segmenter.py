@@ -1,7 +1,7 @@
 """Cuts a long recording where it is quietest, so that full context can run over one segment after another.
 
-No threshold and so nothing to tune: between `SHORTEST` and `LONGEST` seconds after the last cut, the quietest
-`PAUSE`-second window is where the next one goes. Every sample belongs to exactly one segment.
+There is no threshold to tune: the next cut goes into the quietest window of `PAUSE_S` between `MIN_SEGMENT_S` and
+`MAX_SEGMENT_S` after the last one. Every sample belongs to exactly one segment.
 """
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHORTEST = 8.0
-LONGEST = 20.0
-PAUSE = 0.4
-FLOOR = 1e-10  # mean square of a 16-bit recording's digital silence
+MIN_SEGMENT_S = 8.0
+MAX_SEGMENT_S = 20.0
+PAUSE_S = 0.4
+POWER_FLOOR = 1e-10  # mean square of a 16-bit recording's digital silence
 
 
 class Segmenter:
@@ -21,7 +21,7 @@ class Segmenter:
     def __init__(self, hop: int, sample_rate: int) -> None:
         self.hop = hop
         rate = sample_rate / hop
-        self.shortest, self.longest, self.pause = (round(s * rate) for s in (SHORTEST, LONGEST, PAUSE))
+        self.shortest, self.longest, self.pause = (round(s * rate) for s in (MIN_SEGMENT_S, MAX_SEGMENT_S, PAUSE_S))
         self.samples = np.zeros(0, dtype=np.float32)  # those that fill no hop yet
         self.levels = np.zeros(0)  # dB of each mel frame of the buffer
         self.mel: list[Tensor] = []
@@ -31,7 +31,7 @@ class Segmenter:
         self.samples = np.concatenate([self.samples, samples])
         whole = len(self.samples) // self.hop * self.hop
         power = np.square(self.samples[:whole].reshape(-1, self.hop)).mean(axis=1)
-        self.levels = np.concatenate([self.levels, 10 * np.log10(power + FLOOR)])
+        self.levels = np.concatenate([self.levels, 10 * np.log10(power + POWER_FLOOR)])
         self.samples = self.samples[whole:]
         self.mel.append(mel)
         self.frames += len(mel)

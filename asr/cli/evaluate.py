@@ -28,7 +28,7 @@ from asr.cli.output import markdown
 from asr.cli.progress import AudioProgress
 
 if TYPE_CHECKING:
-    from asr.evaluation.evaluate import Report
+    from asr.evaluation.evaluate import EvaluationReport
 
 
 def evaluate(
@@ -71,7 +71,7 @@ def evaluate(
         output.write_text(text + "\n", encoding="utf-8")
 
 
-def table(report: Report) -> Table:
+def table(report: EvaluationReport) -> Table:
     """A row for each corpus, and one for all where there are several."""
     from asr.evaluation.evaluate import ALL
 

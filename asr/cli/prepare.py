@@ -14,7 +14,7 @@ from asr.cli.progress import AudioProgress
 from asr.errors import RillError
 
 if TYPE_CHECKING:
-    from asr.training.prepare import Report
+    from asr.training.prepare import PreparationReport
 
 
 def prepare(
@@ -54,7 +54,7 @@ def prepare(
         print(f"every one of them: {out / 'dropped.tsv'}")
 
 
-def table(report: Report) -> Table:
+def table(report: PreparationReport) -> Table:
     """Hours, utterances and speakers of each corpus and split."""
     rows = Table("split", "corpus", "hours", "utterances", "speakers", box=box.SIMPLE)
     for column in rows.columns[2:]:

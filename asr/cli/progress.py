@@ -8,12 +8,12 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-PATIENCE = 3.0  # seconds until the bar appears
-LONGEST_NAME = 40  # characters of what stands before the bar
+PATIENCE_S = 3.0  # until the bar appears
+MAX_NAME_CHARACTERS = 40  # before the bar
 
 
 class AudioProgress:
-    """Counts seconds of sound and shows how fast they go: RTF is the real-time factor, wall time over sound.
+    """Counts seconds of audio and shows how fast they go: RTF is the real-time factor, wall time over audio.
 
     `total`: seconds in all, None where that is unknown; the bar then only moves.
     """
@@ -30,12 +30,12 @@ class AudioProgress:
         self.seconds = 0.0
 
     def add(self, name: str, seconds: float) -> None:
-        """So much more sound is done; `name` is what is worked on."""
+        """So much more audio is done; `name` is what is worked on."""
         self.seconds += seconds
         passed = time.monotonic() - self.begin
-        if self.shown and passed > PATIENCE:
+        if self.shown and passed > PATIENCE_S:
             self.bar.start()
-        short = name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME:]}"
+        short = name if len(name) <= MAX_NAME_CHARACTERS else f"…{name[1 - MAX_NAME_CHARACTERS:]}"
         self.bar.update(self.task, completed=self.seconds, description=short, rtf=passed / max(self.seconds, 1e-3))
 
     def __enter__(self) -> AudioProgress:

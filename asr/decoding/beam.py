@@ -33,7 +33,7 @@ RESERVED = 1000  # word indices kept for hot words that the lexicon does not hav
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
 DRAFT_BEAM = 50  # of live text that a second pass replaces
 PREVIEW_BEAM = 25  # of the text right of the last complete word, which the next chunk replaces anyway
-HOPELESS = 3.0  # natural log: how far behind the best a sentence is not worth the neural model's judgement
+HOPELESS = 3.0  # natural log: how far behind the best a sentence is not worth the neural model's judgment
 Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last frame, language model scores
 
 
@@ -147,7 +147,7 @@ class BeamDecoder:
         return self.read(path.words, path.tokens, emissions, {})[0], search.evidence(path)
 
     def final(self, search: Search, emissions: np.ndarray, known: Known) -> list[Word]:
-        """Words of a search that has heard all its emissions, after the neural model's judgement if there is one."""
+        """Words of a search that has heard all its emissions, after the neural model's judgment if there is one."""
         best = search.finish(self.config.nbest if self.rescorer else 1)
         best = [path for path in best if path.score >= best[0].score - HOPELESS]
         if not self.spoken(search.evidence(best[0]), sum(label >= 0 for label in best[0].words)):

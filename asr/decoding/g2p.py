@@ -34,7 +34,7 @@ Pronunciation = tuple[str, ...]
 Lexicon = Mapping[str, Sequence[Pronunciation]]
 
 
-class LetterToSound(nn.Module):
+class G2P(nn.Module):
     """Letters to phonemes. `letters` and `phonemes` say which; both are stored in the file with the sizes."""
 
     def __init__(self, letters: str, phonemes: Sequence[str], embedding: int = 32, hidden: int = 128, layers: int = 2,
@@ -92,7 +92,7 @@ class LetterToSound(nn.Module):
         save_file(tensors, path, {"config": json.dumps(self.config)} | errors)
 
     @classmethod
-    def load(cls, path: Path) -> LetterToSound:
+    def load(cls, path: Path) -> G2P:
         """Read what `save` wrote. Raises CheckpointError if the file is missing, broken or of another shape."""
         try:
             with safe_open(path, framework="pt") as file:
@@ -145,7 +145,7 @@ class ErrorRates:
                 f"{self.words} words held out are wrong.")
 
 
-def error_rates(model: LetterToSound, lexicon: Lexicon) -> ErrorRates:
+def error_rates(model: G2P, lexicon: Lexicon) -> ErrorRates:
     """Errors of the best pronunciation of every word of `lexicon`."""
     errors = phonemes = wrong = 0
     guesses = model.pronounce_all(list(lexicon))
@@ -160,11 +160,11 @@ def error_rates(model: LetterToSound, lexicon: Lexicon) -> ErrorRates:
 
 
 def train(lexicon: Lexicon, *, epochs: int = 11, seed: int = 0, held_out: float = 0.05,
-          **sizes: int) -> tuple[LetterToSound, ErrorRates]:
+          **sizes: int) -> tuple[G2P, ErrorRates]:
     """Train on `lexicon` (lower-case word to pronunciations) less the fraction `held_out` of its words, on the CPU.
 
     Gives the model, its weights rounded as `save` rounds them, and its errors on the words held out. `sizes` go to
-    LetterToSound. The shipped file was made from CMUdict: `asr lm --train-pronunciation` (`asr.training.dictionary`).
+    G2P. The shipped file was made from CMUdict: `asr lm --train-pronunciation` (`asr.training.dictionary`).
     """
     shuffle = random.Random(seed)
     words = sorted(lexicon)
@@ -174,7 +174,7 @@ def train(lexicon: Lexicon, *, epochs: int = 11, seed: int = 0, held_out: float 
     tokens = {phoneme: index + 1 for index, phoneme in enumerate(phonemes)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LetterToSound("".join(sorted(set("".join(words)))), phonemes, **sizes)
+        model = G2P("".join(sorted(set("".join(words)))), phonemes, **sizes)
     by_length: defaultdict[int, list[tuple[list[int], list[int]]]] = defaultdict(list)
     for word in words[split:]:
         by_length[len(word)] += [(model.spell(word), [tokens[phoneme] for phoneme in listed])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from flashlight.lib.text.decoder import LM, LMState
 
 from asr.errors import HotwordError
-from asr.text.normalize import normalise
+from asr.text.normalize import normalize
 
 MOST = 30  # natural logarithm; a larger bonus would put the word everywhere
 MOST_PHRASES, LONGEST_PHRASE, MOST_DIGITS = 1000, 100, 200  # of a list that comes from elsewhere; numbers take long
@@ -31,7 +31,7 @@ class Hotword:
         phrase, colon, number = text.rpartition(":")
         if not colon:
             phrase, number = text, ""
-        words = tuple(normalise(phrase).split())
+        words = tuple(normalize(phrase).split())
         if not words:
             raise HotwordError(f"Hot word '{text}' holds no word: write \"word\", \"a phrase\" or \"word:8\".")
         if not number:

@@ -1,4 +1,4 @@
-"""The second judgement of final text: of the sentences that the search liked best, the best by an LSTM language model.
+"""The second judgment of final text: of the sentences that the search liked best, the best by an LSTM language model.
 
 The search can ask an n-gram only, which sees two words back; an LSTM sees the whole sentence, but costs too much to be
 asked about every path. So it is asked about the n best sentences (n-best rescoring, Mikolov et al. 2010, "Recurrent

@@ -13,7 +13,7 @@ from asr.decoding.decoder import Emissions
 from asr.decoding.greedy import GreedyDecoder
 from asr.errors import ManifestError
 from asr.evaluation.evaluate import scored_words
-from asr.evaluation.scoring import align_words, auroc, fit_logistic, normalised_cross_entropy
+from asr.evaluation.scoring import align_words, auroc, fit_logistic, normalized_cross_entropy
 from asr.text.results import Word
 
 
@@ -29,7 +29,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Weights with the bias last; AUROC and normalised cross entropy of the old ones and, cross-validated, the new."""
+    """Weights with the bias last; AUROC and normalized cross entropy of the old ones and, cross-validated, the new."""
 
     weights: tuple[float, ...]
     old: tuple[float, float]
@@ -84,6 +84,6 @@ def calibrate(decoder: GreedyDecoder | BeamDecoder, samples: Sequence[Sample], l
         weights, bias = fit_logistic(x, correct)
     except ValueError as error:
         raise ManifestError(f"{error} Give more utterances, of several speakers.") from error
-    old = (float("nan"),) * 2 if np.isnan(sure).any() else (auroc(sure, right), normalised_cross_entropy(sure, right))
+    old = (float("nan"),) * 2 if np.isnan(sure).any() else (auroc(sure, right), normalized_cross_entropy(sure, right))
     return Calibration(tuple(round(float(value), 5) for value in (*weights, bias)), old,
-                       (auroc(crossed, right), normalised_cross_entropy(crossed, right)))
+                       (auroc(crossed, right), normalized_cross_entropy(crossed, right)))

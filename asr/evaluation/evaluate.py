@@ -1,4 +1,4 @@
-"""How well a recogniser does on transcribed utterances: error rates, confidence and speed, for each corpus and overall.
+"""How well a recognizer does on transcribed utterances: error rates, confidence and speed, for each corpus and overall.
 
 Utterances are taken whole, as the manifest cuts them: neither pauses nor endpoints part them. WER is over `spoken`
 text, with 95 % bootstrap intervals over utterances. The real-time factor (RTF) is wall time of features, model and
@@ -17,7 +17,7 @@ import numpy as np
 from asr.audio.manifest import Utterance, by_corpus, load
 from asr.audio.reading import SAMPLE_RATE
 from asr.errors import ManifestError
-from asr.evaluation.scoring import align_words, auroc, bootstrap_interval, normalised_cross_entropy, score, spoken
+from asr.evaluation.scoring import align_words, auroc, bootstrap_interval, normalized_cross_entropy, score, spoken
 from asr.inference.endpoint import EndpointRules
 from asr.model.latency import Latency, LatencyLike
 from asr.text.normalize import has_digits
@@ -26,10 +26,10 @@ from asr.text.results import Final, Word
 if TYPE_CHECKING:
     from asr.inference.recognizer import Recognizer
 
-AT_A_TIME = 256  # utterances in memory, sorted by length for the model's batches
-BLOCK = 2560  # samples (160 ms) that a live stream is fed with
-NEVER = 1e6  # seconds
-NO_ENDPOINTS = EndpointRules(NEVER, NEVER, NEVER)
+UTTERANCES_IN_MEMORY = 256  # sorted by length for the model's batches
+BLOCK_SAMPLES = 2560  # 160 ms, that a live stream is fed with
+NEVER_S = 1e6
+NO_ENDPOINTS = EndpointRules(NEVER_S, NEVER_S, NEVER_S)
 ALL = "all"
 
 OnProgress = Callable[[str, float], None]
@@ -66,7 +66,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """Figures of each corpus and, under "all", of everything; `left_out` utterances have digits in their text."""
 
     corpora: dict[str, Figures]
@@ -81,7 +81,7 @@ class Report:
 
 def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance],
              latency: LatencyLike = "offline", streamed: bool = False, *, limit: int | None = None,
-             on_progress: OnProgress = lambda corpus, seconds: None) -> Report:
+             on_progress: OnProgress = lambda corpus, seconds: None) -> EvaluationReport:
     """Score the utterances without digits in their text (of the others it is not known what was said).
 
     Args:
@@ -100,21 +100,21 @@ def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance],
     took: dict[str, float] = {}
     for corpus, members in scorable(utterances, limit).items():
         results[corpus], took[corpus] = [], 0.0
-        step = 1 if streamed else AT_A_TIME
+        step = 1 if streamed else UTTERANCES_IN_MEMORY
         for part in (members[i:i + step] for i in range(0, len(members), step)):
-            sounds = [load(utterance) for utterance in part]
+            signals = [load(utterance) for utterance in part]
             begin = time.perf_counter()
-            heard_words = _live(recognizer, sounds[0], settings) if streamed else _whole(recognizer, sounds, settings)
+            heard_words = _live(recognizer, signals[0], settings) if streamed else _whole(recognizer, signals, settings)
             took[corpus] += time.perf_counter() - begin
             language = recognizer.engine.checkpoint.config.language
             results[corpus] += [
-                Result(spoken(utterance.text, language), scored_words(words, language), len(sound) / SAMPLE_RATE)
-                for utterance, words, sound in zip(part, heard_words, sounds, strict=True)]
-            on_progress(corpus, sum(map(len, sounds)) / SAMPLE_RATE)
+                Result(spoken(utterance.text, language), scored_words(words, language), len(signal) / SAMPLE_RATE)
+                for utterance, words, signal in zip(part, heard_words, signals, strict=True)]
+            on_progress(corpus, sum(map(len, signals)) / SAMPLE_RATE)
     figures = {corpus: measure(results[corpus], took[corpus]) for corpus in results}
     everything = [result for corpus in results.values() for result in corpus]
     figures[ALL] = measure(everything, sum(took.values()))
-    return Report(figures, len(utterances) - sum(map(len, usable.values())))
+    return EvaluationReport(figures, len(utterances) - sum(map(len, usable.values())))
 
 
 def scorable(utterances: Sequence[Utterance], limit: int | None = None) -> dict[str, list[Utterance]]:
@@ -122,17 +122,18 @@ def scorable(utterances: Sequence[Utterance], limit: int | None = None) -> dict[
     return by_corpus([utterance for utterance in utterances if not has_digits(utterance.text)], limit)
 
 
-def _whole(recognizer: Recognizer, sounds: Sequence[np.ndarray], latency: Latency) -> list[list[Word]]:
+def _whole(recognizer: Recognizer, signals: Sequence[np.ndarray], latency: Latency) -> list[list[Word]]:
     import torch
 
     engine = recognizer.engine
-    mels = [engine.frontend(torch.from_numpy(sound)) for sound in sounds]
+    mels = [engine.frontend(torch.from_numpy(signal)) for signal in signals]
     return engine.recognize(mels, latency, recognizer.hotwords)
 
 
-def _live(recognizer: Recognizer, sound: np.ndarray, latency: Latency) -> list[list[Word]]:
+def _live(recognizer: Recognizer, signal: np.ndarray, latency: Latency) -> list[list[Word]]:
     stream = recognizer.stream(latency=latency, two_pass=False, rules=NO_ENDPOINTS)
-    events = [event for i in range(0, len(sound), BLOCK) for event in stream.accept(sound[i:i + BLOCK])]
+    events = [event for first in range(0, len(signal), BLOCK_SAMPLES)
+              for event in stream.accept(signal[first:first + BLOCK_SAMPLES])]
     return [[word for event in events + stream.finish() if isinstance(event, Final) for word in event.words]]
 
 
@@ -151,4 +152,4 @@ def measure(results: Sequence[Result], took: float) -> Figures:
     return Figures(len(results), seconds, result.words, result.substitutions, result.deletions, result.insertions,
                    result.wer, low, high, result.cer,
                    *bootstrap_interval(result.utterance_character_errors, result.utterance_characters), took / seconds,
-                   *((auroc(sure, right), normalised_cross_entropy(sure, right)) if right else (np.nan, np.nan)))
+                   *((auroc(sure, right), normalized_cross_entropy(sure, right)) if right else (np.nan, np.nan)))

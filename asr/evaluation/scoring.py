@@ -8,12 +8,12 @@ import jiwer
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asr.text.normalize import normalise
+from asr.text.normalize import normalize
 from asr.text.results import Word
 
 # Transcripts and dictionaries disagree on whether these are written out; on both sides they are scored as said.
 TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor"}
-LEAST_CONFIDENCE = 1e-6  # confidences are clipped to [1e-6, 1 - 1e-6] before their logarithm is taken
+MIN_CONFIDENCE = 1e-6  # confidences are clipped to [1e-6, 1 - 1e-6] before their logarithm is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class Score:
 
 
 def spoken(text: str, language: str = "en") -> str:
-    """The words of a reference or a hypothesis as they are scored: normalised, English titles written out."""
+    """The words of a reference or a hypothesis as they are scored: normalized, English titles written out."""
     titles = TITLES if language.startswith("en") else {}
-    return " ".join(titles.get(word, word) for word in normalise(text, language).split())
+    return " ".join(titles.get(word, word) for word in normalize(text, language).split())
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
@@ -116,15 +116,15 @@ def auroc(confidences: ArrayLike, correct: ArrayLike) -> float:
     return float((ranks[right].sum() - rights * (rights + 1) / 2) / (rights * wrongs))
 
 
-def normalised_cross_entropy(confidences: ArrayLike, correct: ArrayLike) -> float:
-    """NIST's normalised cross entropy, (H_max - H) / H_max in bits: 1 is certain and right, 0 knows no more than the
+def normalized_cross_entropy(confidences: ArrayLike, correct: ArrayLike) -> float:
+    """NIST's normalized cross entropy, (H_max - H) / H_max in bits: 1 is certain and right, 0 knows no more than the
     share of right words, below 0 misleads; nan if all words are right or all wrong.
 
     M. Siu and H. Gish, "Evaluation of word confidence for speech recognition systems", Computer Speech and Language
     13 (4), 1999; as in NIST's sclite.
     """
     right = np.asarray(correct, bool)
-    sure = np.clip(np.asarray(confidences, float), LEAST_CONFIDENCE, 1 - LEAST_CONFIDENCE)
+    sure = np.clip(np.asarray(confidences, float), MIN_CONFIDENCE, 1 - MIN_CONFIDENCE)
     if right.all() or not right.any():
         return float("nan")
     entropy = -np.log2(np.where(right, sure, 1 - sure)).sum()

@@ -31,8 +31,8 @@ from asr.model.latency import PRESETS
 
 STEPS = {"lm_weight": 0.4, "word_score": 0.4, "prior_scale": 0.1}  # of the search; natural logarithms, and α
 NEURAL_STEPS = {"neural_weight": 0.2}  # where there is a neural language model
-LEAST = {"lm_weight": 0.1, "word_score": -np.inf, "prior_scale": 0.0, "neural_weight": 0.0}
-MOST = {"neural_weight": 1.0}
+MIN_VALUES = {"lm_weight": 0.1, "word_score": -np.inf, "prior_scale": 0.0, "neural_weight": 0.0}
+MAX_VALUES = {"neural_weight": 1.0}
 HALVINGS = 2  # of the steps, once none of them helps
 
 Say = Callable[[str], None]
@@ -73,7 +73,7 @@ def hear(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
 
 def beam_decoder(recognizer: Recognizer, settings: DecodingConfig,
                  language_model: LanguageModel | None = None) -> BeamDecoder:
-    """A decoder of these settings over the recogniser's language model and prefix tree, or another like it."""
+    """A decoder of these settings over the recognizer's language model and prefix tree, or another like it."""
     checkpoint = recognizer.engine.checkpoint
     chosen = language_model or recognizer.engine.language_model
     assert chosen
@@ -114,7 +114,8 @@ def coordinate_search(start: DecodingConfig, loss: Callable[[DecodingConfig], fl
             before = best
             for name, step in steps.items():
                 for move in (step / 2**halving, -step / 2**halving):
-                    while LEAST[name] <= (value := round(getattr(best, name) + move, 3)) <= MOST.get(name, np.inf):
+                    low, high = MIN_VALUES[name], MAX_VALUES.get(name, np.inf)
+                    while low <= (value := round(getattr(best, name) + move, 3)) <= high:
                         candidate = replace(best, **{name: value})
                         if loss(candidate) >= loss(best):
                             break

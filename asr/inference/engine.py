@@ -12,7 +12,7 @@ from torch import Tensor
 
 from asr.decoding.beam import BeamDecoder, LanguageModel
 from asr.decoding.decoder import Decoder, Emissions
-from asr.decoding.g2p import LetterToSound
+from asr.decoding.g2p import G2P
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hotwords import Hotword
 from asr.decoding.lexicon import Spelling
@@ -86,9 +86,9 @@ class Engine:
         return GreedyDecoder(self.checkpoint)
 
     @cached_property
-    def _letter_to_sound(self) -> LetterToSound | None:
+    def _g2p(self) -> G2P | None:
         path = self.checkpoint.optional("pronunciation.safetensors")
-        return LetterToSound.load(path) if path else None
+        return G2P.load(path) if path else None
 
     def _spell(self, word: str) -> list[Spelling]:
         """How a hot word is spelled in tokens: from the lexicon, else its letters, else the letter-to-sound network."""
@@ -99,7 +99,7 @@ class Engine:
         if self.head == CHARACTERS:
             guesses: list[tuple[str, ...]] = [tuple(word)]
         else:
-            guesses = self._letter_to_sound.pronounce(word, n=3) if self._letter_to_sound else []
+            guesses = self._g2p.pronounce(word, n=3) if self._g2p else []
         index = {symbol: i for i, symbol in enumerate(tokens.symbols)}
         spellings = [(*(index[symbol] for symbol in guess), tokens.boundary_index)
                      for guess in guesses if set(guess) <= set(index)]

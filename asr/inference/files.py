@@ -132,7 +132,7 @@ def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, on_
         pool.shutdown(cancel_futures=True)
 
 
-done_by_all: Any  # seconds of sound that all worker processes have done; each process has its handle
+done_by_all: Any  # seconds of audio that all worker processes have done; each process has its handle
 
 
 def spare_memory() -> None:

@@ -1,6 +1,6 @@
 """The acoustic model: mel frames to log-probabilities of tokens, with a latency that is chosen at run time.
 
-    normalised mel frames → convolutional stem (time ÷ subsampling) → N latency-controlled bidirectional layers → heads
+    normalized mel frames → convolutional stem (time ÷ subsampling) → N latency-controlled bidirectional layers → heads
 
 A latency-controlled layer (Zhang et al. 2016, arXiv 1510.08983) has two unidirectional RNNs. The forward one carries
 its state from chunk to chunk. The backward one starts from zero at the end of the look-ahead and runs back over the
@@ -61,10 +61,10 @@ class Stem(nn.Module):
         self.conv1 = nn.Conv2d(1, channels, KERNEL, stride=(first, 2), padding=(0, 1))
         self.conv2 = nn.Conv2d(channels, channels, KERNEL, stride=(second, 2), padding=(0, 1))
         self.linear = nn.Linear(channels * -(-bands // 4), hidden)
-        self.context = (KERNEL - 1) * (1 + first) // 2  # mel frames left and right of a frame's centre
+        self.context = (KERNEL - 1) * (1 + first) // 2  # mel frames left and right of a frame's center
 
     def forward(self, mel: Tensor) -> Tensor:
-        """(B, T + 2 context, bands), zeros or neighbours at the ends → (B, F, H)."""
+        """(B, T + 2 context, bands), zeros or neighbors at the ends → (B, F, H)."""
         x = F.relu(self.conv1(mel[:, None]), inplace=True)
         x = F.relu(self.conv2(x), inplace=True)
         return self.linear(x.transpose(1, 2).flatten(2))

@@ -1,6 +1,6 @@
 """A checkpoint as ONNX, for runtimes other than PyTorch: graphs built node by node from the weights.
 
-    stem.onnx      mel (B, T + 2 context, bands), normalised → frames (B, F, H)
+    stem.onnx      mel (B, T + 2 context, bands), normalized → frames (B, F, H)
     encoder.onnx   frames (B, commit + look-ahead, H), lengths (B,), commit (1,), states h and c (layers, B, H)
                    → log-probabilities of every head (B, commit + look-ahead, V), states h_after and c_after
 
@@ -12,7 +12,7 @@ config.json, the bands' mean and deviation, and the context of the stem.
 
 PyTorch and ONNX order the gates differently: an LSTM's i, f, g, o are i, o, f, c there, a GRU's r, z, n are z, r, h.
 
-ONNX Runtime has 8-bit weights for the LSTM alone (DynamicQuantizeLSTM). It quantises inputs and states by the largest
+ONNX Runtime has 8-bit weights for the LSTM alone (DynamicQuantizeLSTM). It quantizes inputs and states by the largest
 and the smallest of a whole batch, so what shares a batch would change the result. Guards fix the scale: two more inputs
 that are always the largest and the smallest that may come, and two more units that always say 1 and −1. To the others
 their weights are zero.
@@ -37,11 +37,11 @@ from asr.errors import CheckpointError
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import Checkpoint
 
-OPSET, IR_VERSION = 17, 8  # the oldest that have layer normalisation as one node
+OPSET, IR_VERSION = 17, 8  # the oldest that have layer normalization as one node
 MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators
 GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,)}  # PyTorch's gates in ONNX's order
-LARGEST = 63  # of an 8-bit weight: with 7 bits two products fit into the 16 bits in which processors without VNNI add
-FARTHEST = 5.0  # of normalised values, over their root mean square: what lies beyond is cut off
+MAX_WEIGHT = 63  # of 8 bits: with 7, two products fit into the 16 bits in which processors without VNNI add
+MAX_DEVIATIONS = 5.0  # of normalized values over their root mean square: what lies beyond is cut off
 SHUT, OPEN = -30.0, 30.0  # a gate's bias
 SATURATED = 20.0  # a cell whose tanh is 1
 GUARDS = (SHUT, OPEN, OPEN, 0.0)  # biases of units that keep their cells, in ONNX's order
@@ -52,7 +52,7 @@ Shape = Sequence[str | int]
 
 class Graph:
     """Nodes and weights as they are added; a method returns the names of what its nodes compute. With `int8` RNNs and
-    linear layers have 8-bit weights, a scale for each output, and their inputs are quantised to 8 bits."""
+    linear layers have 8-bit weights, a scale for each output, and their inputs are quantized to 8 bits."""
 
     def __init__(self, int8: bool) -> None:
         self.int8 = int8
@@ -72,9 +72,9 @@ class Graph:
         self.nodes.append(helper.make_node(operator, inputs, outputs, **attributes))
         return list(outputs)
 
-    def quantised(self, weight: Tensor) -> list[str]:
+    def quantized(self, weight: Tensor) -> list[str]:
         """(…, in, out) → the names of the 8-bit weights, their scales (…, out) and their zero points."""
-        scale = (weight.abs().amax(dim=-2) / LARGEST).clamp(min=1e-12)
+        scale = (weight.abs().amax(dim=-2) / MAX_WEIGHT).clamp(min=1e-12)
         integers = (weight / scale.unsqueeze(-2)).round().to(torch.int8).numpy()
         return [self.constant(integers), self.constant(scale), self.constant(np.zeros(scale.shape, dtype=np.int8))]
 
@@ -84,7 +84,7 @@ class Graph:
         if self.int8:
             scale, zero = self.scalar(limit / 127), self.constant(np.array(128, dtype=np.uint8))
             (x,) = self.add("QuantizeLinear", x, scale, zero)
-            integers, scales, zeros = self.quantised(weight)
+            integers, scales, zeros = self.quantized(weight)
             (x,) = self.add("MatMulIntegerToFloat", x, integers, scale, scales, zero, zeros, domain=MICROSOFT)
         else:
             (x,) = self.add("MatMul", x, self.constant(weight))
@@ -94,7 +94,7 @@ class Graph:
         """Also the limit of what comes out, which 8-bit values are cut off at."""
         (x,) = self.add("LayerNormalization", x, self.constant(layer.weight), self.constant(layer.bias), axis=-1,
                         epsilon=layer.eps)
-        limit = FARTHEST * float((layer.weight.detach().square() + layer.bias.detach().square()).mean().sqrt())
+        limit = MAX_DEVIATIONS * float((layer.weight.detach().square() + layer.bias.detach().square()).mean().sqrt())
         if self.int8:
             (x,) = self.add("Clip", x, self.scalar(-limit), self.scalar(limit))
         return x, limit
@@ -124,7 +124,7 @@ class Graph:
         w, r = (gates(name, 0, 2, 0, 2)[None] for name in ("weight_ih", "weight_hh"))
         if not self.int8:
             return [self.constant(w), self.constant(r), bias], []
-        w_names, r_names = self.quantised(w.transpose(1, 2)), self.quantised(r.transpose(1, 2))
+        w_names, r_names = self.quantized(w.transpose(1, 2)), self.quantized(r.transpose(1, 2))
         return [w_names[0], r_names[0], bias], ["", *w_names[1:], *r_names[1:]]
 
     def rnn(self, rnn: nn.RNNBase, weights: tuple[list[str], list[str]], x: str, states: Sequence[str], *,

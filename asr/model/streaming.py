@@ -45,7 +45,7 @@ class StreamState:
     """What one live utterance has left to do: mel frames that wait for their right context, frames that wait to be
     committed, and the forward RNNs' states at the last commitment. Its size is bounded by the window."""
 
-    mel: Tensor  # (waiting mel frames, bands), normalised, context included
+    mel: Tensor  # (waiting mel frames, bands), normalized, context included
     frames: Tensor  # (1, waiting frames, H)
     rnn: RNNState
     committed: int = 0  # frames given out so far
@@ -58,7 +58,7 @@ class StreamState:
 
 
 class StemPass(Protocol):
-    """Normalised mel frames (B, T + 2 context, bands) → (B, F, H), however it is computed."""
+    """Normalized mel frames (B, T + 2 context, bands) → (B, F, H), however it is computed."""
 
     context: int
 
@@ -99,12 +99,12 @@ class StreamingModel(ABC):
     def frame_lengths(self, lengths: Tensor) -> Tensor:
         return (lengths + self.config.subsampling - 1) // self.config.subsampling
 
-    def normalise(self, mel: Tensor) -> Tensor:
+    def normalize(self, mel: Tensor) -> Tensor:
         return (mel - self.mel_mean) / self.mel_std
 
     def embed(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
         """(B, T, bands) → the stem's (B, F, H); frames behind an utterance's length are the zeros the stem expects."""
-        x = self.normalise(mel)
+        x = self.normalize(mel)
         if lengths is not None:
             x = x.masked_fill(torch.arange(mel.shape[1], device=mel.device)[:, None] >= lengths[:, None, None], 0.0)
         context = self.stem.context
@@ -136,7 +136,7 @@ class StreamingModel(ABC):
             groups.setdefault((len(state.mel), len(mel), last), []).append(i)
         for (_, _, last), members in groups.items():
             group = [states[i] for i in members]
-            new = self.normalise(torch.stack([mels[i] for i in members]).to(self.mel_mean.device))
+            new = self.normalize(torch.stack([mels[i] for i in members]).to(self.mel_mean.device))
             x = torch.cat([torch.stack([state.mel for state in group]), new], dim=1)
             if last:
                 x = F.pad(x, (0, 0, 0, context))

@@ -23,7 +23,7 @@ ENGLISH_NUMBER = _number(",", r"\.", "st|nd|rd|th")  # 1,234.5 and 21st
 OTHER_NUMBER = _number(r"\.", ",", "(?!)")  # 1.234,5; ordinals look different in each language
 
 
-def normalise(text: str, language: str = "en") -> str:
+def normalize(text: str, language: str = "en") -> str:
     """The spoken words of `text`: lower case, one space between words, numbers spelled out.
 
     Unicode NFKC; letters and marks of any alphabet stay, and apostrophes inside words; hyphens and all other

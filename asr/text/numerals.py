@@ -1,7 +1,7 @@
 """Spoken numbers in digits: "nineteen eighty four" → "1984", "ten thirty a m" → "10:30 a.m.". English only.
 
 The grammar of numbers is the library text2num's (https://github.com/allo-media/text2num). Here is what needs a number's
-neighbours: years, clock times, telephone digits, percentages, and what is better left in words.
+neighbors: years, clock times, telephone digits, percentages, and what is better left in words.
 """
 from __future__ import annotations
 

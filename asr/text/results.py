@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One recognised word. `start` and `end` are seconds from the beginning of the source, `confidence` is 0–1."""
+    """One recognized word. `start` and `end` are seconds from the beginning of the source, `confidence` is 0–1."""
 
     text: str
     start: float

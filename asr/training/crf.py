@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-LEAST = 1e-30   # probability that a sum is not smaller than
+MIN_PROBABILITY = 1e-30   # probability that a sum is not smaller than
 DISCOUNT = 5.0  # occurrences that the shorter history's estimate counts as (Dirichlet smoothing; MacKay & Peto 1995)
 
 
@@ -70,11 +70,11 @@ class Denominator(nn.Module):
             shortest, scales = int(lengths.min()), []
             for number, frame in enumerate(frames.unbind(1)):
                 new = mass @ self.moves * frame
-                scale = new.sum(1, keepdim=True).clamp(min=LEAST)
+                scale = new.sum(1, keepdim=True).clamp(min=MIN_PROBABILITY)
                 new = new / scale
                 if number >= shortest:
                     inside = number < lengths[:, None]
                     new, scale = torch.where(inside, new, mass), torch.where(inside, scale, 1.0)
                 mass = new
                 scales.append(scale)
-            return torch.cat(scales, dim=1).log().sum(1) + (mass @ self.ends).clamp(min=LEAST).log()
+            return torch.cat(scales, dim=1).log().sum(1) + (mass @ self.ends).clamp(min=MIN_PROBABILITY).log()

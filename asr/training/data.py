@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asr.audio.reading import SAMPLE_RATE
-from asr.decoding.g2p import LetterToSound
+from asr.decoding.g2p import G2P
 from asr.decoding.lexicon import read_spellings
 from asr.errors import ManifestError, RecipeError
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from lhotse.dataset.sampling.base import CutSampler
 
 BUCKETS = 30
-LONGEST_JOIN = 16.0        # seconds of utterances joined into one
-GAPS = (0.1, 1.0)          # seconds between joined utterances
+MAX_JOIN_S = 16.0          # of utterances joined into one
+GAPS_S = (0.1, 1.0)        # between joined utterances
 SPEEDS = (0.9, 1.1)
 
 
@@ -48,7 +48,7 @@ class Batch:
     lengths: Tensor
     texts: list[str]
     failed: list[str]      # "clip: why it could not be read"; of joined ones all are named
-    filler: bool = False   # silence that nothing is learnt from, since every process needs a batch
+    filler: bool = False   # silence that nothing is learned from, since every process needs a batch
     rate: float = SAMPLE_RATE  # of what `lengths` counts, a second
 
     @property
@@ -71,13 +71,13 @@ class TargetEncoder:
         self.tokens = dict(tokens)
         self.index = {name: {symbol: i for i, symbol in enumerate(each.symbols)} for name, each in tokens.items()}
         self.pronunciations: dict[str, tuple[str, ...]] = {}
-        self.letter_to_sound: LetterToSound | None = None
+        self.g2p: G2P | None = None
         self.unpronounced: set[str] = set()
         if PHONEMES in tokens:
             if not config.lexicon:
                 raise RecipeError("The model has a head for phonemes: name a lexicon in the recipe's data.lexicon.")
             self.pronunciations = {word: each[0] for word, each in read_lexicon(Path(config.lexicon)).items()}
-            self.letter_to_sound = LetterToSound.load(Path(config.pronunciation)) if config.pronunciation else None
+            self.g2p = G2P.load(Path(config.pronunciation)) if config.pronunciation else None
 
     def targets(self, text: str) -> dict[str, list[int]]:
         """Indices of each token set. A word without any pronunciation is left out of the phonemes and remembered."""
@@ -94,7 +94,7 @@ class TargetEncoder:
 
     def pronounce(self, word: str) -> tuple[str, ...]:
         if word not in self.pronunciations:
-            found = self.letter_to_sound.pronounce(word) if self.letter_to_sound else []
+            found = self.g2p.pronounce(word) if self.g2p else []
             self.pronunciations[word] = found[0] if found else ()
             if not found:
                 self.unpronounced.add(word)
@@ -154,7 +154,7 @@ def plan(cuts: CutSet, config: DataConfig, epoch: int, seed: int) -> Iterator[Cu
 
 
 class Augment:
-    """Changes cuts as Lhotse does, lazily: nothing is computed before the sound is loaded."""
+    """Changes cuts as Lhotse does, lazily: nothing is computed before the audio is loaded."""
 
     def __init__(self, config: AugmentConfig, noise: CutSet | None, rooms: Sequence[Any]) -> None:
         self.config = config
@@ -197,8 +197,8 @@ class Augment:
         count = rng.randint(2, 4)
         joined: list[Any] = []
         for number, cut in enumerate(cuts):
-            if number % count and joined[-1].duration + cut.duration < LONGEST_JOIN:
-                start = joined[-1].duration + rng.uniform(*GAPS)
+            if number % count and joined[-1].duration + cut.duration < MAX_JOIN_S:
+                start = joined[-1].duration + rng.uniform(*GAPS_S)
                 joined[-1] = joined[-1].mix(cut, offset_other_by=round(start, 3), allow_padding=True)
             else:
                 joined.append(cut)
@@ -223,21 +223,21 @@ class Utterances(Dataset[Batch]):
         chosen: Sequence[Any] = list(cuts)
         if self.augment and strength > 0:
             chosen = self.augment(chosen, strength, random.Random(seed))
-        sounds, texts, failed = [], [], []
+        clips, texts, failed = [], [], []
         for cut in chosen[self.rank::self.world]:
             try:
-                sounds.append(cut.load_audio()[0].astype(np.float32))
+                clips.append(cut.load_audio()[0].astype(np.float32))
                 texts.append(" ".join(each.text for each in cut.supervisions if each.text))
             except Exception as error:  # whatever a decoder throws: training goes on without this clip
                 names = " + ".join(each.id for each in cut.supervisions if each.text) or cut.id
                 failed.append(f"{names}: {' '.join(str(error).split())[:200]}")
-        filler = not sounds
+        filler = not clips
         if filler:
-            sounds, texts = [np.zeros(SAMPLE_RATE, np.float32)], [""]
-        lengths = torch.tensor([len(sound) for sound in sounds], dtype=torch.long)
-        samples = torch.zeros(len(sounds), int(lengths.max()))
-        for row, sound in zip(samples, sounds, strict=True):
-            row[:len(sound)] = torch.from_numpy(sound)
+            clips, texts = [np.zeros(SAMPLE_RATE, np.float32)], [""]
+        lengths = torch.tensor([len(clip) for clip in clips], dtype=torch.long)
+        samples = torch.zeros(len(clips), int(lengths.max()))
+        for row, clip in zip(samples, clips, strict=True):
+            row[:len(clip)] = torch.from_numpy(clip)
         return Batch(samples, lengths, texts, failed, filler)
 
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr.atomic import replacing
-from asr.decoding.g2p import LetterToSound, Pronunciation, train
+from asr.decoding.g2p import G2P, Pronunciation, train
 from asr.errors import LanguageModelError
 from asr.model.checkpoint import read_config
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
 
 NETWORK = "pronunciation.safetensors"
-PRONUNCIATIONS = 3   # of a word, at most
+MAX_PRONUNCIATIONS = 3   # of a word, at most
 # A guess less probable than this, relative to the best, costs more errors than it mends.
-LEAST_VARIANT = 0.5
-EXAMPLES = 20        # of words without pronunciation that are shown
+MIN_VARIANT_PROBABILITY = 0.5
+SHOWN_WORDS = 20        # of words without pronunciation that are shown
 
 Listed = Mapping[str, Sequence[Pronunciation]]
 
@@ -46,8 +46,8 @@ class Dictionary:
         words = sum(self.sources.values()) + len(self.unspelled)
         lines = [f"Lexicon: {words} words, {len(self.entries)} spellings: {counts}, {len(self.unspelled)} from none."]
         if self.unspelled:
-            more = len(self.unspelled) - EXAMPLES
-            lines.append(f"Without a spelling, so never recognized: {', '.join(self.unspelled[:EXAMPLES])}"
+            more = len(self.unspelled) - SHOWN_WORDS
+            lines.append(f"Without a spelling, so never recognized: {', '.join(self.unspelled[:SHOWN_WORDS])}"
                          + (f" and {more} more." if more > 0 else "."))
         return "\n".join(lines)
 
@@ -63,7 +63,7 @@ def cmudict() -> Listed:
 
 
 def spell(vocabulary: Iterable[str], tokens: Mapping[str, TokenSet], listed: Listed,
-          network: LetterToSound | None) -> Dictionary:
+          network: G2P | None) -> Dictionary:
     """Every word of the vocabulary in phonemes (as `listed`, else the network's guess), or in characters where the
     tokens have no phonemes. Accents do not count when a word is looked up or guessed.
     """
@@ -71,9 +71,10 @@ def spell(vocabulary: Iterable[str], tokens: Mapping[str, TokenSet], listed: Lis
     if PHONEMES not in tokens:
         return _combined(words, {"from their letters": {word: [tuple(word)] for word in words}}, tokens[CHARACTERS])
     plain = {word: _without_accents(word) for word in words}
-    known = {word: (listed.get(word) or listed.get(plain[word]) or [])[:PRONUNCIATIONS] for word in words}
+    known = {word: (listed.get(word) or listed.get(plain[word]) or [])[:MAX_PRONUNCIATIONS] for word in words}
     rest = [word for word in words if not known[word]]
-    guesses = network.pronounce_all([plain[word] for word in rest], PRONUNCIATIONS, LEAST_VARIANT) if network else []
+    guesses = network.pronounce_all([plain[word] for word in rest], MAX_PRONUNCIATIONS,
+                                    MIN_VARIANT_PROBABILITY) if network else []
     return _combined(words, {"from CMUdict": known, "from letter-to-sound": dict(zip(rest, guesses, strict=False))},
                      tokens[PHONEMES])
 
@@ -86,11 +87,11 @@ class Pronouncer:
         self.folder = folder
         self.tokens = read_config(checkpoint / "config.json").tokens
         self.listed: Listed = {}
-        self.network: LetterToSound | None = None
+        self.network: G2P | None = None
         if PHONEMES in self.tokens:
             self.listed = cmudict()
             networks = [place / NETWORK for place in (folder, checkpoint) if (place / NETWORK).is_file()]
-            self.network = LetterToSound.load(networks[0]) if networks else None
+            self.network = G2P.load(networks[0]) if networks else None
 
     def write(self, words: Iterable[str]) -> Dictionary:
         """`lexicon.txt` in the folder."""

@@ -25,7 +25,7 @@ import torch
 from asr.atomic import replacing
 from asr.audio.features import Frontend
 from asr.errors import ManifestError
-from asr.training.data import GAPS, LONGEST_JOIN, SPEEDS, Batch
+from asr.training.data import GAPS_S, MAX_JOIN_S, SPEEDS, Batch
 from asr.training.prepare import load_prepared
 from asr.training.recipe import AugmentConfig, DataConfig
 
@@ -94,7 +94,7 @@ class FeatureBatches:
         self.frames_per_batch = round(data.batch_seconds / frontend.seconds_per_frame)
         dev = {clip.text for folder in data.dev for clip in cached(Path(folder), "dev", frontend)}
         everything = [clip for folder in data.train for clip in cached(Path(folder), "train", frontend)]
-        self.clips = [clip for clip in everything if clip.text not in dev]  # a sentence of dev is not learnt from
+        self.clips = [clip for clip in everything if clip.text not in dev]  # a sentence of dev is not learned from
         if not self.clips:
             raise ManifestError("The training folders hold no sentence that dev does not: add folders to data.train.")
         self.noises = [clip.mel() for clip in cached(Path(data.noise), "train", frontend)] if data.noise else []
@@ -159,10 +159,10 @@ class FeatureBatches:
         count, seconds = rng.randint(2, 4), self.frontend.seconds_per_frame
         joined: list[tuple[np.ndarray, str]] = []
         for number, (mel, text) in enumerate(rows):
-            if number % count and (len(joined[-1][0]) + len(mel)) * seconds < LONGEST_JOIN:
+            if number % count and (len(joined[-1][0]) + len(mel)) * seconds < MAX_JOIN_S:
                 before, said = joined[-1]
                 quiet = np.float32(np.log(np.exp(mel).mean()) + nepers(-SILENCE_DB))
-                gap = np.full((round(rng.uniform(*GAPS) / seconds), mel.shape[1]), quiet, np.float32)
+                gap = np.full((round(rng.uniform(*GAPS_S) / seconds), mel.shape[1]), quiet, np.float32)
                 gap += np.random.default_rng(rng.getrandbits(32)).normal(0, 0.8, gap.shape).astype(np.float32)
                 joined[-1] = np.concatenate([before, gap, mel]), f"{said} {text}".strip()
             else:

@@ -20,7 +20,7 @@ PROGRAMS = ("lmplz", "build_binary")
 SOURCE = "kenlm>=0.2,<1"
 NEEDED = ("a C++ compiler, CMake and Boost (Debian, Ubuntu: apt-get install build-essential cmake "
           "libboost-program-options-dev libboost-system-dev libboost-thread-dev libboost-test-dev)")
-LONGEST_COMPLAINT = 300  # characters of what a program said that are shown
+ERROR_CHARACTERS = 300  # of what a program said, that are shown
 
 Say = Callable[[str], None]
 
@@ -70,4 +70,4 @@ def _run(command: list[str | Path], failure: str, folder: Path | None = None) ->
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())
-        raise LanguageModelError(f"{failure}: …{said[-LONGEST_COMPLAINT:] or f'status {done.returncode}'}")
+        raise LanguageModelError(f"{failure}: …{said[-ERROR_CHARACTERS:] or f'status {done.returncode}'}")

@@ -167,12 +167,12 @@ def read_texts(texts: Sequence[Path], folder: Path, vocabulary: int | list[str],
         learn, hold = Path(name) / "learn.txt", Path(name) / "hold.txt"
         corpus = separate(texts, withheld, language, learn, hold)
         words = most_frequent(corpus.counts, vocabulary) if isinstance(vocabulary, int) else vocabulary
-        say(f"Text: {corpus.learnt} sentences, {corpus.counts.total()} words; {corpus.held_out} sentences held out, "
+        say(f"Text: {corpus.learned} sentences, {corpus.counts.total()} words; {corpus.held_out} sentences held out, "
             f"{corpus.withheld} withheld. Vocabulary: {len(words)} words.")
         torch.manual_seed(0)
         model = NeuralLM(words)
-        with learn.open(encoding="utf-8") as learnt, hold.open(encoding="utf-8") as held:
-            text, held_out = Text.of(model, learnt), Text.of(model, islice(held, VALIDATION_SENTENCES))
+        with learn.open(encoding="utf-8") as learned, hold.open(encoding="utf-8") as held:
+            text, held_out = Text.of(model, learned), Text.of(model, islice(held, VALIDATION_SENTENCES))
     with replacing(folder / TEXT) as part:
         save_file({"words": text.words, "starts": text.starts, "held_out.words": held_out.words,
                    "held_out.starts": held_out.starts}, part)

@@ -2,7 +2,7 @@
 
 Text (plain, .gz, .bz2 or .xz) → sentences as they are said → the most frequent words → KenLM's lmplz, which estimates
 with modified Kneser-Ney smoothing on disk (Heafield et al. 2013, "Scalable modified Kneser-Ney language model
-estimation", ACL) → a quantised trie. Text is streamed; memory holds only the counts of words.
+estimation", ACL) → a quantized trie. Text is streamed; memory holds only the counts of words.
 
     lm.bin           the model
     vocabulary.txt   its words, most frequent first
@@ -30,10 +30,10 @@ from asr.atomic import replacing
 from asr.audio.manifest import by_corpus, of_split
 from asr.decoding.lexicon import UNKNOWN
 from asr.errors import LanguageModelError
-from asr.text.normalize import normalise
+from asr.text.normalize import normalize
 from asr.training import kenlm_tools
 
-HELD_OUT = 100        # one of so many sentences is not learnt from and measures the model
+HELD_OUT = 100        # one of so many sentences is not learned from and measures the model
 HELD_OUT_TEXT = "text held out"
 IN_COMMON_WORDS = 8   # in a row, which show that two sentences are from the same place
 MEMORY = "1G"         # of KenLM's sorting; more than that goes through the disk
@@ -46,11 +46,11 @@ Say = Callable[[str], None]
 
 
 def sentences(path: Path, language: str) -> Iterator[str]:
-    """The normalised sentences of a UTF-8 text; the end of a line ends a sentence too. Raises LanguageModelError."""
+    """The normalized sentences of a UTF-8 text; the end of a line ends a sentence too. Raises LanguageModelError."""
     try:
         with OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8") as lines:
             for line in lines:
-                yield from filter(None, (normalise(part, language) for part in SENTENCE_END.split(line)))
+                yield from filter(None, (normalize(part, language) for part in SENTENCE_END.split(line)))
     except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error) as error:
         raise LanguageModelError(f"{path} cannot be read as text in UTF-8 ({error}): give another file.") from error
 
@@ -74,10 +74,10 @@ def _runs(sentence: str) -> Iterator[tuple[str, ...]]:
 
 @dataclass
 class Corpus:
-    """What was read: how often each word to be learnt from occurs, and numbers of sentences by their use."""
+    """What was read: how often each word to be learned from occurs, and numbers of sentences by their use."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    learnt: int = 0
+    learned: int = 0
     held_out: int = 0
     withheld: int = 0
 
@@ -88,7 +88,7 @@ def separate(paths: Sequence[Path], withheld: Withheld, language: str, learn: Pa
     Raises LanguageModelError for a text that cannot be read, and where nothing is left.
     """
     corpus = Corpus()
-    with learn.open("w", encoding="utf-8") as learnt, hold.open("w", encoding="utf-8") as held:
+    with learn.open("w", encoding="utf-8") as learned, hold.open("w", encoding="utf-8") as held:
         for path in paths:
             for sentence in sentences(path, language):
                 if sentence in withheld:
@@ -97,17 +97,17 @@ def separate(paths: Sequence[Path], withheld: Withheld, language: str, learn: Pa
                     corpus.held_out += 1
                     held.write(sentence + "\n")
                 else:
-                    corpus.learnt += 1
+                    corpus.learned += 1
                     corpus.counts.update(sentence.split())
-                    learnt.write(sentence + "\n")
-    if not corpus.learnt:
+                    learned.write(sentence + "\n")
+    if not corpus.learned:
         raise LanguageModelError(f"{', '.join(map(str, paths))}: there is no text to learn from.")
     return corpus
 
 
 def read_tests(manifests: Sequence[Path], split: str, language: str) -> dict[str, list[str]]:
-    """The sentences of each corpus of the manifests, normalised. Raises ManifestError."""
-    return {f"{manifest.stem}, {corpus}": [normalise(each.text, language) for each in members]
+    """The sentences of each corpus of the manifests, normalized. Raises ManifestError."""
+    return {f"{manifest.stem}, {corpus}": [normalize(each.text, language) for each in members]
             for manifest in manifests for corpus, members in by_corpus(of_split(manifest, split)).items()}
 
 
@@ -214,7 +214,7 @@ def build(texts: Sequence[Path], folder: Path, *, order: int, prune: Sequence[in
         listed.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
         total = corpus.counts.total()
         covered = sum(corpus.counts[word] for word in words)
-        say(f"Text: {corpus.learnt} sentences, {total} words, {len(corpus.counts)} different; {corpus.held_out} "
+        say(f"Text: {corpus.learned} sentences, {total} words, {len(corpus.counts)} different; {corpus.held_out} "
             f"sentences held out, {corpus.withheld} withheld.")
         say(f"Vocabulary: {len(words)} words, {100 * covered / total:.2f} % of the text.")
         estimate(learn, listed, order, prune, model)

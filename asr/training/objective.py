@@ -1,4 +1,4 @@
-"""What training minimises: the CTC losses of every head, of the same token sets read from the middle layer, and the
+"""What training minimizes: the CTC losses of every head, of the same token sets read from the middle layer, and the
 CTC-CRF's denominator, where the recipe asks for it."""
 from __future__ import annotations
 

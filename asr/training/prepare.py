@@ -1,8 +1,8 @@
 """Recordings and their texts → prepared folders that training reads: 16 kHz FLAC and Lhotse manifests.
 
-    OUT/train.jsonl.gz, dev.jsonl.gz, …   Lhotse cuts, one an utterance, with its normalised text
+    OUT/train.jsonl.gz, dev.jsonl.gz, …   Lhotse cuts, one an utterance, with its normalized text
     OUT/index.jsonl                       the same as a manifest, which `asr evaluate` and `asr tune` take
-    OUT/audio/SPLIT/000/*.flac            its sound, mono, 16 kHz
+    OUT/audio/SPLIT/000/*.flac            its audio, mono, 16 kHz
     OUT/dropped.tsv                       every utterance that was left out, and why
 
 What is read: see `asr.training.sources`. One bad clip never stops the work: it is dropped, counted and named.
@@ -23,23 +23,22 @@ import soundfile
 
 from asr.audio.reading import SAMPLE_RATE, AudioWarning
 from asr.errors import ManifestError, RillError
-from asr.text.normalize import has_digits, normalise
-from asr.training.sources import Source
+from asr.text.normalize import has_digits, normalize
+from asr.training.sources import RawUtterance
 
 if TYPE_CHECKING:
     from lhotse import CutSet
 
-SHORTEST, LONGEST = 0.2, 30.0  # seconds of an utterance that can be learnt from
-FASTEST = 30.0                 # characters a second; nobody speaks faster, so the text is not what is said
-SLOWEST = 0.5                  # characters a second; most of the text is missing
-A_FOLDER = 1000                # recordings
-
+MIN_UTTERANCE_S, MAX_UTTERANCE_S = 0.2, 30.0  # what can be learned from
+MAX_CHARACTERS_PER_S = 30.0  # nobody speaks faster, so the text is not what is said
+MIN_CHARACTERS_PER_S = 0.5   # with fewer most of the text is missing
+RECORDINGS_PER_FOLDER = 1000
 
 OnProgress = Callable[[str, float], None]
 
 
 @dataclass
-class Report:
+class PreparationReport:
     """What `prepare` kept and dropped."""
 
     seconds: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))  # (split, corpus)
@@ -49,11 +48,11 @@ class Report:
     dropped: list[tuple[str, str, str]] = field(default_factory=list)  # reason, name, detail
 
 
-def prepare(sources: Iterable[Source], out: Path, *, language: str = "en", dev: float = 0.0, digits: bool = True,
-            on_progress: OnProgress = lambda corpus, seconds: None) -> Report:
+def prepare(sources: Iterable[RawUtterance], out: Path, *, language: str = "en", dev: float = 0.0, digits: bool = True,
+            on_progress: OnProgress = lambda corpus, seconds: None) -> PreparationReport:
     """Write a prepared folder. Utterances of no split go to `train`, those of a fraction `dev` of the speakers (of the
     utterances, where there are fewer than two) to `dev`. Without `digits` a text that has any is dropped, since they
-    may have been said otherwise than `normalise` spells them. `on_progress(corpus, seconds)` is
+    may have been said otherwise than `normalize` spells them. `on_progress(corpus, seconds)` is
     called with the audio that was read.
 
     Raises RillError where nothing could be used, and where `out` was prepared before: a split of another time that
@@ -65,14 +64,14 @@ def prepare(sources: Iterable[Source], out: Path, *, language: str = "en", dev: 
         raise RillError(f"{out} holds prepared data already: remove it, or give another folder.")
     sources = list(sources)
     held_out = _held_out([source for source in sources if not source.split], dev)
-    report = Report()
+    report = PreparationReport()
     writers: dict[str, Any] = {}
     seen: set[bytes] = set()
     out.mkdir(parents=True, exist_ok=True)
     index = (out / "index.jsonl").open("w", encoding="utf-8")
     try:
         for source in sources:
-            text = normalise(source.text, language)
+            text = normalize(source.text, language)
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error", AudioWarning)  # of a damaged one the text says more than is heard
@@ -82,7 +81,7 @@ def prepare(sources: Iterable[Source], out: Path, *, language: str = "en", dev: 
                 continue
             on_progress(source.corpus, len(samples) / SAMPLE_RATE)
             digest = hashlib.sha1(samples.tobytes() + text.encode()).digest()
-            reason = "double" if digest in seen else unusable_sound(samples) or (
+            reason = "double" if digest in seen else unusable_audio(samples) or (
                 None if source.noise else unusable_text(text if digits else source.text, text,
                                                         len(samples) / SAMPLE_RATE))
             seen.add(digest)
@@ -94,7 +93,7 @@ def prepare(sources: Iterable[Source], out: Path, *, language: str = "en", dev: 
             number = sum(count for (other, _), count in report.utterances.items() if other == split)
             # digest: two folders prepared from different sources never share a name
             name = f"{source.corpus}-{digest.hex()[:16]}".replace("/", "-")
-            path = out / "audio" / split / f"{number // A_FOLDER:03d}" / f"{name}.flac"
+            path = out / "audio" / split / f"{number // RECORDINGS_PER_FOLDER:03d}" / f"{name}.flac"
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
             seconds = len(samples) / SAMPLE_RATE
@@ -120,26 +119,28 @@ def prepare(sources: Iterable[Source], out: Path, *, language: str = "en", dev: 
     return report
 
 
-def unusable_sound(samples: np.ndarray) -> str | None:
-    """Why nothing can be learnt from this sound, or None."""
+def unusable_audio(samples: np.ndarray) -> str | None:
+    """Why nothing can be learned from this audio, or None."""
     seconds = len(samples) / SAMPLE_RATE
     if not np.isfinite(samples).all() or not samples.any():
         return "no sound"
-    if seconds < SHORTEST:
-        return f"shorter than {SHORTEST} s"
-    return f"longer than {LONGEST:.0f} s" if seconds > LONGEST else None
+    if seconds < MIN_UTTERANCE_S:
+        return f"shorter than {MIN_UTTERANCE_S} s"
+    return f"longer than {MAX_UTTERANCE_S:.0f} s" if seconds > MAX_UTTERANCE_S else None
 
 
 def unusable_text(written: str, text: str, seconds: float) -> str | None:
-    """Why a text, normalised, cannot be what is said in so many seconds, or None. `written` is the same or what it was
+    """Why a text, normalized, cannot be what is said in so many seconds, or None. `written` is the same or what it was
     before: the one that must be without digits."""
     if not text:
         return "no text"
     if has_digits(written):
         return "digits: not known how they were said"
-    if len(text) > FASTEST * seconds:
-        return f"too fast: more than {FASTEST:.0f} characters a second"
-    return f"too slow: fewer than {SLOWEST} characters a second" if len(text) < SLOWEST * seconds else None
+    if len(text) > MAX_CHARACTERS_PER_S * seconds:
+        return f"too fast: more than {MAX_CHARACTERS_PER_S:.0f} characters a second"
+    if len(text) < MIN_CHARACTERS_PER_S * seconds:
+        return f"too slow: fewer than {MIN_CHARACTERS_PER_S} characters a second"
+    return None
 
 
 def load_prepared(folder: Path, split: str) -> CutSet:
@@ -162,7 +163,7 @@ def _audio_source(path: Path) -> Any:
     return AudioSource("file", [0], str(path))
 
 
-def _held_out(sources: Sequence[Source], dev: float) -> set[Source]:
+def _held_out(sources: Sequence[RawUtterance], dev: float) -> set[RawUtterance]:
     """About a fraction `dev` of the speakers, but not all of them, and where it is less than one that who says least;
     of the utterances where there are not two speakers."""
     speakers = {source: source.speaker or source.name for source in sources}

@@ -1,6 +1,6 @@
 """What training data is made from, and how each kind is read: a person's own recordings, or a published corpus.
 
-A reader gives `Source`s, one an utterance; its sound is read only when asked for.
+A reader gives `RawUtterance`s; their audio is read only when asked for.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from asr.audio.manifest import Utterance
 from asr.audio.reading import SAMPLE_RATE, duration, read_blocks
 from asr.errors import AudioError, ManifestError, RillError
 
-NOISE_PIECE = 20.0  # seconds
+NOISE_PIECE_S = 20.0
 CLIPS = "clips"  # the folder beside a table in which its recordings may lie, as Common Voice's do
 AUDIO_COLUMNS = ("audio", "path", "file", "audio_filepath", "filename", "wav", "clip")
 TEXT_COLUMNS = ("text", "sentence", "transcript", "transcription", "normalized_text")
@@ -31,7 +31,7 @@ SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
 
 
 @dataclass(frozen=True)
-class Source:
+class RawUtterance:
     """One utterance before it is prepared. `load` gives its samples, mono float32 at 16 kHz."""
 
     name: str
@@ -43,16 +43,16 @@ class Source:
     noise: bool = False  # there is no speech in it, so it has no text
 
 
-def from_manifest(path: Path, split: str | None = None) -> Iterator[Source]:
+def from_manifest(path: Path, split: str | None = None) -> Iterator[RawUtterance]:
     """A manifest, or a folder that has one (see `manifest.read`). A line whose recording is not there is a source that
     cannot be read; one that is no entry at all raises ManifestError."""
     folder = path if path.is_dir() else path.parent
     for utterance in manifest.read(path, split, texts=False, there=False):
-        yield Source(f"{utterance.path.name}@{utterance.start}", partial(manifest.load, utterance), utterance.text,
-                     utterance.speaker, utterance.corpus or folder.name, utterance.split)
+        yield RawUtterance(f"{utterance.path.name}@{utterance.start}", partial(manifest.load, utterance),
+                           utterance.text, utterance.speaker, utterance.corpus or folder.name, utterance.split)
 
 
-def from_folder(folder: Path) -> Iterator[Source]:
+def from_folder(folder: Path) -> Iterator[RawUtterance]:
     """Every recording that has a text file of its own name beside it. Folders inside stand for speakers."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not any(path.with_suffix(".txt").is_file() for path in paths):
@@ -61,10 +61,10 @@ def from_folder(folder: Path) -> Iterator[Source]:
         beside = path.with_suffix(".txt")
         text = beside.read_text("utf-8", errors="replace") if beside.is_file() else ""
         speaker = path.parent.name if path.parent != folder else None
-        yield Source(str(path.relative_to(folder)), partial(decode, path), text, speaker, folder.name, None)
+        yield RawUtterance(str(path.relative_to(folder)), partial(decode, path), text, speaker, folder.name, None)
 
 
-def from_table(path: Path) -> Iterator[Source]:
+def from_table(path: Path) -> Iterator[RawUtterance]:
     """Rows of a CSV, TSV or JSONL file with a column of paths, relative to it, and one of texts; the usual names of
     columns are known. Columns `speaker`, `corpus` and `split` may be there."""
     rows = list(_rows(path))
@@ -77,11 +77,11 @@ def from_table(path: Path) -> Iterator[Source]:
         name = cell.get(audio, "?")
         places = [path.parent / name, path.parent / CLIPS / name]
         place = next((each for each in places if each.is_file()), places[0])
-        yield Source(name, partial(decode, place), cell.get(text, ""), cell.get(speaker),
-                     cell.get("corpus", path.stem), cell.get("split"))
+        yield RawUtterance(name, partial(decode, place), cell.get(text, ""), cell.get(speaker),
+                           cell.get("corpus", path.stem), cell.get("split"))
 
 
-def from_kaldi(folder: Path) -> Iterator[Source]:
+def from_kaldi(folder: Path) -> Iterator[RawUtterance]:
     """A Kaldi data folder (`wav.scp`, `text`, perhaps `utt2spk`), or one with such folders inside, which are its
     splits, as speechocean762 comes. Recordings are whole utterances, files and not commands; their paths are relative
     to the folder given."""
@@ -95,8 +95,8 @@ def from_kaldi(folder: Path) -> Iterator[Source]:
                                 f"extract-segments.sh), or write a table.")
         recordings, texts, speakers = (_mapping(each / name) for name in ("wav.scp", "text", "utt2spk"))
         for name, place in recordings.items():
-            yield Source(name, partial(decode, folder / place), texts.get(name, ""), speakers.get(name), folder.name,
-                         None if each == folder else _split_of(each.name))
+            yield RawUtterance(name, partial(decode, folder / place), texts.get(name, ""), speakers.get(name),
+                               folder.name, None if each == folder else _split_of(each.name))
 
 
 def _mapping(path: Path) -> dict[str, str]:
@@ -108,22 +108,23 @@ def _mapping(path: Path) -> dict[str, str]:
     return {parts[0]: parts[-1].strip() for line in lines if len(parts := line.split(maxsplit=1)) == 2}
 
 
-def from_noise(path: Path) -> Iterator[Source]:
+def from_noise(path: Path) -> Iterator[RawUtterance]:
     """Recordings without speech, in pieces of 20 s: a folder, or lines as of a manifest but without texts."""
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
         utterances = [Utterance(each, 0, None, "") for each in files]
     else:
         utterances = manifest.read(path, texts=False)
-    piece = round(NOISE_PIECE * SAMPLE_RATE)
+    piece = round(NOISE_PIECE_S * SAMPLE_RATE)
     for utterance in utterances:
         end = utterance.start + utterance.samples if utterance.samples else _samples(utterance.path)
         for start in range(utterance.start, end, piece):
             part = replace(utterance, start=start, samples=min(piece, end - start))
-            yield Source(f"{part.path.name}@{start}", partial(manifest.load, part), "", None, "noise", None, noise=True)
+            yield RawUtterance(f"{part.path.name}@{start}", partial(manifest.load, part), "", None, "noise", None,
+                               noise=True)
 
 
-def from_recipe(name: str, folder: Path) -> Iterator[Source]:
+def from_recipe(name: str, folder: Path) -> Iterator[RawUtterance]:
     """A corpus as its publisher packs it, read by Lhotse's recipe of that name. Raises ManifestError."""
     from lhotse import CutSet
 
@@ -140,7 +141,7 @@ def from_recipe(name: str, folder: Path) -> Iterator[Source]:
             for cut in CutSet.from_manifests(**manifests).trim_to_supervisions(keep_overlapping=False):
                 said = cut.supervisions[0]
                 text = (said.custom or {}).get("normalized_text") or said.text or ""  # with numbers spelled out
-                yield Source(cut.id, partial(_first_channel, cut), text, said.speaker, name, _split_of(split))
+                yield RawUtterance(cut.id, partial(_first_channel, cut), text, said.speaker, name, _split_of(split))
 
 
 def _split_of(name: str) -> str:
@@ -149,7 +150,7 @@ def _split_of(name: str) -> str:
     return {"valid": "dev", "eval": "test"}.get(kind, kind)
 
 
-def readers(kind: str) -> Callable[[Path], Iterator[Source]]:
+def readers(kind: str) -> Callable[[Path], Iterator[RawUtterance]]:
     """The function that reads such a source. Raises RillError for an unknown one."""
     if kind in SOURCES:
         return SOURCES[kind]
@@ -165,7 +166,7 @@ def recipes() -> dict[str, Callable[..., Any]]:
     return {name.removeprefix("prepare_"): value for name, value in vars(module).items() if name.startswith("prepare_")}
 
 
-SOURCES: dict[str, Callable[[Path], Iterator[Source]]] = {
+SOURCES: dict[str, Callable[[Path], Iterator[RawUtterance]]] = {
     "index": from_manifest, "folder": from_folder, "table": from_table, "noise": from_noise, "kaldi": from_kaldi,
     "speechocean762": from_kaldi}
 
@@ -182,9 +183,9 @@ def _first_channel(cut: Any) -> np.ndarray:
 def _samples(path: Path) -> int:
     """How long a recording is, at 16 kHz; of one that does not say, a piece, and reading that tells what is wrong."""
     try:
-        return round((duration(path) or NOISE_PIECE) * SAMPLE_RATE)
+        return round((duration(path) or NOISE_PIECE_S) * SAMPLE_RATE)
     except AudioError:
-        return round(NOISE_PIECE * SAMPLE_RATE)
+        return round(NOISE_PIECE_S * SAMPLE_RATE)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

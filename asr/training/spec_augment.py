@@ -1,4 +1,4 @@
-"""What training does to mel frames so that no voice and no stretch of one can be learnt by heart."""
+"""What training does to mel frames so that no voice and no stretch of one can be learned by heart."""
 from __future__ import annotations
 
 import torch
@@ -22,15 +22,15 @@ def vary(mel: Tensor, frontend: FrontendConfig, c: AugmentConfig, strength: floa
 def warp(mel: Tensor, frontend: FrontendConfig, factors: Tensor) -> Tensor:
     """Vocal-tract-length perturbation (Jaitly & Hinton 2013): each utterance's frequencies divided by its factor (B,).
 
-    A band takes what its centre's warped frequency had, interpolated between the two nearest bands.
+    A band takes what its center's warped frequency had, interpolated between the two nearest bands.
     """
     low, high = (torch.tensor(f).div(700).log1p() for f in (frontend.f_min, frontend.f_max))  # HTK's mel, unscaled
     width = (high - low) / (frontend.mels + 1)
-    centres = (low + width * torch.arange(1, frontend.mels + 1)).expm1() * 700
-    centres, factor, top = centres.to(mel.device), factors[:, None], frontend.f_max
+    centers = (low + width * torch.arange(1, frontend.mels + 1)).expm1() * 700
+    centers, factor, top = centers.to(mel.device), factors[:, None], frontend.f_max
     knee = KNEE * top * factor.clamp(max=1.0) / factor
     slope = (top - knee * factor) / (top - knee)
-    warped = torch.where(centres <= knee, centres * factor, top - slope * (top - centres))
+    warped = torch.where(centers <= knee, centers * factor, top - slope * (top - centers))
     place = (((warped / 700).log1p() - low) / width - 1).clamp(0, frontend.mels - 1)
     below = place.floor().clamp(max=frontend.mels - 2)
     index = below.long()[:, None].expand_as(mel)

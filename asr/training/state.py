@@ -41,9 +41,9 @@ from asr.training.resume import reading_state, write_state
 if TYPE_CHECKING:
     from lhotse import CutSet
 
-CHECKED = 10_000      # utterances whose characters must be the checkpoint's,
-MOST_UNKNOWN = 0.02   # but for so many; those are left out
-SHOWN = 20            # of them
+CHECKED_UTTERANCES = 10_000  # whose characters must be the checkpoint's,
+MAX_UNKNOWN_SHARE = 0.02     # but for so many; those are left out
+SHOWN_CHARACTERS = 20        # of them
 STATISTICS_UTTERANCES = 500  # that mean and deviation of the mel bands are of
 NUMBERS = ("update", "epoch", "batch", "bad", "skipped", "seconds", "working", "best")  # kept in `last.state`
 STATE = "last.state"
@@ -171,10 +171,10 @@ def continued(recipe: Recipe, start: Checkpoint) -> Recipe:
 def unknown_characters(cuts: CutSet, tokens: TokenSet) -> str:
     """Those of the texts that the checkpoint lacks which training starts from, the most frequent ones. Raises
     RecipeError where it is of another alphabet."""
-    counts = Counter(character for cut in islice(cuts, CHECKED) for character in cut.supervisions[0].text)
+    counts = Counter(character for cut in islice(cuts, CHECKED_UTTERANCES) for character in cut.supervisions[0].text)
     unknown = Counter({each: count for each, count in counts.items() if each != " " and each not in tokens.symbols})
-    shown = " ".join(each for each, _ in unknown.most_common(SHOWN))
-    if unknown.total() > MOST_UNKNOWN * counts.total():
+    shown = " ".join(each for each, _ in unknown.most_common(SHOWN_CHARACTERS))
+    if unknown.total() > MAX_UNKNOWN_SHARE * counts.total():
         raise RecipeError(f"The checkpoint given by --init has no {shown}; characters that it lacks make "
                           f"{unknown.total() / counts.total():.0%} of the texts: train without --init.")
     return shown

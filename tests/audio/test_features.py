@@ -118,7 +118,7 @@ def test_silence_and_full_scale_stay_finite(kind):
         assert torch.isfinite(FRONTENDS[kind](level * torch.from_numpy(np.sign(SOUND[:4000])))).all()
 
 
-def test_config_is_honoured():
+def test_config_is_honored():
     frontend = build(FrontendConfig(kind="mfcc", mels=64, coefficients=13, hop=80, n_fft=400))
     assert frontend(torch.zeros(16_000)).shape == ((16_000 - 400) // 80 + 1, 13)
     assert frontend.bands == 13

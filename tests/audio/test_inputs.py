@@ -32,7 +32,7 @@ def test_folders_patterns_and_doubles(folder: Path) -> None:
     assert expand(["gone.wav"]) == (["gone.wav"], [])
     assert expand([str(folder / "a" / ".."), "gone*"])[1] == ["gone*: matches no file; check the path."]
     (folder / "empty").mkdir()
-    assert expand([str(folder / "empty")])[1] == [f"{folder / 'empty'}: holds no sound or video files; check the path."]
+    assert expand([str(folder / "empty")])[1] == [f"{folder / 'empty'}: holds no audio or video files; check the path."]
 
 
 def test_output_names() -> None:

@@ -72,7 +72,7 @@ def test_load_cuts_at_the_sample(tmp_path: Path, sound: np.ndarray) -> None:
         assert loaded.dtype == np.float32
         np.testing.assert_array_equal(loaded, sound[start:][:samples])
     assert len(load(Utterance(path, 31_000, 5_000, ""))) == 1_000  # a duration rounded up
-    with pytest.raises(AudioError, match=r"a\.wav: has no sound at 3\.00 s"):
+    with pytest.raises(AudioError, match=r"a\.wav: has no audio at 3\.00 s"):
         load(Utterance(path, 48_000, None, ""))
 
 
@@ -97,7 +97,7 @@ def test_load_of_another_rate(tmp_path: Path) -> None:
     loaded = load(Utterance(path, 8_000, 4_000, ""))
     np.testing.assert_allclose(loaded, 0.5 * np.sin(2 * np.pi * 440 * np.arange(8_000, 12_000) / 16_000), atol=1e-3)
     assert len(load(Utterance(path, 8_000, None, ""))) == 24_000
-    with pytest.raises(AudioError, match="no sound at"):
+    with pytest.raises(AudioError, match="no audio at"):
         load(Utterance(path, 40_000, 10, ""))
 
 

@@ -154,7 +154,7 @@ def test_refusals_name_the_remedy(portaudio, monkeypatch, reason, remedy):
 
 
 def test_the_callback_never_blocks_and_counts_what_is_lost(portaudio, monkeypatch):
-    monkeypatch.setattr(microphone, "LONGEST_QUEUE", 1.0)
+    monkeypatch.setattr(microphone, "MAX_QUEUE_S", 1.0)
     with Microphone() as opened:
         for _ in range(30):  # nobody takes them; a callback that waited for somebody would do so for ever
             FakeStream.last.send()
@@ -165,10 +165,10 @@ def test_the_callback_never_blocks_and_counts_what_is_lost(portaudio, monkeypatc
 
 
 def test_a_device_that_falls_silent_is_lost(portaudio, monkeypatch):
-    monkeypatch.setattr(microphone, "LOST_AFTER", 0.1)
+    monkeypatch.setattr(microphone, "LOST_AFTER_S", 0.1)
     with Microphone() as opened:
         FakeStream.last.send()
-        with pytest.raises(DeviceError, match="stopped sending sound"):
+        with pytest.raises(DeviceError, match="stopped sending audio"):
             assert len(list(opened)) == 1
 
 
@@ -283,7 +283,7 @@ def test_a_lost_device_ends_with_a_sentence_and_keeps_what_was_heard(server, tmp
     server.process.kill()  # the module's last test: its server is gone
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
-    assert err.splitlines()[-1].startswith("asr: 'default' stopped sending sound: plug it in again")
+    assert err.splitlines()[-1].startswith("asr: 'default' stopped sending audio: plug it in again")
     assert len(finals(out.splitlines()).split()) >= 5
     assert (tmp_path / "talk.txt").read_text().split() == finals(out.splitlines()).split()
     assert len(soundfile.read(tmp_path / "talk.wav")[0]) > 44_100

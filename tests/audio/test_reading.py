@@ -474,20 +474,20 @@ def bad_contents():
     m4a = encoded("aac", "mp4")
     return {
         "empty.wav": (b"", "empty"),
-        "text.txt": (b"This is not sound.\n" * 100, "sound"),
-        "text.mp3": (b"Nor is this.\n" * 100, "sound"),
-        "random.wav": (random, "sound"),
-        "random.mp3": (random, "sound"),
+        "text.txt": (b"This is not sound.\n" * 100, "audio"),
+        "text.mp3": (b"Nor is this.\n" * 100, "audio"),
+        "random.wav": (random, "audio"),
+        "random.mp3": (random, "audio"),
         "picture.png": (picture(), "pictures"),
         "film.mkv": (silent_film(), "pictures"),
-        "half.m4a": (m4a[: m4a.index(b"moov") - 4], "is not sound"),
+        "half.m4a": (m4a[: m4a.index(b"moov") - 4], "is not audio"),
         "short.wav": (wav_bytes(np.zeros(0), 16000), "length is zero"),
-        "header.wav": (wav_bytes(np.zeros(0), 16000)[:20], "is not sound"),
-        "zero.wav": (wav_bytes(chirp(1, 16000), 0), "sample rate|is not sound"),
+        "header.wav": (wav_bytes(np.zeros(0), 16000)[:20], "is not audio"),
+        "zero.wav": (wav_bytes(chirp(1, 16000), 0), "sample rate|is not audio"),
         "slow.wav": (wav_bytes(chirp(1, 16000), 1), "a rate of 1 Hz"),
         "fast.wav": (wav_bytes(chirp(1, 16000), 2_000_000_000), "a rate of 2e.09 Hz"),
-        "list.m3u8": (b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n", "is not sound"),
-        "list.ffconcat": (b"ffconcat version 1.0\nfile '/etc/passwd'\n", "is not sound"),
+        "list.m3u8": (b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n", "is not audio"),
+        "list.ffconcat": (b"ffconcat version 1.0\nfile '/etc/passwd'\n", "is not audio"),
     }
 
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio.segmenter import LONGEST, SHORTEST, Segmenter
+from asr.audio.segmenter import MAX_SEGMENT_S, MIN_SEGMENT_S, Segmenter
 
 HOP, RATE, WINDOW = 160, 16_000, 512
 FRAMES = RATE // HOP  # mel frames a second
@@ -22,7 +22,7 @@ def segments(samples: np.ndarray, cuts: list[int] = ()) -> list[list[int]]:
         total = max(0, (heard - WINDOW) // HOP + 1)
         out += segmenter.push(piece, torch.arange(made, total)[:, None].float())
         made = total
-        assert segmenter.frames <= LONGEST * FRAMES
+        assert segmenter.frames <= MAX_SEGMENT_S * FRAMES
         assert len(segmenter.levels) <= segmenter.frames + WINDOW // HOP + 1
     out += segmenter.flush()
     assert segmenter.flush() == []
@@ -46,8 +46,8 @@ def test_every_mel_frame_is_in_one_segment_whatever_the_split(cuts):
 def test_lengths(seconds):
     samples = noise(seconds)
     lengths = [len(s) for s in segments(samples, np.arange(10 * RATE, len(samples), 10 * RATE))]
-    assert all(SHORTEST * FRAMES <= n <= LONGEST * FRAMES for n in lengths[:-1])
-    assert all(0 < n < LONGEST * FRAMES for n in lengths[-1:])
+    assert all(MIN_SEGMENT_S * FRAMES <= n <= MAX_SEGMENT_S * FRAMES for n in lengths[:-1])
+    assert all(0 < n < MAX_SEGMENT_S * FRAMES for n in lengths[-1:])
     assert sum(lengths) == max(0, (len(samples) - WINDOW) // HOP + 1)
 
 
@@ -67,4 +67,4 @@ def test_less_than_a_frame_makes_no_segment():
 
 def test_digital_silence_is_cut_too():
     lengths = [len(s) for s in segments(np.zeros(45 * RATE, np.float32))]
-    assert len(lengths) >= 3 and all(n <= LONGEST * FRAMES for n in lengths)
+    assert len(lengths) >= 3 and all(n <= MAX_SEGMENT_S * FRAMES for n in lengths)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.decoding.beam import RESERVED, BeamDecoder, LanguageModel
-from asr.decoding.g2p import LetterToSound
+from asr.decoding.g2p import G2P
 from asr.decoding.hotwords import Hotword
 from asr.decoding.lexicon import Lexicon
 from asr.errors import CheckpointError, HotwordError
@@ -66,7 +66,7 @@ def decoder(hotwords=(), spellings=None, entries=LEXICON, **options) -> BeamDeco
 
 
 def emissions(said: str, sure: float = 0.95) -> dict[str, np.ndarray]:
-    """One frame for each symbol; `X/Y` makes two symbols as likely as one another but for a shade in favour of X."""
+    """One frame for each symbol; `X/Y` makes two symbols as likely as one another but for a shade in favor of X."""
     rows = []
     for symbols in said.split():
         chosen = [SYMBOLS.index(symbol) for symbol in symbols.split("/")]
@@ -227,7 +227,7 @@ def spoken(recognizer, words: str) -> dict[str, np.ndarray]:
     tokens, model = recognizer.engine.language_model.tokens, recognizer.engine.language_model
     path = []
     for word in words.split():
-        network = LetterToSound.load(recognizer.engine.checkpoint.optional("pronunciation.safetensors"))
+        network = G2P.load(recognizer.engine.checkpoint.optional("pronunciation.safetensors"))
         spelling = (model.lexicon.of(word) or [[*map(tokens.symbols.index, network.pronounce(word, n=1)[0]), 1]])[0]
         for token in spelling:
             path += [token, token, tokens.blank_index]

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from asr.decoding.g2p import BLANK, ErrorRates, LetterToSound, error_rates, prefix_beam_search, train
+from asr.decoding.g2p import BLANK, G2P, ErrorRates, error_rates, prefix_beam_search, train
 from asr.errors import CheckpointError
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "en-small" / "pronunciation.safetensors"
 SMALL = {"embedding": 8, "hidden": 12, "layers": 1}
 
 
-def small_model() -> LetterToSound:
+def small_model() -> G2P:
     torch.manual_seed(1)
-    return LetterToSound("abc'", ("AH", "B", "K", "S"), **SMALL)
+    return G2P("abc'", ("AH", "B", "K", "S"), **SMALL)
 
 
 def invented_lexicon(words: int) -> dict[str, list[tuple[str, ...]]]:
@@ -47,8 +47,8 @@ def invented_lexicon(words: int) -> dict[str, list[tuple[str, ...]]]:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> LetterToSound:
-    return LetterToSound.load(SHIPPED)
+def shipped() -> G2P:
+    return G2P.load(SHIPPED)
 
 
 # --- the file
@@ -57,18 +57,18 @@ def shipped() -> LetterToSound:
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     model = small_model()
     model.save(tmp_path / "a.safetensors")
-    loaded = LetterToSound.load(tmp_path / "a.safetensors")
+    loaded = G2P.load(tmp_path / "a.safetensors")
     assert loaded.config == model.config and loaded.held_out is None
     for name, tensor in loaded.state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, model.state_dict()[name].half().float()), name
     loaded.save(tmp_path / "b.safetensors")
-    again = LetterToSound.load(tmp_path / "b.safetensors")
+    again = G2P.load(tmp_path / "b.safetensors")
     for word in ("abc", "cab's" * 3, "c"):
         assert loaded.pronounce(word, 3) == again.pronounce(word, 3)
     loaded.held_out = ErrorRates(0.06, 0.26, 6246)
     loaded.save(tmp_path / "c.safetensors")
-    assert LetterToSound.load(tmp_path / "c.safetensors").held_out == loaded.held_out
+    assert G2P.load(tmp_path / "c.safetensors").held_out == loaded.held_out
 
 
 def rewrite(path: Path, *, config: object = None, held_out: object = None, drop: str = "", extra: str = "",
@@ -105,10 +105,10 @@ def rewrite(path: Path, *, config: object = None, held_out: object = None, drop:
 def test_a_broken_file_is_a_checkpoint_error_that_names_it(tmp_path: Path, spoil) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "pronunciation.safetensors"
     small_model().save(path)
-    LetterToSound.load(path)
+    G2P.load(path)
     spoil(path)
     with pytest.raises(CheckpointError, match=r"pronunciation\.safetensors") as raised:
-        LetterToSound.load(path)
+        G2P.load(path)
     assert "\n" not in str(raised.value)
 
 
@@ -156,7 +156,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.e2e
 @pytest.mark.usefixtures("one_thread")
-def test_a_tiny_lexicon_is_learnt_without_error() -> None:
+def test_a_tiny_lexicon_is_learned_without_error() -> None:
     lexicon = invented_lexicon(200)
     word = "shibax"
     lexicon[word] = [("SH", "IH", "B", "AE", "K", "S"), ("SH", "AY", "B", "AE", "K", "S")]
@@ -197,21 +197,21 @@ def test_the_nearest_listed_pronunciation_counts(monkeypatch: pytest.MonkeyPatch
     ("phone", "F OW N"), ("ship", "SH IH P"), ("nation", "N EY SH AH N"), ("night", "N AY T"), ("bright", "B R AY T"),
     ("cat's", "K AE T S"), ("rill", "R IH L"),
 ])
-def test_regular_english_words_are_right(shipped: LetterToSound, word: str, phonemes: str) -> None:
+def test_regular_english_words_are_right(shipped: G2P, word: str, phonemes: str) -> None:
     assert shipped.pronounce(word) == [tuple(phonemes.split())]
 
 
-def test_a_word_with_two_pronunciations_has_both_and_no_other(shipped: LetterToSound) -> None:
+def test_a_word_with_two_pronunciations_has_both_and_no_other(shipped: G2P) -> None:
     both = {("P", "R", "IH", "N", "T", "IH", "NG"), ("P", "R", "IH", "N", "IH", "NG")}
     assert set(shipped.pronounce("printing", 3)) == both
 
 
-def test_an_invented_word_sounds_as_it_is_spelt(shipped: LetterToSound) -> None:
+def test_an_invented_word_sounds_as_it_is_spelt(shipped: G2P) -> None:
     best = " ".join(shipped.pronounce("blorptastic")[0])
     assert best.startswith("B L AO R P T AE S T") and best.endswith("IH K")
 
 
-def test_n_best_are_different_and_the_first_does_not_depend_on_n(shipped: LetterToSound) -> None:
+def test_n_best_are_different_and_the_first_does_not_depend_on_n(shipped: G2P) -> None:
     for word in ("kubernetes", "nguyen", "live", "shyamalan"):
         three = shipped.pronounce(word, 3)
         assert 2 <= len(three) == len(set(three)) <= 3 and all(three)
@@ -219,28 +219,28 @@ def test_n_best_are_different_and_the_first_does_not_depend_on_n(shipped: Letter
     assert len(shipped.pronounce("cat", 3)) == 1    # the others are far less probable
 
 
-def test_many_words_sound_as_each_alone(shipped: LetterToSound) -> None:
+def test_many_words_sound_as_each_alone(shipped: G2P) -> None:
     words = ["nguyen", "", "cat", "mp3", "printing", "Kubernetes", "dog", "tac", "live"] * 20  # more than one batch
     assert shipped.pronounce_all(words, 3) == [shipped.pronounce(word, 3) for word in words]
     assert shipped.pronounce_all([]) == []
 
 
-def test_only_variants_probable_enough_are_given(shipped: LetterToSound) -> None:
+def test_only_variants_probable_enough_are_given(shipped: G2P) -> None:
     many, few = shipped.pronounce_all(["nguyen"], 5, 0.0)[0], shipped.pronounce_all(["nguyen"], 5, 0.9)[0]
     assert 1 <= len(few) < len(many) == 5 and many[:len(few)] == few
     assert shipped.pronounce_all(["nguyen"], 5, 1.0)[0] == many[:1]
 
 
-def test_case_does_not_matter(shipped: LetterToSound) -> None:
+def test_case_does_not_matter(shipped: G2P) -> None:
     assert shipped.pronounce("RILL") == shipped.pronounce("Rill") == shipped.pronounce("rill")
 
 
 @pytest.mark.parametrize("word", ["", "mp3", "2024", "naïve", "new york", "co-op", "ярл"])
-def test_what_cannot_be_spelt_has_no_pronunciation(shipped: LetterToSound, word: str) -> None:
+def test_what_cannot_be_spelt_has_no_pronunciation(shipped: G2P, word: str) -> None:
     assert shipped.pronounce(word, 3) == []
 
 
-def test_the_shipped_file_is_small_and_has_cmudicts_phonemes(shipped: LetterToSound) -> None:
+def test_the_shipped_file_is_small_and_has_cmudicts_phonemes(shipped: G2P) -> None:
     assert SHIPPED.stat().st_size <= 1_200_000
     assert len(shipped.phonemes) == 39 and not any(character.isdigit() for p in shipped.phonemes for character in p)
     assert shipped.config["letters"] == "'abcdefghijklmnopqrstuvwxyz"

@@ -1,4 +1,4 @@
-"""The second judgement of final text, with hand-made models: what it changes, and what it leaves alone."""
+"""The second judgment of final text, with hand-made models: what it changes, and what it leaves alone."""
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace

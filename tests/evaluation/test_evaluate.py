@@ -1,4 +1,4 @@
-"""Evaluation: what is scored and how, against counts that follow from references made of the recogniser's own text."""
+"""Evaluation: what is scored and how, against counts that follow from references made of the recognizer's own text."""
 import json
 import math
 from pathlib import Path

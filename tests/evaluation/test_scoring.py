@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from asr.evaluation.scoring import align_words, auroc, bootstrap_interval, fit_logistic, normalised_cross_entropy, score
+from asr.evaluation.scoring import align_words, auroc, bootstrap_interval, fit_logistic, normalized_cross_entropy, score
 from asr.text.results import Word
 
 SENTENCES = st.lists(st.sampled_from(["a", "b", "cc"]), max_size=5).map(" ".join)
@@ -93,13 +93,13 @@ def test_auroc_is_the_share_of_ordered_pairs(words) -> None:
         assert math.isnan(value)
 
 
-def test_normalised_cross_entropy_by_hand() -> None:
+def test_normalized_cross_entropy_by_hand() -> None:
     # 3 of 4 right: H_max = -(3 log2 0.75 + log2 0.25) = 3.2451; H = -(3 log2 0.9 + log2 0.8) = 0.7780
-    assert normalised_cross_entropy([0.9, 0.9, 0.9, 0.2], [1, 1, 1, 0]) == pytest.approx(0.76028, abs=1e-4)
-    assert normalised_cross_entropy([0.75] * 4, [1, 1, 1, 0]) == pytest.approx(0)
-    assert normalised_cross_entropy([1, 1, 1, 0], [1, 1, 1, 0]) == pytest.approx(1, abs=1e-5)
-    assert normalised_cross_entropy([1.0, 0.0], [0, 1]) == pytest.approx(1 + np.log2(1e-6), rel=1e-4)
-    assert math.isnan(normalised_cross_entropy([0.5], [1]))
+    assert normalized_cross_entropy([0.9, 0.9, 0.9, 0.2], [1, 1, 1, 0]) == pytest.approx(0.76028, abs=1e-4)
+    assert normalized_cross_entropy([0.75] * 4, [1, 1, 1, 0]) == pytest.approx(0)
+    assert normalized_cross_entropy([1, 1, 1, 0], [1, 1, 1, 0]) == pytest.approx(1, abs=1e-5)
+    assert normalized_cross_entropy([1.0, 0.0], [0, 1]) == pytest.approx(1 + np.log2(1e-6), rel=1e-4)
+    assert math.isnan(normalized_cross_entropy([0.5], [1]))
 
 
 def test_fit_logistic_finds_the_least_loss() -> None:

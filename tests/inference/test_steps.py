@@ -93,7 +93,7 @@ def test_a_preview_covers_what_waits_and_leaves_the_state_alone():
 def test_the_frames_of_a_commitment_count_as_previewed_where_nothing_else_waits():
     model, latency = small_model("lstm", 4), Latency(4, 2)
     state = model.stream_state()
-    mel = torch.randn(27, BANDS)  # makes six frames: the last needs mel frames up to 3 right of its centre
+    mel = torch.randn(27, BANDS)  # makes six frames: the last needs mel frames up to 3 right of its center
     result = run_steps(model, [StepRequest(state, mel, latency, preview=False)])[0]
     assert [len(part["phonemes"]) for part in result.committed] == [4]
     assert len(result.provisional["phonemes"]) == 2 and result.complete

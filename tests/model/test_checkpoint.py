@@ -133,8 +133,8 @@ def test_a_config_that_is_no_json_object(folder, content):
     assert "config.json" in refused(folder)
 
 
-@pytest.mark.parametrize("keys", [("colour",), ("frontend", "colour"), ("model", "colour"), ("decoding", "colour"),
-                                  ("tokens", "characters", "colour"), ("tokens", "phonemes", "colour")])
+@pytest.mark.parametrize("keys", [("color",), ("frontend", "color"), ("model", "color"), ("decoding", "color"),
+                                  ("tokens", "characters", "color"), ("tokens", "phonemes", "color")])
 def test_an_unknown_key_at_any_level(folder, keys):
     message = refused(edited(folder, put(*keys, value=1)))
     assert f"unknown key '{'.'.join(keys)}'" in message

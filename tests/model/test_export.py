@@ -229,7 +229,7 @@ def test_8_bit_weights_change_little():
 @given(data=st.data())
 @settings(max_examples=15)
 def test_8_bit_weights_give_the_same_streamed_or_in_any_batch(int8_tiny, data):
-    """Loud neighbours in a batch included: scales are fixed, so that nobody's depends on another's."""
+    """Loud neighbors in a batch included: scales are fixed, so that nobody's depends on another's."""
     mel = mel_frames(data.draw(st.integers(1, 120)))
     latency = data.draw(st.integers(1, 12)), data.draw(st.integers(0, 9))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(mel)), max_size=6)))

@@ -136,7 +136,7 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
     assert sorted((Path(record["source"]).stem, record["status"]) for record in records()) == [
         *((str(number), "done") for number in range(4)), ("broken", "failed"), ("deadly", "failed")]
     errors = {Path(record["source"]).stem: record["error"] for record in records()}
-    assert errors["broken"].startswith(f"{recordings}/broken.wav: is not sound")
+    assert errors["broken"].startswith(f"{recordings}/broken.wav: is not audio")
     assert errors["deadly"].startswith(f"{recordings}/deadly.wav: every worker was lost over it")
     assert set(capsys.readouterr().err.splitlines()) >= {f"asr: {errors[name]}" for name in ("broken", "deadly")}
 

@@ -131,7 +131,7 @@ def test_what_the_model_cannot_do(client):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_no_sound_is_named(client, stream):
-    for name, content, hint in (("notes.txt", b"no sound at all" * 100, r"notes\.txt: is not sound"),
+    for name, content, hint in (("notes.txt", b"no sound at all" * 100, r"notes\.txt: is not audio"),
                                 ("a.wav", b"", r"a\.wav: is empty")):
         with pytest.raises(openai.BadRequestError, match=hint):
             client.audio.transcriptions.create(model="en-small", file=(name, content), stream=stream)

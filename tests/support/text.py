@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.text.normalize import normalise
+from asr.text.normalize import normalize
 from asr.training import kenlm_tools
 
 
@@ -23,6 +23,6 @@ def verses(folder: Path) -> Path:
     """A text of 2 000 lines in which a word says much of the next."""
     path = folder / "verses.txt"
     animals, places = ["cat", "dog", "old owl", "horse"], ["mat", "log", "roof", "hill"]
-    lines = [f"the {animals[i % 4]} number {normalise(str(i % 97))} sat on the {places[i % 4]}" for i in range(1999)]
+    lines = [f"the {animals[i % 4]} number {normalize(str(i % 97))} sat on the {places[i % 4]}" for i in range(1999)]
     path.write_text("\n".join(lines) + "\nan aardvark\n")
     return path

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.text.normalize import has_digits, normalise
+from asr.text.normalize import has_digits, normalize
 
 
 @pytest.mark.parametrize(("written", "spoken"), [
@@ -21,7 +21,7 @@ from asr.text.normalize import has_digits, normalise
     ("", ""),
 ])
 def test_letters_and_punctuation(written: str, spoken: str) -> None:
-    assert normalise(written) == spoken
+    assert normalize(written) == spoken
 
 
 @pytest.mark.parametrize(("written", "spoken"), [
@@ -47,7 +47,7 @@ def test_letters_and_punctuation(written: str, spoken: str) -> None:
     ("at 10:30", "at ten thirty"),
 ])
 def test_numbers(written: str, spoken: str) -> None:
-    assert normalise(written) == spoken
+    assert normalize(written) == spoken
 
 
 @pytest.mark.parametrize(("written", "language", "spoken"), [
@@ -57,13 +57,13 @@ def test_numbers(written: str, spoken: str) -> None:
     ("watu 12", "sw", "watu 12"),  # not a language of num2words
 ])
 def test_other_languages(written: str, language: str, spoken: str) -> None:
-    assert normalise(written, language=language) == spoken
+    assert normalize(written, language=language) == spoken
 
 
 @given(st.text())
-def test_normalised_text_stays_as_it_is(text: str) -> None:
-    once = normalise(text)
-    assert normalise(once) == once
+def test_normalized_text_stays_as_it_is(text: str) -> None:
+    once = normalize(text)
+    assert normalize(once) == once
     assert once == " ".join(once.split())
     assert not has_digits(once)
 

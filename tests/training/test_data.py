@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from asr.decoding.g2p import LetterToSound
+from asr.decoding.g2p import G2P
 from asr.errors import ManifestError, RecipeError
 from asr.training.data import (
     Augment,
@@ -274,7 +274,7 @@ def test_phonemes_come_from_the_lexicon_then_from_the_letters(spoken: DataConfig
     encoder = TargetEncoder(tokens, spoken)
     targets = encoder.targets("the cat")["phonemes"]
     assert [symbols[each] for each in targets] == ["DH", "AH", "|", "K", "AE", "T", "|"]
-    guessed = LetterToSound.load(CHECKPOINT / "pronunciation.safetensors").pronounce("scat")[0]
+    guessed = G2P.load(CHECKPOINT / "pronunciation.safetensors").pronounce("scat")[0]
     assert encoder.pronounce("scat") == guessed == ("S", "K", "AE", "T")
     assert not encoder.unpronounced
 

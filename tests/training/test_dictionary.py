@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.decoding.g2p import LetterToSound
+from asr.decoding.g2p import G2P
 from asr.decoding.lexicon import Lexicon
 from asr.errors import LanguageModelError
 from asr.model.tokens import TokenSet
@@ -24,7 +24,7 @@ class Network:
         self.asked: list[str] = []
 
     def pronounce_all(self, words, n, least):  # type: ignore[no-untyped-def]
-        assert n == dictionary.PRONUNCIATIONS and least == dictionary.LEAST_VARIANT
+        assert n == dictionary.MAX_PRONUNCIATIONS and least == dictionary.MIN_VARIANT_PROBABILITY
         self.asked += words
         sounds = {"a": "AE", "c": "K", "s": "S", "t": "T"}
         return [[tuple(sounds[letter] for letter in word)] if set(word) <= set(sounds) else [] for word in words]
@@ -93,7 +93,7 @@ def test_a_trained_network_is_kept_with_its_errors(tmp_path: Path, monkeypatch: 
     said: list[str] = []
     train_network(tmp_path / "new", said.append)
     assert [path.name for path in (tmp_path / "new").iterdir()] == [dictionary.NETWORK]
-    network = LetterToSound.load(tmp_path / "new" / dictionary.NETWORK)
-    assert network.config["letters"] == "abcdefghijk"  # no full stop: such words are not learnt from
+    network = G2P.load(tmp_path / "new" / dictionary.NETWORK)
+    assert network.config["letters"] == "abcdefghijk"  # no full stop: such words are not learned from
     assert network.held_out is not None and network.held_out.words == 2  # 5 % of 48
     assert str(network.held_out) in said[-1]

@@ -62,7 +62,7 @@ def test_what_is_no_text_is_an_error_that_names_it(tmp_path: Path) -> None:
             list(sentences(tmp_path / name, "en"))
 
 
-# --- what is not learnt from
+# --- what is not learned from
 
 
 def test_a_test_sentence_and_what_shares_eight_words_with_it_is_withheld() -> None:
@@ -83,18 +83,18 @@ def test_runs_in_common_are_found_wherever_they_stand(first: list[str], second: 
     assert (" ".join(second) in Withheld([" ".join(first)])) == (first == second or bool(runs(first) & runs(second)))
 
 
-def test_text_is_learnt_held_out_or_withheld(tmp_path: Path) -> None:
+def test_text_is_learned_held_out_or_withheld(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     lines = [f"number {i}" for i in range(1000)] * 2 + ["a secret"] * 3
     text.write_text("\n".join(lines), encoding="utf-8")
     corpus = separate([text], Withheld(["a secret"]), "en", tmp_path / "learn", tmp_path / "hold")
-    learnt, held = ((tmp_path / name).read_text().splitlines() for name in ("learn", "hold"))
-    assert (corpus.learnt, corpus.held_out, corpus.withheld) == (len(learnt), len(held), 3)
-    assert len(learnt) + len(held) == 2000 and 4 <= len(held) <= 60
-    assert not set(learnt) & set(held)  # each line comes twice, and both are on one side
-    assert corpus.counts == Counter(word for line in learnt for word in line.split())
+    learned, held = ((tmp_path / name).read_text().splitlines() for name in ("learn", "hold"))
+    assert (corpus.learned, corpus.held_out, corpus.withheld) == (len(learned), len(held), 3)
+    assert len(learned) + len(held) == 2000 and 4 <= len(held) <= 60
+    assert not set(learned) & set(held)  # each line comes twice, and both are on one side
+    assert corpus.counts == Counter(word for line in learned for word in line.split())
     with pytest.raises(LanguageModelError, match=r"text\.txt: there is no text"):
-        separate([text], Withheld({"a secret", *(f"number {word}" for word in learnt), *learnt}), "en",
+        separate([text], Withheld({"a secret", *(f"number {word}" for word in learned), *learned}), "en",
                  tmp_path / "learn", tmp_path / "hold")
 
 

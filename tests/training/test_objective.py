@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""What training minimizes."""
 import pytest
 import torch
 

@@ -12,7 +12,7 @@ from asr.errors import RillError
 from asr.training.data import TargetEncoder, token_sets
 from asr.training.prepare import load_prepared, prepare
 from asr.training.recipe import DataConfig
-from asr.training.sources import Source, readers
+from asr.training.sources import RawUtterance, readers
 from tests.conftest import CLIPS, Asr, Clip
 from tests.support.training import write_manifest
 
@@ -20,8 +20,9 @@ RATE = 16_000
 NOISE = np.random.default_rng(0).normal(0, 0.1, 50 * RATE).astype(np.float32)
 
 
-def source(name: str, samples: np.ndarray, text: str, speaker: str | None = None, split: str | None = None) -> Source:
-    return Source(name, lambda: samples, text, speaker, "own", split)
+def source(name: str, samples: np.ndarray, text: str, speaker: str | None = None, split: str | None = None
+           ) -> RawUtterance:
+    return RawUtterance(name, lambda: samples, text, speaker, "own", split)
 
 
 def texts(folder: Path, split: str = "train") -> list[str]:
@@ -223,7 +224,7 @@ def test_dev_is_a_share_of_the_speakers_and_stays_so(tmp_path: Path) -> None:
     sources = [source(f"{speaker}-{number}", NOISE[rng.randrange(9999):][:4000], "word", f"s{speaker}")
                for speaker in range(30) for number in range(2)]
 
-    def speakers(name: str, chosen: list[Source]) -> set[str]:
+    def speakers(name: str, chosen: list[RawUtterance]) -> set[str]:
         prepare(chosen, tmp_path / name, dev=0.3)
         split = {each: {cut.supervisions[0].speaker for cut in load_prepared(tmp_path / name, each)}
                  for each in ("train", "dev")}

@@ -125,7 +125,7 @@ def started(folder: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]
         process.wait()
 
 
-def test_eight_clips_are_learnt_by_heart(tmp_path: Path, clips: list[Clip], asr: Asr) -> None:
+def test_eight_clips_are_learned_by_heart(tmp_path: Path, clips: list[Clip], asr: Asr) -> None:
     manifest = write_manifest(tmp_path / "eight.jsonl")
     assert asr("prepare", "index", manifest, tmp_path / "eight")[0] == 0
     folder = json.dumps([str(tmp_path / "eight")])
@@ -137,10 +137,10 @@ def test_eight_clips_are_learnt_by_heart(tmp_path: Path, clips: list[Clip], asr:
     figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
     assert figures["corpora"]["all"]["wer"] == 0.0, figures
     recognizer = load(tmp_path / "run" / "last", lm=False, device="cpu")
-    learnt = {clip.path.stem: clip for clip in clips if clip.path.stem in SHORT}
+    learned = {clip.path.stem: clip for clip in clips if clip.path.stem in SHORT}
     for latency in ("offline", "balanced"):  # trained with both
-        assert [recognizer.decode_utterance(clip.samples, latency).text for clip in learnt.values()] == [
-            clip.text for clip in learnt.values()]
+        assert [recognizer.decode_utterance(clip.samples, latency).text for clip in learned.values()] == [
+            clip.text for clip in learned.values()]
     if lmplz():  # then the language model, in the checkpoint's characters
         (tmp_path / "texts.txt").write_text("".join(f"{clip.text}\n" for clip in clips), encoding="utf-8")
         last = tmp_path / "run" / "last"
