@@ -29,11 +29,11 @@ class Objective(nn.Module):
     """
 
     def __init__(self, model: AcousticModel, middle: float, crf: float = 0.0, head: str = "",
-                 denominator: Denominator | None = None) -> None:
-        """`middle` and `crf` are weights of losses, the latter may change; `denominator` belongs to `head`."""
+                 denominator: Denominator | None = None, consistency: float = 0.0) -> None:
+        """`middle`, `crf` and `consistency` weigh losses, `crf` may change; `denominator` belongs to `head`."""
         super().__init__()
         self.model = model
-        self.weight = middle
+        self.weight, self.consistency = middle, consistency
         self.crf, self.head, self.denominator = crf, head, denominator
         self.middle_layer = max(0, len(model.layers) // 2 - 1)
         hidden = model.config.hidden
@@ -45,6 +45,7 @@ class Objective(nn.Module):
                 ) -> tuple[dict[str, Tensor], Emissions, Tensor]:
         """`mel` (B, T, bands), `lengths` (B,) mel frames; `latency` (chunk, look-ahead), None for full context.
 
+        With `consistency` the second half of the rows are the first half's utterances again, masked elsewhere.
         Returns the losses by name, each summed over the utterances; the heads' emissions; their lengths in frames.
         """
         seen: dict[int, Tensor] = {}
@@ -64,7 +65,20 @@ class Objective(nn.Module):
                 losses[f"middle {name}"] = self.weight * ctc(head(x).log_softmax(-1), frames, *targets[name])
         if self.denominator is not None and self.crf:
             losses["crf"] = self.crf * self.denominator(emissions[self.head], frames).sum()
+        if self.consistency:
+            losses = {name: loss / 2 for name, loss in losses.items()}  # the mean of both views
+            losses |= {f"consistency {name}": self.consistency * disagreement(values, frames)
+                       for name, values in emissions.items()}
         return losses, emissions, frames
+
+
+def disagreement(emissions: Tensor, frames: Tensor) -> Tensor:
+    """Consistency regularization (Yao et al. 2024, arXiv 2410.05101): the divergence between the posteriors of two
+    views (2 B, F, V) of B utterances, each view pulled toward the other as it stands, summed over frames."""
+    log_p = emissions.float()
+    target = log_p.detach().roll(len(log_p) // 2, 0)
+    inside = torch.arange(log_p.shape[1], device=log_p.device) < frames[:, None]
+    return 0.5 * ((target.exp() * (target - log_p)).sum(-1) * inside).sum()
 
 
 def ctc(emissions: Tensor, frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:

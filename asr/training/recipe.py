@@ -86,6 +86,7 @@ class TrainConfig:
     crf: float = 0.0              # weight of the CTC-CRF denominator on the phoneme head
     crf_order: int = 2            # of its n-gram
     crf_after: float = 0.5        # of the training: it needs a model that knows the tokens
+    consistency: float = 0.0      # weight of CR-CTC's loss: two masked views of each batch must agree; twice the work
     precision: str = "auto"       # bf16 | fp16 (GPU) | fp32 | auto: bf16 where the device is fast in it, else fp32
     seed: int = 0
     evaluate_every: int = 1000    # updates
@@ -96,7 +97,7 @@ class TrainConfig:
         check_range(self, 1, math.inf, "updates", "accumulate", "evaluate_every", "save_every", "log_every")
         check_range(self, 0, 1, "hold", "final", "averaging", "full", "crf_after")
         check_range(self, 0, 0.99, "dropout")
-        check_range(self, 0, math.inf, "learning_rate", "warmup", "weight_decay", "middle", "crf")
+        check_range(self, 0, math.inf, "learning_rate", "warmup", "weight_decay", "middle", "crf", "consistency")
         check_range(self, 1e-6, math.inf, "clip")
         check_range(self, 2, 3, "crf_order")
 

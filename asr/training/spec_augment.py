@@ -11,12 +11,12 @@ from asr.training.recipe import AugmentConfig
 KNEE = 0.63  # of the highest frequency: what lies below is stretched evenly, what lies above takes up the rest
 
 
-def vary(mel: Tensor, frontend: FrontendConfig, c: AugmentConfig, strength: float) -> Tensor:
-    """(B, T, bands) → the same, other vocal tracts and masked; `strength` from 0 to 1 of what the recipe says."""
+def stretch(mel: Tensor, frontend: FrontendConfig, c: AugmentConfig, strength: float) -> Tensor:
+    """(B, T, bands) → the same of other vocal tracts; `strength` from 0 to 1 of what the recipe says."""
     if c.vocal_tract and frontend.kind != "mfcc":  # cepstra have no frequencies to move
         factors = 1 + c.vocal_tract * strength * (2 * torch.rand(len(mel), device=mel.device) - 1)
         mel = warp(mel, frontend, factors)
-    return mask(mel, c, strength)
+    return mel
 
 
 def warp(mel: Tensor, frontend: FrontendConfig, factors: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init
         measure_bands(model, frontend, cuts)
     for layer in model.encoder():
         layer.dropout.p = t.dropout
-    objective = Objective(model, t.middle, *denominator(recipe, cuts, tokens)).to(device).train()
+    objective = Objective(model, t.middle, *denominator(recipe, cuts, tokens), t.consistency).to(device).train()
     folder.mkdir(parents=True, exist_ok=True)
     return TrainingState(recipe, folder, device, frontend.to(device), tokens, objective,
                AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(t.averaging)), optimizers(objective, t),

@@ -33,7 +33,7 @@ from asr.training.objective import Objective, pack
 from asr.training.observer import Observer, Step, Stopwatch
 from asr.training.recipe import Recipe, TrainConfig
 from asr.training.schedule import learning_rate
-from asr.training.spec_augment import vary
+from asr.training.spec_augment import mask, stretch
 from asr.training.state import STATE, TrainingState, begin, keep, restore, save_state
 from asr.training.validation import read_dev, score
 
@@ -153,8 +153,12 @@ def step(state: TrainingState, parallel: Objective | nn.parallel.DistributedData
     parts = list(batch.parts(t.accumulate))
     for index, part in enumerate(parts):
         mel, lengths = state.mel(part)
-        mel = vary(mel, state.recipe.frontend, state.recipe.augment, strength(state, state.update))
-        packed = pack(targets[index::t.accumulate], state.device)
+        part_targets, degree = targets[index::t.accumulate], strength(state, state.update)
+        mel = stretch(mel, state.recipe.frontend, state.recipe.augment, degree)
+        if t.consistency:  # a second view of each utterance: the same frames, masked elsewhere
+            mel, lengths, part_targets = torch.cat([mel, mel]), lengths.repeat(2), part_targets * 2
+        mel = mask(mel, state.recipe.augment, degree)
+        packed = pack(part_targets, state.device)
         with ExitStack() as stack:
             if isinstance(parallel, nn.parallel.DistributedDataParallel) and index + 1 < len(parts):
                 stack.enter_context(parallel.no_sync())  # once an update: another process may have fewer parts

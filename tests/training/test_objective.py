@@ -5,7 +5,7 @@ import torch
 from asr.model.acoustic import AcousticModel
 from asr.model.streaming import ModelConfig
 from asr.training.crf import Denominator, estimate
-from asr.training.objective import Objective, ctc, pack
+from asr.training.objective import Objective, ctc, disagreement, pack
 
 TARGETS = [{"characters": [2, 3, 3, 1], "phonemes": [1, 2]}, {"characters": [4, 1], "phonemes": [3]}]
 LENGTHS = torch.tensor([90, 61])
@@ -84,3 +84,25 @@ def test_the_crf_is_the_weighted_denominator(mel: torch.Tensor) -> None:
     losses, emissions, frames = each(mel, LENGTHS, pack(TARGETS, mel.device), None)
     torch.testing.assert_close(losses["crf"], 0.25 * each.denominator(emissions["phonemes"], frames).sum())
     assert losses["phonemes"] + losses["crf"] / 0.25 > 0  # the right sequence is one of all
+
+
+def test_two_views_must_agree(mel: torch.Tensor) -> None:
+    """Views that are equal cost nothing and leave the other losses' mean as it is; each view is pulled toward the
+    other as it stands."""
+    each = objective(crf=1.0)
+    alone, *_ = each(mel, LENGTHS, pack(TARGETS, mel.device), None)
+    each.consistency = 0.5
+    equal, *_ = each(torch.cat([mel, mel]), LENGTHS.repeat(2), pack(TARGETS * 2, mel.device), None)
+    for name in ("characters", "phonemes"):
+        assert float(equal.pop(f"consistency {name}")) == pytest.approx(0.0, abs=1e-4)
+    torch.testing.assert_close(equal, alone, rtol=1e-4, atol=1e-4)
+
+    logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    p = logits.log_softmax(-1)
+    loss = disagreement(p, torch.tensor([2, 2]))
+    a, b = p.detach()[:, :2].exp()
+    expected = 0.5 * ((a * (a / b).log()).sum() + (b * (b / a).log()).sum())
+    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
+    loss.backward()
+    assert not logits.grad[:, 2].any()  # behind the utterances' ends
+    torch.testing.assert_close(logits.grad[0, :2], 0.5 * (a - b), rtol=1e-4, atol=1e-5)
