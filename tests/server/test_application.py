@@ -85,6 +85,7 @@ def test_the_page_of_the_api_reads_well(server):
     assert set(paths) == {"/v1/models", "/v1/models/{name}", "/v1/audio/transcriptions", "/health", "/metrics"}
     for operation in paths.values():
         assert operation["summary"] and operation["tags"][0] in {tag["name"] for tag in page["tags"]}
+        assert {"200", "403", "404", "405", "503"} <= set(operation["responses"])
     schemas = page["components"]["schemas"]
     form = next(schema for name, schema in schemas.items() if name.startswith("Body"))["properties"]
     assert {"file", "model", "stream", "timestamp_granularities[]"} <= set(form)
