@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import asr
 
 INTERNAL_CONSTRUCTORS = {"Recognizer", "Stream"}  # `load` and `Recognizer.stream` make them
@@ -58,6 +60,7 @@ def test_every_public_name_says_what_it_is():
     assert set(asr.__all__) <= set(dir(asr))
 
 
+@pytest.mark.e2e
 def test_importing_costs_nothing():
     code = "import sys, asr; assert not {'torch', 'numpy', 'onnxruntime'} & set(sys.modules); assert 'load' in dir(asr)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -58,6 +58,7 @@ def read(path: Path) -> tuple[int, int]:
     return int(samples), int(peak)
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_huge_cover_takes_no_memory(tmp_path):
     plain, covered = tmp_path / "plain.mp3", tmp_path / "covered.mp3"

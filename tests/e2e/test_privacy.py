@@ -20,7 +20,8 @@ import pytest
 from tests.conftest import CLIPS
 from tests.support.serving import PATIENCE, free_port, until
 
-pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="needs strace: apt install strace")
+pytestmark = [pytest.mark.e2e,
+              pytest.mark.skipif(not shutil.which("strace"), reason="needs strace: apt install strace")]
 ROOT = Path(__file__).parents[2]
 CALLS = "connect,sendto,sendmsg,sendmmsg,openat,creat,mkdir,mkdirat,rename,renameat,renameat2"
 LOOPBACK = re.compile(r'inet_addr\("127\.|inet_pton\(AF_INET6, "::1"')
