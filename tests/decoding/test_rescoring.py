@@ -129,8 +129,8 @@ def test_hot_words_keep_their_bonus() -> None:
     """A large one outweighs what the neural model likes better, a small one does not."""
     for bonus, said in ((8.0, "too dog"), (1.0, "two dog")):
         hot = decoder([Hotword(("too",), bonus)])
-        hot.rescorer = Rescorer(hot.engine.language_model, Taste(("", "two")), hot.words, 1.0, 0.5)
-        assert text(hot.engine.decode(emissions(SAID))) == said
+        hot.rescorer = Rescorer(hot.language_model, Taste(("", "two")), hot.words, 1.0, 0.5)
+        assert text(hot.decode(emissions(SAID))) == said
 
 
 def test_share_is_checked() -> None:
