@@ -221,10 +221,10 @@ def test_inside_the_network_is_drawn(browse):
     page = browse()
     page.click("button[role=tab]:has-text('Inside')")
     page.set_input_files("#inside-audio input[type=file]", CLIPS / f"{ONE}.flac")
-    page.wait_for_selector(".inside svg", timeout=60_000)
+    page.wait_for_selector(".inside svg", timeout=180_000)
     assert page.locator(".inside svg text", has_text="expectancy").count() == 2
     page.click("#inside-layer label:has-text('Layer 1')")
-    page.wait_for_selector(".inside svg text:has-text('layer 1')", timeout=60_000)
+    page.wait_for_selector(".inside svg text:has-text('layer 1')", timeout=180_000)
 
 
 def test_the_servers_pages_are_drawn(browse, recognizer):
