@@ -13,7 +13,7 @@ from asr import __version__
 from asr.cli.options import Checkpoint, MicrophoneOption
 from asr.errors import RillError
 
-PACKAGES = ("torch", "torchaudio", "numpy", "av", "soxr", "flashlight-text", "sounddevice", "gradio")
+PACKAGES = ("torch", "torchaudio", "numpy", "av", "soxr", "onnxruntime", "numba", "sounddevice", "gradio")
 LEVEL_TEST_S = 3.0
 QUIET_DB = -40.0  # of full scale; speech whose loudest sample is below this is too quiet
 

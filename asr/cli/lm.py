@@ -23,7 +23,7 @@ def lm(
             metavar="TEXT…", help="What to learn from: UTF-8 text, plain or .gz, .bz2, .xz, no sentence longer than a "
                                   "line. Without it only the lexicon is made.")] = None,
         output: Annotated[Path | None, typer.Option(
-            "--out", "--output", "-o", metavar="DIR", help="Folder for lm.bin, vocabulary.txt and lexicon.txt; a "
+            "--out", "--output", "-o", metavar="DIR", help="Folder for the model, vocabulary.txt and lexicon.txt; a "
                                                            "checkpoint's, to use them with it.")] = None,
         order: Annotated[int, typer.Option(min=2, max=6, help="Words of the longest n-gram.")] = 3,
         prune: Annotated[str, typer.Option(
@@ -40,7 +40,7 @@ def lm(
         train_pronunciation: Annotated[bool, typer.Option(
             "--train-pronunciation", help="Train the letter-to-sound network on CMUdict first, into DIR.")] = False,
         build_tools: Annotated[bool, typer.Option(
-            "--build-tools", help="Build KenLM's lmplz and build_binary first, with CMake and Boost.")] = False,
+            "--build-tools", help="Build KenLM's lmplz first, with CMake and Boost.")] = False,
         neural: Annotated[bool, typer.Option(
             "--neural", help="Train an LSTM language model instead, which rescores final text: hours.")] = False,
         epochs: Annotated[float | None, typer.Option(
@@ -73,8 +73,9 @@ def make_ngram(texts: list[Path], folder: Path, order: int, prune: str, vocabula
                split: str, checkpoint: str | None) -> None:
     """Model and lexicon from texts; without texts only the lexicon, of a vocabulary that is there."""
     from asr.model.checkpoint import beside, read_config
+    from asr.model.tokens import CHARACTERS, PHONEMES
     from asr.training.dictionary import Pronouncer
-    from asr.training.ngram import build, read_tests, read_vocabulary
+    from asr.training.ngram import build, read_tests, read_vocabulary, write_tree
 
     words = [] if vocabulary.isdecimal() else read_vocabulary(Path(vocabulary))
     if not texts and not words:
@@ -82,15 +83,17 @@ def make_ngram(texts: list[Path], folder: Path, order: int, prune: str, vocabula
     if not re.fullmatch(r"\d+( \d+)*", prune):
         raise LanguageModelError(f"--prune '{prune}' should be counts, one an order, such as \"0 0 1\".")
     source = beside(folder, checkpoint)
+    config = read_config(source / "config.json")
     pronouncer = Pronouncer(folder, source)  # a missing package is reported before the long work
     if texts:
-        language = read_config(source / "config.json").language
+        language = config.language
         built = build(texts, folder, order=order, prune=[int(count) for count in prune.split()[:order]],
                       vocabulary=words or int(vocabulary), tests=read_tests(without, split, language),
                       language=language, say=print)
         print(markdown(table(built.fits)))
         words = built.vocabulary
     print(pronouncer.write(words).report())
+    write_tree(folder, config.tokens.get(PHONEMES, config.tokens[CHARACTERS]))
     if pronouncer.network and pronouncer.network.held_out:
         print(f"Letter-to-sound: {pronouncer.network.held_out}")
 

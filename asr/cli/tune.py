@@ -29,11 +29,12 @@ def tune(
 ) -> None:
     """Find a checkpoint's decoding settings and confidence weights on utterances that it was not trained on."""
     from asr.audio.manifest import of_split
+    from asr.decoding.ngram import FILE
     from asr.evaluation.tune import tune
     from asr.inference.recognizer import load
     from asr.model.checkpoint import find, write_config
 
-    lm = (find(checkpoint) / "lm.bin").is_file()
+    lm = (find(checkpoint) / FILE).is_file()
     recognizer = load(checkpoint, lm=lm, device=device.value, engine=engine.value)
     notes = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     found = tune(recognizer, of_split(manifest, split), limit, notes.print)

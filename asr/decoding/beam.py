@@ -1,38 +1,34 @@
-"""Beam search with a lexicon, an n-gram language model and hot words.
+"""Emissions to words through the beam search: with a lexicon, an n-gram language model and hot words.
 
-flashlight's lexicon decoder (Collobert et al. 2016, arXiv 1609.03193; the one torchaudio wraps) runs on the phoneme
-head where there is one, with the label priors divided out. Everything costly (prefix tree, language model, word list)
-is built once and shared; a session is one utterance's own, small state.
+The search (`asr.decoding.search`) runs on the phoneme head where there is one, with the label priors divided out.
+Everything large is mapped once and shared; a session is one utterance's own, small state.
 """
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from flashlight.lib.text.decoder import LM, CriterionType, DecodeResult, LexiconDecoder, LexiconDecoderOptions, Trie
-from flashlight.lib.text.decoder.kenlm import KenLM
-from flashlight.lib.text.dictionary import Dictionary
 
+from asr.decoding import ngram, tree
 from asr.decoding.confidence import Confidence, Evidence
-from asr.decoding.decoder import Clock, Emissions, Session, parted, shift
-from asr.decoding.hotwords import Hotword, HotwordLM, PhraseAutomaton
-from asr.decoding.lexicon import UNKNOWN, Lexicon, Spelling, build_trie
+from asr.decoding.decoder import Clock, Emissions, Session, parted
+from asr.decoding.hotwords import Hotword
+from asr.decoding.lexicon import Spelling
 from asr.decoding.neural_lm import FILE as NEURAL
 from asr.decoding.neural_lm import NeuralLM
+from asr.decoding.phrases import PhraseAutomaton
 from asr.decoding.rescoring import Neural, Rescorer
-from asr.decoding.unlocked import decode_step
+from asr.decoding.search import Options, Path, Search, SearchGraph, prepare
 from asr.errors import CheckpointError, HotwordError
 from asr.model.checkpoint import Checkpoint
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
 from asr.text.results import Word
 
-RESERVED = 1000  # word indices kept for hot words that the lexicon does not have
+MOST_UNKNOWN = 1000  # hot words that the lexicon does not have: the search has to follow them all
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
-DRAFT_BEAM = 50  # of live text that a second pass replaces
-PREVIEW_BEAM = 25  # of the text right of the last complete word, which the next chunk replaces anyway
+DRAFT_BEAM = 50  # of live text that a second pass replaces, and of frames that the next chunk replaces anyway
 HOPELESS = 3.0  # natural log: how far behind the best a sentence is not worth the neural model's judgment
 Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last frame, language model scores
 
@@ -45,35 +41,28 @@ class LanguageModel:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         tokens = checkpoint.config.tokens
-        lexicon_path, model_path = checkpoint.optional("lexicon.txt"), checkpoint.optional("lm.bin")
-        if lexicon_path is None or model_path is None:
-            raise CheckpointError(f"{checkpoint.path} has no lm.bin with a lexicon.txt: transcribe without (--no-lm).")
+        source, model_path = checkpoint.optional("lexicon.txt"), checkpoint.optional(ngram.FILE)
+        if source is None or model_path is None:
+            raise CheckpointError(f"{checkpoint.path} has no {ngram.FILE} with a lexicon.txt: transcribe without "
+                                  f"(--no-lm), or make them with `asr lm`.")
         self.head = PHONEMES if PHONEMES in tokens else CHARACTERS
         self.tokens = tokens[self.head]
-        lexicon = Lexicon.read(lexicon_path, tokens.get(PHONEMES, self.tokens))
-        self.lexicon = lexicon if self.head == PHONEMES else lexicon.spelled_in_letters(self.tokens)
-        entries = [*self.lexicon.words, *(f"{UNKNOWN}{i}" for i in range(RESERVED))]
-        try:
-            self.ngram = KenLM(str(model_path), Dictionary(entries))
-        except RuntimeError as error:
-            raise CheckpointError(f"{model_path} is not a KenLM binary: copy it again ({error}).") from error
-        empty = self.ngram.start(False)
-        self.unigrams = [self.ngram.score(empty, i)[1] for i in range(len(self.lexicon.words))]
+        self.ngram = ngram.read(model_path)
+        self.lexicon = tree.load(source, checkpoint.optional(tree.FILE), self.ngram, self.tokens)
         if path := checkpoint.optional(NEURAL):
             self.neural = NeuralLM.load(path)
+        prepare()
 
-    @cached_property
-    def trie(self) -> Trie:
-        """The prefix tree without hot words, which no setting of the search changes."""
-        return build_trie(self.lexicon, self.unigrams, {})
+    @property
+    def unigrams(self) -> np.ndarray:
+        """log10 probability of each word on its own, (words,)."""
+        return self.ngram.arrays.unigrams[self.lexicon.numbers, 0]
 
     def scores(self, words: Sequence[int]) -> list[float]:
         """log10 probability of each word index after those before it, and of the sentence's end."""
-        state, scores = self.ngram.start(False), []
-        for word in words:
-            state, score = self.ngram.score(state, word)
-            scores.append(score)
-        return [*scores, self.ngram.finish(state)[1]]
+        known = self.lexicon.numbers
+        return self.ngram.scores(np.array([known[word] if word < len(known) else self.ngram.unknown for word in words],
+                                          np.int32))
 
 
 class BeamDecoder:
@@ -91,43 +80,41 @@ class BeamDecoder:
         self.confidence = Confidence(self.tokens, config.lm_confidence)
         self.divided = config.prior_scale * self.tokens.log_priors
         lexicon = language_model.lexicon
-        self.words = list(lexicon.words)
+        self.words = list(lexicon.words) if hotwords else lexicon.words
         index: dict[str, int] = {}
-        for hotword in hotwords:
-            for word in hotword.phrase:
+        for word in (word for hotword in hotwords for word in hotword.phrase):
+            if word not in index:
                 index[word] = lexicon.index.get(word, len(self.words))
                 if index[word] == len(self.words):
                     self.words.append(word)
-        if len(self.words) - len(lexicon.words) > RESERVED:
-            raise HotwordError(f"More than {RESERVED} hot words are not in the lexicon: give fewer at a time.")
-        phrases = []
+        if len(self.words) - len(lexicon.words) > MOST_UNKNOWN:
+            raise HotwordError(f"More than {MOST_UNKNOWN} hot words are not in the lexicon: give fewer at a time.")
         spellings = {word: spell(word) for word in index}
-        first: dict[int, tuple[list[Spelling], float]] = {}
+        scores = {word: float(language_model.unigrams[number]) if number < len(lexicon.words) else OUT_OF_VOCABULARY
+                  for word, number in index.items()}
+        phrases = []
+        ahead: dict[str, float] = {}  # what the search may hope for on the way to a word
         for hotword in hotwords:
-            bonus = config.hotword_bonus if hotword.bonus is None else hotword.bonus
-            phrases.append((tuple(index[word] for word in hotword.phrase), bonus / config.lm_weight))
+            bonus = (config.hotword_bonus if hotword.bonus is None else hotword.bonus) / config.lm_weight
+            phrases.append((tuple(index[word] for word in hotword.phrase), bonus))
             for word in hotword.phrase:
-                number, share = index[word], bonus / config.lm_weight / len(hotword.phrase)
-                score = OUT_OF_VOCABULARY if number >= len(lexicon.words) else language_model.unigrams[number]
-                first[number] = (spellings[word], max(score + share, first.get(number, ([], -99.0))[1]))
-        self.automaton = PhraseAutomaton(phrases) if phrases else None
-        self.trie = build_trie(lexicon, language_model.unigrams, first) if first else language_model.trie
+                ahead[word] = max(scores[word] + bonus / len(hotword.phrase), ahead.get(word, -np.inf))
+        hot = tree.prefix_tree([(index[word], spelling, ahead[word]) for word in index for spelling in spellings[word]])
+        self.automaton = PhraseAutomaton(phrases)
+        self.graph = SearchGraph(lexicon.arrays, hot, language_model.ngram.arrays, lexicon.numbers,
+                                 self.automaton.arrays)
         self.rescorer = None
         if language_model.neural and config.neural_weight:
             self.rescorer = Rescorer(language_model, language_model.neural, self.words, config.lm_weight,
                                      config.neural_weight, set(index.values()))
 
-    def search(self, beam: int) -> Search:
-        """A search of its own over the shared tree and models."""
-        model = self.language_model.ngram
-        if self.automaton:
-            model = HotwordLM(model, self.automaton, len(self.language_model.lexicon.words), OUT_OF_VOCABULARY)
-        c = self.config
-        options = LexiconDecoderOptions(beam, c.beam_tokens, c.beam_threshold, c.lm_weight, c.word_score, -np.inf, 0.0,
-                                        False, CriterionType.CTC)
-        return Search(LexiconDecoder(options, self.trie, model, self.tokens.boundary_index, self.tokens.blank_index, -1,
-                                     [], False), model, self.divided,
-                      (self.tokens.blank_index, self.tokens.boundary_index))
+    def search(self, beam: int, draft: bool = False) -> Search:
+        """A search of its own over the shared graph. A draft's second best sentences are not asked for."""
+        c, ngram = self.config, self.language_model.ngram
+        options = Options(beam, c.beam_tokens, c.beam_threshold, HOPELESS if self.rescorer and not draft else 0.0,
+                          c.lm_weight, c.word_score, OUT_OF_VOCABULARY, self.tokens.blank_index,
+                          self.tokens.boundary_index, ngram.unknown, ngram.end)
+        return Search(self.graph, options, ngram.begin, self.divided)
 
     def decode(self, emissions: Emissions) -> list[Word]:
         scores = emissions[self.head]
@@ -137,91 +124,53 @@ class BeamDecoder:
         search.accept(scores)
         return self.final(search, scores, {})
 
-    def preview(self, emissions: np.ndarray) -> tuple[list[Word], float]:
-        """Words of emissions (F, V) that are soon replaced, and how far they beat silence."""
-        if not len(emissions):
-            return [], 0.0
-        search = self.search(PREVIEW_BEAM)
-        search.accept(emissions)
-        path, = search.finish()
-        return self.read(path.words, path.tokens, emissions, {})[0], search.evidence(path)
-
     def final(self, search: Search, emissions: np.ndarray, known: Known) -> list[Word]:
         """Words of a search that has heard all its emissions, after the neural model's judgment if there is one."""
-        best = search.finish(self.config.nbest if self.rescorer else 1)
-        best = [path for path in best if path.score >= best[0].score - HOPELESS]
-        if not self.spoken(search.evidence(best[0]), sum(label >= 0 for label in best[0].words)):
+        best = search.nbest(self.config.nbest if self.rescorer else 1)
+        if not self.spoken(search.evidence(best[0]), best[0]):
             return []
         if self.rescorer and len(best) > 1:
-            sentences = [[label for label in path.words if label >= 0] for path in best]
+            sentences = [path.labels[path.labels >= 0].tolist() for path in best]
             scores = self.rescorer.scores(sentences, [path.score for path in best])
             best = [best[int(np.argmax(scores))]]
-        return parted(self.read(best[0].words, best[0].tokens, emissions, known)[0])
+        return parted(self.read(best[0], emissions, known, len(emissions)))
 
-    def spoken(self, evidence: float, words: int) -> bool:
+    def spoken(self, evidence: float, path: Path) -> bool:
         """A likelihood-ratio test of words against silence: the search finds the best sentence in noise too."""
-        return evidence >= self.config.margin * words
+        return evidence >= self.config.margin * int((path.labels >= 0).sum())
 
-    def read(self, labels: Sequence[int], path: Sequence[int], emissions: np.ndarray,
-             known: Known) -> tuple[list[Word], int]:
-        """A hypothesis as words, and the frame after the last complete one; `known` words are not worked out again.
-
-        flashlight's arrays start one place before the first frame; a word's label stands at its boundary token.
-        """
-        frames = np.asarray(path)[1:len(emissions) + 1]
+    def read(self, path: Path, emissions: np.ndarray, known: Known, settled: int) -> list[Word]:
+        """A hypothesis as words. `known` ones are not worked out again; those of the first `settled` frames become so."""
+        frames = path.tokens
         spoken = np.flatnonzero((frames != self.tokens.blank_index) & (frames != self.tokens.boundary_index)).tolist()
-        ends = [place for place, label in enumerate(labels) if label >= 0]
+        ends = np.flatnonzero(path.labels >= 0).tolist()
         firsts = [bisect_left(spoken, end) for end in [0, *ends]]  # of each word among the spoken frames
-        spans = [(labels[end], spoken[first], spoken[after - 1])
+        spans = [(int(path.labels[end]), spoken[first], spoken[after - 1])
                  for end, (first, after) in zip(ends, pairwise(firsts), strict=True)]
         scores = [*self.language_model.scores([label for label, _, _ in spans])[:-1], 0.0]
         words = []
         for i, (label, first, last) in enumerate(spans):
             key = label, first, last, scores[i], scores[i + 1]
-            if key not in known:
+            word = known.get(key) if last < settled else None
+            if word is None:
                 sure = self.confidence(Evidence(emissions, frames, first, last, (scores[i], scores[i + 1])))
-                known[key] = Word(self.words[label], *self.clock.times(first, last), sure)
-            words.append(known[key])
-        return words, ends[-1] if ends else 0
+                word = Word(self.words[label], *self.clock.times(first, last), sure)
+            if last < settled:
+                known[key] = word
+            words.append(word)
+        return words
 
     def session(self, draft: bool = False) -> Session:
-        return BeamSession(self, min(self.config.beam, DRAFT_BEAM) if draft else self.config.beam)
-
-
-class Search:
-    """flashlight's search over one utterance: emissions in, the best path out."""
-
-    def __init__(self, decoder: LexiconDecoder, model: LM, divided: np.ndarray, silent: tuple[int, int]) -> None:
-        self.decoder, self.divided, self.silent = decoder, divided, silent
-        self.model = model  # flashlight keeps the model's C++ half alive, not the Python half of a HotwordLM
-        self.silence = 0.0  # score of the path without a word
-        decoder.decode_begin()
-
-    def accept(self, emissions: np.ndarray) -> None:
-        scores = np.ascontiguousarray(emissions - self.divided, dtype=np.float32)
-        self.silence += float(scores[:, self.silent].max(axis=1).sum())
-        decode_step(self.decoder, self.model, scores)
-
-    def best(self) -> DecodeResult:
-        """The best path so far, up to its last complete word."""
-        return self.decoder.get_best_hypothesis(0)
-
-    def evidence(self, path: DecodeResult) -> float:
-        """How far a path beats silence, natural log."""
-        return float(path.score) - self.silence
-
-    def finish(self, n: int = 1) -> list[DecodeResult]:
-        """The best complete paths, best first, at most `n`; no two have the same words: the search merges them."""
-        self.decoder.decode_end()
-        return sorted(self.decoder.get_all_final_hypothesis(), key=lambda path: -path.score)[:n]
+        return BeamSession(self, draft)
 
 
 class BeamSession:
-    """Committed frames go through one search; the text right of its last complete word is searched afresh."""
+    """Committed frames go through one search; those that may still change go through a copy of it."""
 
-    def __init__(self, decoder: BeamDecoder, beam: int) -> None:
+    def __init__(self, decoder: BeamDecoder, draft: bool) -> None:
         self.decoder = decoder
-        self.search = decoder.search(beam)
+        beam = decoder.config.beam
+        self.search = decoder.search(min(beam, DRAFT_BEAM) if draft else beam, draft)
         self.heard = FrameBuffer(len(decoder.tokens))
         self.known: Known = {}
 
@@ -230,16 +179,15 @@ class BeamSession:
         self.heard.append(emissions[self.decoder.head])
 
     def words(self, preview: Emissions | None) -> list[Word]:
-        words: list[Word] = []
-        frame, evidence = 0, 0.0
-        if len(self.heard.frames):
-            path = self.search.best()
-            words, frame = self.decoder.read(path.words, path.tokens, self.heard.frames, self.known)
-            evidence = self.search.evidence(path) if words else 0.0  # the next word's beginning, too, if there is one
-        rest = [self.heard.frames[frame:]] + ([preview[self.decoder.head]] if preview is not None else [])
-        last, more = self.decoder.preview(np.concatenate(rest))
-        words = parted(words + shift(last, frame * self.decoder.clock.seconds_per_frame))
-        return words if self.decoder.spoken(evidence + more, len(words)) else []
+        search, frames = self.search, self.heard.frames
+        if preview is not None and len(preview[self.decoder.head]):
+            search = search.copy(DRAFT_BEAM)
+            search.accept(preview[self.decoder.head])
+            frames = np.concatenate([frames, preview[self.decoder.head]])
+        path = search.best()
+        if not self.decoder.spoken(search.evidence(path), path):
+            return []
+        return parted(self.decoder.read(path, frames, self.known, self.heard.count))
 
     def finish(self) -> list[Word]:
         return self.decoder.final(self.search, self.heard.frames, self.known)

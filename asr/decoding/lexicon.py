@@ -1,20 +1,14 @@
-"""Words and their spellings in a head's tokens, and the prefix tree that the beam search walks.
+"""Words and their spellings in a head's tokens, as `lexicon.txt` has them.
 
 A word's spelling is its phonemes (or its letters, where a checkpoint has no phonemes) plus the word boundary.
 """
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-
-from flashlight.lib.text.decoder import SmearingMode, Trie
 
 from asr.errors import CheckpointError
 from asr.model.tokens import TokenSet
-
-WORDS_PER_SPELLING = 6  # flashlight's trie silently drops further homophones
-UNKNOWN = "<unk>"
 
 Spelling = tuple[int, ...]
 
@@ -64,22 +58,3 @@ class Lexicon:
         """All spellings of a word, none where it is not in the lexicon."""
         number = self.index.get(word)
         return [] if number is None else [spelling for other, spelling in self.spellings if other == number]
-
-
-def build_trie(lexicon: Lexicon, scores: list[float], first: Mapping[int, tuple[list[Spelling], float]]) -> Trie:
-    """The prefix tree over all spellings, each node knowing the best word score (log10) below it.
-
-    `first` (word index → spellings, score) goes in before the lexicon and replaces its entries: a spelling has room
-    for `WORDS_PER_SPELLING` words only.
-    """
-    trie = Trie(len(lexicon.tokens), lexicon.tokens.boundary_index)
-    homophones: Counter[Spelling] = Counter()
-    boosted = ((number, spelling, score) for number, (spellings, score) in first.items() for spelling in spellings)
-    ordinary = ((number, spelling, scores[number]) for number, spelling in lexicon.spellings if number not in first)
-    for entries in (boosted, ordinary):
-        for number, spelling, score in entries:
-            homophones[spelling] += 1
-            if homophones[spelling] <= WORDS_PER_SPELLING:
-                trie.insert(spelling, number, score)
-    trie.smear(SmearingMode.MAX)
-    return trie

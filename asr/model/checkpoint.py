@@ -3,7 +3,8 @@
     config.json                 frontend, model, token sets with their priors, decoding defaults, facts of the training
     model.safetensors           weights in fp16; mean and deviation of the mel bands
     lexicon.txt                 word TAB phonemes, optional
-    lm.bin                      KenLM binary, optional
+    ngram.safetensors           packed n-gram language model, optional
+    lexicon.safetensors         prefix tree of the lexicon, optional: built on loading where it is missing
     neural_lm.safetensors       LSTM language model that judges final text once more, optional
     pronunciation.safetensors   letter-to-sound network for words that the lexicon lacks, optional
     MODEL_CARD.md               data, licences, accuracy, limits
@@ -33,7 +34,8 @@ from asr.schema import SchemaError, build, check_range
 
 FORMAT = 1
 DEFAULT = "en-small"
-OPTIONAL = ("lexicon.txt", "lm.bin", "neural_lm.safetensors", "pronunciation.safetensors")
+OPTIONAL = ("lexicon.txt", "lexicon.safetensors", "ngram.safetensors", "neural_lm.safetensors",
+            "pronunciation.safetensors")
 
 
 @dataclass(frozen=True)

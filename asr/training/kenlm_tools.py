@@ -1,6 +1,6 @@
-"""KenLM's programs `lmplz` and `build_binary`: where they are, how they are built, how they are called.
+"""KenLM's program `lmplz`: where it is, how it is built, how it is called.
 
-Their source is inside the `kenlm` sdist on PyPI (LGPL); CMake builds it with Boost. What is built goes into the user's
+Its source is inside the `kenlm` sdist on PyPI (LGPL); CMake builds it with Boost. What is built goes into the user's
 cache; programs on PATH come first.
 """
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from asr.atomic import replacing
 from asr.errors import LanguageModelError
 
-PROGRAMS = ("lmplz", "build_binary")
+PROGRAM = "lmplz"
 SOURCE = "kenlm>=0.2,<1"
 NEEDED = ("a C++ compiler, CMake and Boost (Debian, Ubuntu: apt-get install build-essential cmake "
           "libboost-program-options-dev libboost-system-dev libboost-thread-dev libboost-test-dev)")
@@ -29,22 +29,22 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rill" / "kenlm"
 
 
-def find(program: str) -> str:
+def find() -> str:
     """The program's path. Raises LanguageModelError that says how to get it."""
-    found = shutil.which(program) or shutil.which(program, path=cache())
+    found = shutil.which(PROGRAM) or shutil.which(PROGRAM, path=cache())
     if not found:
-        raise LanguageModelError(f"KenLM's {program} is not here: `asr lm --build-tools` builds it, with {NEEDED}; "
+        raise LanguageModelError(f"KenLM's {PROGRAM} is not here: `asr lm --build-tools` builds it, with {NEEDED}; "
                                  f"or put it on PATH.")
     return found
 
 
-def call(program: str, *arguments: object) -> None:
-    """Run one of KenLM's programs to its end. Raises LanguageModelError with its last words."""
-    _run([find(program), *map(str, arguments)], f"KenLM's {program} failed")
+def call(*arguments: object) -> None:
+    """Run the program to its end. Raises LanguageModelError with its last words."""
+    _run([find(), *map(str, arguments)], f"KenLM's {PROGRAM} failed")
 
 
 def build(say: Say = lambda line: None) -> None:
-    """Download KenLM's source with pip and build its programs into the cache. Raises LanguageModelError."""
+    """Download KenLM's source with pip and build the program into the cache. Raises LanguageModelError."""
     if not shutil.which("cmake"):
         raise LanguageModelError(f"CMake is not here: building KenLM needs {NEEDED}.")
     with tempfile.TemporaryDirectory() as name:
@@ -58,12 +58,11 @@ def build(say: Say = lambda line: None) -> None:
         source = folder / archive.name.removesuffix(".tar.gz")
         _run(["cmake", "-S", source, "-B", folder / "build", "-DCMAKE_BUILD_TYPE=Release"],
              f"KenLM cannot be built; it needs {NEEDED}")
-        _run(["cmake", "--build", folder / "build", "--parallel", str(os.cpu_count() or 1), "--target", *PROGRAMS],
+        _run(["cmake", "--build", folder / "build", "--parallel", str(os.cpu_count() or 1), "--target", PROGRAM],
              "KenLM cannot be built")
-        for program in PROGRAMS:
-            with replacing(cache() / program) as part:
-                shutil.copy2(folder / "build" / "bin" / program, part)
-    say(f"{' and '.join(PROGRAMS)} are in {cache()}.")
+        with replacing(cache() / PROGRAM) as part:
+            shutil.copy2(folder / "build" / "bin" / PROGRAM, part)
+    say(f"{PROGRAM} is in {cache()}.")
 
 
 def _run(command: list[str | Path], failure: str, folder: Path | None = None) -> None:

@@ -2,11 +2,13 @@
 
 Text (plain, .gz, .bz2 or .xz) → sentences as they are said → the most frequent words → KenLM's lmplz, which estimates
 with modified Kneser-Ney smoothing on disk (Heafield et al. 2013, "Scalable modified Kneser-Ney language model
-estimation", ACL) → a quantized trie. Text is streamed; memory holds only the counts of words.
+estimation", ACL) → a packed trie. Text is streamed; memory holds the counts of words, and while packing some 60 bytes
+for each n-gram.
 
-    lm.bin           the model
-    vocabulary.txt   its words, most frequent first
-    lexicon.txt      their spellings in the checkpoint's tokens (asr.training.dictionary)
+    ngram.safetensors     the model (asr.decoding.ngram)
+    vocabulary.txt        its words, most frequent first
+    lexicon.txt           their spellings in the checkpoint's tokens (asr.training.dictionary)
+    lexicon.safetensors   the prefix tree of the spellings (asr.decoding.tree)
 """
 from __future__ import annotations
 
@@ -23,13 +25,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from flashlight.lib.text.decoder.kenlm import KenLM
-from flashlight.lib.text.dictionary import Dictionary as Entries
+import numpy as np
 
 from asr.atomic import replacing
 from asr.audio.manifest import by_corpus, of_split
-from asr.decoding.lexicon import UNKNOWN
+from asr.decoding.lexicon import Lexicon
+from asr.decoding.ngram import FILE, NGram, pack, read
+from asr.decoding.tree import FILE as TREE
+from asr.decoding.tree import LexiconTree
 from asr.errors import LanguageModelError
+from asr.model.tokens import TokenSet
 from asr.text.normalize import normalize
 from asr.training import kenlm_tools
 
@@ -37,10 +42,9 @@ HELD_OUT = 100        # one of so many sentences is not learned from and measure
 HELD_OUT_TEXT = "text held out"
 IN_COMMON_WORDS = 8   # in a row, which show that two sentences are from the same place
 MEMORY = "1G"         # of KenLM's sorting; more than that goes through the disk
-QUANTISED_TRIE = ("-q", 8, "-b", 8, "-a", 22)  # bits of probabilities, of back-offs, of compressed pointers
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 # A full stop after a title ends no sentence.
-SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)[.!?…][\"'”’)\]]*\s+")
+SENTENCE_END = re.compile(r"[.!?…](?<!\bMr.)(?<!\bMrs.)(?<!\bMs.)(?<!\bDr.)(?<!\bSt.)[\"'”’)\]]*\s+")
 
 Say = Callable[[str], None]
 
@@ -132,10 +136,10 @@ def estimate(text: Path, vocabulary: Path, order: int, prune: Sequence[int], mod
     """The n-gram model of a file of sentences, over a file of words. Raises LanguageModelError."""
     with tempfile.TemporaryDirectory(dir=model.parent) as name:
         arpa = Path(name) / "lm.arpa"
-        kenlm_tools.call("lmplz", "--order", order, "--prune", *prune, "--limit_vocab_file", vocabulary,
+        kenlm_tools.call("--order", order, "--prune", *prune, "--limit_vocab_file", vocabulary,
                          "--discount_fallback", "--memory", MEMORY, "--temp_prefix", f"{name}/", "--text", text,
                          "--arpa", arpa)
-        kenlm_tools.call("build_binary", *QUANTISED_TRIE, "-T", f"{name}/", "-S", MEMORY, "trie", arpa, model)
+        pack(arpa, model)
 
 
 @dataclass
@@ -157,29 +161,18 @@ class Fit:
         return self.unknown / self.words if self.words else float("nan")
 
 
-class NGram:
-    """A KenLM model (binary or ARPA) over its vocabulary."""
-
-    def __init__(self, path: Path, vocabulary: Sequence[str]) -> None:
-        self.index = {word: number for number, word in enumerate(vocabulary)}
-        self.unknown = len(vocabulary)
-        self.model = KenLM(str(path), Entries([*vocabulary, UNKNOWN]))
-
-    def fit(self, sentences: Iterable[str]) -> Fit:
-        fit = Fit()
-        for sentence in sentences:
-            fit.sentences += 1
-            state = self.model.start(False)
-            for word in sentence.split():
-                number = self.index.get(word, self.unknown)
-                state, score = self.model.score(state, number)
-                fit.words += 1
-                if number == self.unknown:
-                    fit.unknown += 1
-                else:
-                    fit.log10 += score
-            fit.log10 += self.model.finish(state)[1]
-        return fit
+def fit(model: NGram, sentences: Iterable[str]) -> Fit:
+    """How well a model predicts sentences."""
+    found = Fit()
+    for sentence in sentences:
+        numbers = model.numbers(sentence.split())
+        scores = np.array(model.scores(numbers))
+        known = numbers != model.unknown
+        found.sentences += 1
+        found.words += len(numbers)
+        found.unknown += int((~known).sum())
+        found.log10 += float(scores[:-1][known].sum() + scores[-1])
+    return found
 
 
 @dataclass
@@ -193,7 +186,7 @@ class Built:
 
 def build(texts: Sequence[Path], folder: Path, *, order: int, prune: Sequence[int], vocabulary: int | list[str],
           tests: Mapping[str, Sequence[str]], language: str, say: Say = lambda line: None) -> Built:
-    """Write `lm.bin` and `vocabulary.txt`; both appear when all is done.
+    """Write the model and `vocabulary.txt`; both appear when all is done.
 
     Args:
         order: words of the longest n-gram.
@@ -203,9 +196,8 @@ def build(texts: Sequence[Path], folder: Path, *, order: int, prune: Sequence[in
 
     Raises LanguageModelError.
     """
-    for program in kenlm_tools.PROGRAMS:
-        kenlm_tools.find(program)  # a missing one is reported before the text is read
-    with (replacing(folder / "lm.bin") as model, replacing(folder / "vocabulary.txt") as listed,
+    kenlm_tools.find()  # a missing one is reported before the text is read
+    with (replacing(folder / FILE) as model, replacing(folder / "vocabulary.txt") as listed,
           tempfile.TemporaryDirectory(dir=folder) as name):
         learn, hold = Path(name) / "learn.txt", Path(name) / "hold.txt"
         withheld = Withheld(sentence for members in tests.values() for sentence in members)
@@ -219,8 +211,15 @@ def build(texts: Sequence[Path], folder: Path, *, order: int, prune: Sequence[in
         say(f"Vocabulary: {len(words)} words, {100 * covered / total:.2f} % of the text.")
         estimate(learn, listed, order, prune, model)
         say(f"Model: order {order}, pruned {' '.join(map(str, prune))}, {model.stat().st_size / 1e6:.1f} MB.")
-        ngram = NGram(model, words)
+        ngram = read(model)
         with hold.open(encoding="utf-8") as held:
-            fits = {HELD_OUT_TEXT: ngram.fit(line.rstrip("\n") for line in held)}
-        fits |= {title: ngram.fit(members) for title, members in tests.items()}
+            fits = {HELD_OUT_TEXT: fit(ngram, (line.rstrip("\n") for line in held))}
+        fits |= {title: fit(ngram, members) for title, members in tests.items()}
     return Built(words, fits)
+
+
+def write_tree(folder: Path, tokens: TokenSet) -> None:
+    """The prefix tree of a folder's `lexicon.txt`, where its model is there too. Raises CheckpointError."""
+    source, model = folder / "lexicon.txt", folder / FILE
+    if model.is_file():
+        LexiconTree.build(Lexicon.read(source, tokens), read(model)).write(folder / TREE, source)

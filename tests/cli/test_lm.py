@@ -3,13 +3,17 @@ import json
 from pathlib import Path
 
 import pytest
-from flashlight.lib.text.decoder.kenlm import KenLM
-from flashlight.lib.text.dictionary import Dictionary as Entries
 from typer.testing import CliRunner
 
 from asr.cli import lm
 from asr.cli.main import app
+from asr.decoding.lexicon import Lexicon
+from asr.decoding.ngram import FILE, read
+from asr.decoding.tree import FILE as TREE
+from asr.decoding.tree import load
 from asr.errors import RillError
+from asr.model.checkpoint import find, read_config
+from asr.model.tokens import PHONEMES
 from asr.training import dictionary, kenlm_tools
 from asr.training.ngram import read_vocabulary
 from tests.conftest import Asr
@@ -48,10 +52,13 @@ def test_from_text_to_a_recognizers_files(tmp_path: Path, asr: Asr) -> None:
     status, said, _ = asr("lm", verses(tmp_path), "--prune", "0 2 4", "--vocab", 100, "--without", tmp_path / "m.jsonl",
                           "--out", out)
     assert status == 0
-    assert sorted(path.name for path in out.iterdir()) == ["lexicon.txt", "lm.bin", "vocabulary.txt"]
+    assert sorted(path.name for path in out.iterdir()) == [TREE, "lexicon.txt", FILE, "vocabulary.txt"]
     words = read_vocabulary(out / "vocabulary.txt")
     assert read_vocabulary(out / "lexicon.txt") == words and "owl" in words and "aardvark" not in words
-    KenLM(str(out / "lm.bin"), Entries([*words]))
+    model, tokens = read(out / FILE), read_config(find() / "config.json").tokens[PHONEMES]
+    assert set(words) <= set(model.words)
+    spelled = Lexicon.read(out / "lexicon.txt", tokens).of("owl")
+    assert spelled and load(out / "lexicon.txt", out / TREE, model, tokens).of("owl") == spelled
     assert "1 withheld" in said and "m, -" in said and "from CMUdict" in said
 
 

@@ -5,17 +5,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from flashlight.lib.text.decoder import LM, LMState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding.beam import RESERVED, BeamDecoder, LanguageModel
+from asr.decoding.beam import MOST_UNKNOWN, BeamDecoder, LanguageModel
 from asr.decoding.g2p import G2P
 from asr.decoding.hotwords import Hotword
 from asr.decoding.lexicon import Lexicon
+from asr.decoding.ngram import FILE, UNKNOWN
+from asr.decoding.tree import LexiconTree
 from asr.errors import CheckpointError, HotwordError
 from asr.model.checkpoint import DecodingConfig
 from asr.model.tokens import TokenSet
+from tests.support.language import bigram_model
 
 SYMBOLS = ("-", "|", *["AA", "AE", "AH", "B", "D", "G", "IH", "K", "L", "N", "OW", "R", "S", "T", "UW", "W"])
 TOKENS = TokenSet(SYMBOLS, "-", "|", (0.5, 0.2, *[0.3 / 16] * 16))
@@ -24,33 +26,16 @@ LEXICON = [("a", "AH"), ("cat", "K AE T"), ("cats", "K AE T S"), ("dog", "D AA G
 BIGRAMS = {("to", "a"): -0.2, ("two", "cats"): -0.2, ("cat", "sat"): -0.2, ("no", "dog"): -0.1, ("know", "a"): -0.1}
 
 
-class Bigrams(LM):
+class TinyModel(LanguageModel):
     """log10 scores: those above, else -1; -3 for a word after itself."""
 
-    def __init__(self, words):
-        LM.__init__(self)
-        self.words, self.last = words, {}
-
-    def start(self, start_with_nothing):
-        return LMState()
-
-    def score(self, state, word):
-        after = state.child(word)
-        name = self.words[word] if word < len(self.words) else "?"
-        score = BIGRAMS.get((self.last.get(state), name), -3.0 if self.last.get(state) == name else -1.0)
-        self.last[after] = name
-        return after, score
-
-    def finish(self, state):
-        return state, 0.0
-
-
-class TinyModel(LanguageModel):
     def __init__(self, entries=LEXICON):
         self.head, self.tokens = "phonemes", TOKENS
-        self.lexicon = Lexicon([(word, spelling.split()) for word, spelling in entries], TOKENS)
-        self.ngram = Bigrams(self.lexicon.words)
-        self.unigrams = [-1.0] * len(self.lexicon.words)
+        lexicon = Lexicon([(word, spelling.split()) for word, spelling in entries], TOKENS)
+        known = {pair: score for pair, score in BIGRAMS.items() if set(pair) <= set(lexicon.words)}
+        again = {(word, word): -3.0 for word in [UNKNOWN, *lexicon.words]}
+        self.ngram = bigram_model(lexicon.words, again | known, -1.0)
+        self.lexicon = LexiconTree.build(lexicon, self.ngram)
 
 
 def decoder(hotwords=(), spellings=None, entries=LEXICON, **options) -> BeamDecoder:
@@ -197,11 +182,15 @@ def test_an_unfinished_phrase_at_the_end_earns_nothing():
     phrase = [Hotword((other, other), 6.0)]
     search = decoder(phrase, entries=entries)
     assert text(search.decode(emissions("T UW | T UW |"))) == f"{other} {other}"
-    lm = search.search(10).model
-    state, lent = lm.score(lm.start(False), search.words.index(other))
-    plain_score = Bigrams(search.words).score(LMState(), search.words.index(other))[1]
-    assert lent - plain_score == pytest.approx(3.0)
-    assert lm.finish(state)[1] == pytest.approx(-3.0)
+    state, lent = search.automaton.step(0, search.words.index(other))
+    assert lent == pytest.approx(3.0) and search.automaton.arrays.lent[state] == pytest.approx(3.0)
+
+    def best(heard: BeamDecoder) -> float:
+        found = heard.search(10)
+        found.accept(emissions("T UW |")["phonemes"])
+        return found.best().score
+
+    assert best(search) == pytest.approx(best(decoder(entries=entries)))  # paid back at the end
 
 
 def test_many_homophones_are_quiet_and_hot_ones_go_first(capfd):
@@ -213,10 +202,10 @@ def test_many_homophones_are_quiet_and_hot_ones_go_first(capfd):
 
 
 def test_too_many_hot_words_out_of_the_lexicon():
-    names = [f"blorg{i}" for i in range(RESERVED + 1)]
+    names = [f"blorg{i}" for i in range(MOST_UNKNOWN + 1)]
     spellings = dict.fromkeys(names, "B L OW R G")
     decoder([Hotword((name,)) for name in names[:-1]], spellings)
-    with pytest.raises(HotwordError, match=f"More than {RESERVED}"):
+    with pytest.raises(HotwordError, match=f"More than {MOST_UNKNOWN}"):
         decoder([Hotword((name,)) for name in names], spellings)
 
 
@@ -268,12 +257,12 @@ def test_real_speech_through_a_session(recognizer, clips):
 
 def test_a_checkpoint_without_language_model(recognizer):
     bare = SimpleNamespace(config=recognizer.engine.checkpoint.config, path="bare", optional=lambda name: None)
-    with pytest.raises(CheckpointError, match=r"bare has no lm.bin"):
+    with pytest.raises(CheckpointError, match=r"bare has no ngram.safetensors"):
         LanguageModel(bare)
 
 
 def test_a_language_model_that_is_none(recognizer, tmp_path):
-    (tmp_path / "lm.bin").write_bytes(b"not a language model" * 100)
-    paths = {"lm.bin": tmp_path / "lm.bin", "lexicon.txt": recognizer.engine.checkpoint.optional("lexicon.txt")}
-    with pytest.raises(CheckpointError, match=r"lm.bin is not a KenLM binary"):
+    (tmp_path / FILE).write_bytes(b"not a language model" * 100)
+    paths = {FILE: tmp_path / FILE, "lexicon.txt": recognizer.engine.checkpoint.optional("lexicon.txt")}
+    with pytest.raises(CheckpointError, match=r"ngram.safetensors is damaged"):
         LanguageModel(SimpleNamespace(config=recognizer.engine.checkpoint.config, path=tmp_path, optional=paths.get))

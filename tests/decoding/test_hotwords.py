@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.decoding.hotwords import Hotword, PhraseAutomaton
+from asr.decoding.hotwords import Hotword
+from asr.decoding.phrases import PhraseAutomaton
 from asr.errors import HotwordError
 
 
@@ -27,11 +28,11 @@ def test_what_is_no_hot_word_is_named(text):
 def earned(phrases, words, at_end=True) -> float:
     """What a sequence of words earns, what is still lent at its end paid back."""
     automaton = PhraseAutomaton(phrases)
-    node, total = automaton.root, 0.0
+    state, total = 0, 0.0
     for word in words:
-        node, bonus = automaton.step(node, word)
+        state, bonus = automaton.step(state, word)
         total += bonus
-    return total - node.lent if at_end else total
+    return total - float(automaton.arrays.lent[state]) if at_end else total
 
 
 NEW, YORK, CITY, TIMES, OTHER = range(5)
@@ -55,7 +56,7 @@ NEW, YORK, CITY, TIMES, OTHER = range(5)
     ([], [NEW, YORK], 0),
 ])
 def test_what_words_earn(phrases, words, total):
-    assert earned(phrases, words) == pytest.approx(total)
+    assert earned(phrases, words) == pytest.approx(total, abs=1e-5)
 
 
 def test_a_phrase_is_lent_its_bonus_in_equal_parts():
@@ -73,11 +74,11 @@ def test_every_complete_phrase_earns_its_bonus_and_nothing_else_does(phrases, sp
     expected = 0.0
     for end in range(1, len(spoken) + 1):
         expected += max((bonus for phrase, bonus in phrases if tuple(spoken[:end])[-len(phrase):] == phrase), default=0)
-    assert earned(phrases, spoken) == pytest.approx(expected)
+    assert earned(phrases, spoken) == pytest.approx(expected, abs=1e-5)
 
 
 @given(phrases=phrase_lists, spoken=st.lists(words, max_size=15))
 def test_what_is_lent_is_part_of_a_bonus(phrases, spoken):
     most = max((bonus for _, bonus in phrases), default=0)
     lent = earned(phrases, spoken, at_end=False) - earned(phrases, spoken)
-    assert lent + 1e-9 >= 0 and (lent < most or lent == 0)
+    assert lent + 1e-5 >= 0 and (lent < most or lent == 0)

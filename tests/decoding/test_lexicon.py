@@ -1,6 +1,6 @@
 import pytest
 
-from asr.decoding.lexicon import WORDS_PER_SPELLING, Lexicon, build_trie
+from asr.decoding.lexicon import Lexicon
 from asr.errors import CheckpointError
 from asr.model.tokens import TokenSet
 
@@ -53,39 +53,3 @@ def test_spelled_in_letters():
     assert letters.words == ["two", "too", "read", "to"]  # no é in these letters
     assert letters.of("two") == [(8, 9, 6, 1)]
     assert len(letters.spellings) == 4  # one a word, however it may be pronounced
-
-
-def labels(trie, *spelling: int) -> list[int]:
-    node = trie.search(list(spelling))
-    return [] if node is None else list(node.labels)
-
-
-def test_the_tree_knows_each_spelling_and_the_best_score_below():
-    trie = build_trie(lexicon(), [-9.0, -8.0, -3.0, -0.5, -4.0], {})
-    assert sorted(labels(trie, T, UW, 1)) == [0, 1, 3]
-    assert labels(trie, R, IY, D, 1) == labels(trie, R, EH, D, 1) == [2]
-    assert labels(trie, T, UW) == []
-    assert trie.search([T, D]) is None
-    assert trie.search([T]).max_score == pytest.approx(-0.5, abs=1e-2)  # flashlight adds homophones' scores up
-    assert trie.search([R]).max_score == pytest.approx(-3.0)
-
-
-def test_more_homophones_than_there_is_room_for(capfd):
-    """flashlight drops the seventh with a line on stderr; here the commonest stay, quietly, and hot words go first."""
-    words = [f"too{i}" for i in range(10)]
-    many = Lexicon([(word, ("T", "UW")) for word in words], PHONEMES)
-    scores = [-1.0] * len(words)
-    assert labels(build_trie(many, scores, {}), T, UW, 1) == list(range(WORDS_PER_SPELLING))
-    trie = build_trie(many, scores, {8: ([(T, UW, 1)], 2.0), 77: ([(T, UW, 1), (T, EH, 1)], 3.0)})
-    assert labels(trie, T, UW, 1) == [8, 77, 0, 1, 2, 3]
-    assert labels(trie, T, EH, 1) == [77]
-    assert trie.search([T, EH]).max_score == pytest.approx(3.0)
-    build_trie(many, scores, {i: ([(T, UW, 1)], 0.0) for i in range(20, 30)})
-    captured = capfd.readouterr()
-    assert captured.out == captured.err == ""
-
-
-def test_a_hot_word_replaces_its_lexicon_entry():
-    trie = build_trie(lexicon(), [-1.0, -2.0, -3.0, -0.5, -4.0], {2: ([(R, EH, D, 1)], 1.0)})
-    assert labels(trie, R, EH, D, 1) == [2] and labels(trie, R, IY, D, 1) == []
-    assert trie.search([R]).max_score == pytest.approx(1.0)

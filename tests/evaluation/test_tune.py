@@ -55,7 +55,7 @@ def test_settings_reach_the_decoder(recognizer, samples) -> None:
     assert word_error_rates(recognizer, beam_decoder(recognizer, settings), few)["kathleen"] < 0.2
     strange = beam_decoder(recognizer, dataclasses.replace(settings, word_score=-300.0))
     assert word_error_rates(recognizer, strange, few)["kathleen"] > 0.5
-    assert strange.trie is beam_decoder(recognizer, settings).trie  # building a tree costs more than decoding
+    assert strange.graph.tree is beam_decoder(recognizer, settings).graph.tree  # building a tree costs more than decoding
 
 
 @pytest.mark.parametrize("beam", [True, False])

@@ -97,9 +97,9 @@ def test_saving_twice_replaces_the_first(tmp_path):
 
 def test_optional_files(folder):
     loaded = checkpoint.load(folder)
-    assert loaded.optional("lm.bin") is None
-    (folder / "lm.bin").write_bytes(b"x")
-    assert loaded.optional("lm.bin") == folder / "lm.bin"
+    assert loaded.optional("ngram.safetensors") is None
+    (folder / "ngram.safetensors").write_bytes(b"x")
+    assert loaded.optional("ngram.safetensors") == folder / "ngram.safetensors"
 
 
 def test_optional_sections_and_keys_have_defaults(folder):

@@ -1,4 +1,4 @@
-"""Text to learn from, and KenLM's programs that learn from it."""
+"""Text to learn from, and KenLM's program that learns from it."""
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +10,12 @@ from asr.training import kenlm_tools
 
 
 def lmplz() -> bool:
-    return all(shutil.which(name) or shutil.which(name, path=kenlm_tools.cache()) for name in kenlm_tools.PROGRAMS)
+    return bool(shutil.which(kenlm_tools.PROGRAM) or shutil.which(kenlm_tools.PROGRAM, path=kenlm_tools.cache()))
 
 
 def needs_lmplz(test: Callable[..., None]) -> Callable[..., None]:
-    """Marks a test that runs KenLM's programs."""
-    skip = pytest.mark.skipif(not lmplz(), reason="KenLM's programs are not here: asr lm --build-tools")
+    """Marks a test that runs KenLM's lmplz."""
+    skip = pytest.mark.skipif(not lmplz(), reason="KenLM's lmplz is not here: asr lm --build-tools")
     return pytest.mark.e2e(skip(test))
 
 

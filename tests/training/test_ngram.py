@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asr.decoding.ngram import FILE, pack, read
 from asr.errors import LanguageModelError
-from asr.training.ngram import Fit, NGram, Withheld, build, most_frequent, read_vocabulary, sentences, separate
+from asr.training.ngram import Fit, Withheld, build, fit, most_frequent, read_vocabulary, sentences, separate
 from tests.support.text import needs_lmplz, verses
 
 VERSE = "the cat sat on the mat and the dog sat on the log"
@@ -122,14 +123,15 @@ def test_words_of_a_list_or_a_lexicon(tmp_path: Path) -> None:
 
 def test_perplexity_is_that_of_known_words_and_ends(tmp_path: Path) -> None:
     (tmp_path / "lm.arpa").write_text(ARPA)
-    model = NGram(tmp_path / "lm.arpa", ["cat", "dog"])
-    assert model.fit(["cat"]) == Fit(1, 1, 0, pytest.approx(-0.1 - 0.2))
-    assert model.fit(["cat"]).perplexity == pytest.approx(10 ** 0.15)
-    fit = model.fit(["cat dog", "cow"])
+    pack(tmp_path / "lm.arpa", tmp_path / FILE)
+    model = read(tmp_path / FILE)
+    assert fit(model, ["cat"]) == Fit(1, 1, 0, pytest.approx(-0.1 - 0.2))
+    assert fit(model, ["cat"]).perplexity == pytest.approx(10 ** 0.15)
+    both = fit(model, ["cat dog", "cow"])
     cat_dog, end_after_dog, end_after_unknown = -0.1 + (-0.25 - 0.6), -1.0, -1.0
-    assert fit == Fit(2, 3, 1, pytest.approx(cat_dog + end_after_dog + end_after_unknown))
-    assert fit.perplexity == pytest.approx(10 ** (2.95 / 4)) and fit.unknown_rate == pytest.approx(1 / 3)
-    assert model.fit([]).perplexity != model.fit([]).perplexity  # nan
+    assert both == Fit(2, 3, 1, pytest.approx(cat_dog + end_after_dog + end_after_unknown))
+    assert both.perplexity == pytest.approx(10 ** (2.95 / 4)) and both.unknown_rate == pytest.approx(1 / 3)
+    assert fit(model, []).perplexity != fit(model, []).perplexity  # nan
 
 
 # --- the whole
@@ -145,10 +147,10 @@ def test_a_model_of_real_tools(tmp_path: Path) -> None:
     words = built.vocabulary
     assert words[0] == "the" and len(words) == 20 and "aardvark" not in words
     assert (out / "vocabulary.txt").read_text().split() == words
-    assert sorted(path.name for path in out.iterdir()) == ["lm.bin", "vocabulary.txt"]
-    model = NGram(out / "lm.bin", words)
-    assert model.fit(["the cat sat on the mat"]).perplexity < 0.2 * model.fit(["mat the on sat cat the"]).perplexity
-    rare, never = (NGram(out / "lm.bin", [word]).fit([word]) for word in ("ninety", "walrus"))
+    assert sorted(path.name for path in out.iterdir()) == [FILE, "vocabulary.txt"]
+    model = read(out / FILE)
+    assert fit(model, ["the cat sat on the mat"]).perplexity < 0.2 * fit(model, ["mat the on sat cat the"]).perplexity
+    rare, never = (fit(model, [word]) for word in ("ninety", "walrus"))
     assert rare.log10 == never.log10 and "ninety" in verses(tmp_path).read_text()  # the model knows its vocabulary only
     assert "7 withheld" in said[0]  # the aardvark, and six of the seen
     assert set(built.fits) == {"text held out", "mine"}
@@ -161,7 +163,7 @@ def test_pruning_makes_it_smaller(tmp_path: Path) -> None:
     sizes = []
     for prune in ([0], [0, 100, 100]):
         build([text], tmp_path / "out", order=3, prune=prune, vocabulary=1000, tests={}, language="en")
-        sizes.append((tmp_path / "out" / "lm.bin").stat().st_size)
+        sizes.append((tmp_path / "out" / FILE).stat().st_size)
     assert sizes[1] < sizes[0]
 
 
@@ -181,15 +183,13 @@ def test_missing_tools_are_told_of_before_the_text_is_read(tmp_path: Path, witho
 
 @pytest.mark.e2e
 def test_a_tool_that_fails_leaves_the_old_model(tmp_path: Path, without_tools: Path) -> None:
-    scripts = {"lmplz": f'echo "$*" > {tmp_path}/asked', "build_binary": "echo No room. >&2; exit 1"}
-    for name, script in scripts.items():
-        (without_tools / name).write_text(f"#!/bin/sh\n{script}\n")
-        (without_tools / name).chmod(0o755)
+    (without_tools / "lmplz").write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/asked; echo No room. >&2; exit 1\n')
+    (without_tools / "lmplz").chmod(0o755)
     out = tmp_path / "out"
     out.mkdir()
-    (out / "lm.bin").write_text("old")
+    (out / FILE).write_text("old")
     (out / "vocabulary.txt").write_text("old")
-    with pytest.raises(LanguageModelError, match=r"build_binary failed: .*No room\."):
+    with pytest.raises(LanguageModelError, match=r"lmplz failed: .*No room\."):
         build([verses(tmp_path)], out, order=4, prune=[0, 2], vocabulary=9, tests={}, language="en")
-    assert {path.name: path.read_text() for path in out.iterdir()} == {"lm.bin": "old", "vocabulary.txt": "old"}
+    assert {path.name: path.read_text() for path in out.iterdir()} == {FILE: "old", "vocabulary.txt": "old"}
     assert (tmp_path / "asked").read_text().startswith("--order 4 --prune 0 2 --limit_vocab_file")

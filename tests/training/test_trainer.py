@@ -318,7 +318,7 @@ def test_a_checkpoint_to_start_from_keeps_what_it_has(data: Path, tmp_path: Path
     old = checkpoint.load(spoken[2] / "run" / "last")
     checkpoint.save(base, dataclasses.replace(old.config, decoding=checkpoint.DecodingConfig(lm_weight=3.5)), old.model)
     (base / "lexicon.txt").write_bytes((spoken[2] / "words.txt").read_bytes())
-    (base / "lm.bin").write_bytes(b"a language model")
+    (base / "ngram.safetensors").write_bytes(b"a language model")
     modes: list[bool] = []
     diary = Diary(lambda run: modes.append(all(module.training for module in run.objective.modules())))
     recipe = tiny(data, "model.hidden=64", "model.cell=lstm", "frontend.mels=40", "train.learning_rate=0",
@@ -333,7 +333,7 @@ def test_a_checkpoint_to_start_from_keeps_what_it_has(data: Path, tmp_path: Path
     assert {name: each.symbols for name, each in new.config.tokens.items()} == {
         name: each.symbols for name, each in old.config.tokens.items()}
     assert same(new.model.state_dict(), old.model.state_dict())
-    assert new.optional("lm.bin").read_bytes() == b"a language model" and new.optional("lexicon.txt")
+    assert new.optional("ngram.safetensors").read_bytes() == b"a language model" and new.optional("lexicon.txt")
     assert run.update == 2
 
 

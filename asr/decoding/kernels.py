@@ -1,0 +1,551 @@
+"""The compiled half of the search: n-gram look-ups, one frame after another of the beam search, and its best paths.
+
+All of it is one module because numba's cache watches one file: a function that is compiled into one of another file
+would stay what it was. `asr.decoding.search` is the half that callers see; docs/search.md explains both.
+
+Scores of the search are natural logarithms, those of language models log10. Nothing here allocates in the loop over
+frames, and nothing holds Python's lock. Small functions are inlined, and take arrays instead of tuples of them: to hand
+over a tuple costs more than they do.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+ROOT = 0  # of the lexicon tree, of the n-gram trie (the empty context) and of the automaton of phrases
+LOWEST = np.float32(-1e30)
+SAMPLED = 64  # every so many-th set bit, and clear bit, of the trie's shape has its place noted
+CACHE_BITS = 13  # 2 to the power of it are the language model's scores that are remembered
+HASH = np.uint64(0x9E3779B97F4A7C15)
+
+_ONE, _ZERO = np.uint64(1), np.uint64(0)
+
+# A hypothesis: score (of the best: 0), node of the lexicon tree, state of the n-gram and of the automaton, the arena's
+# entry of its last frame, whether that is a blank, and a hash of all its words.
+HYPOTHESIS = np.dtype([("score", "f4"), ("node", "i4"), ("state", "i4"), ("phrase", "i4"), ("entry", "i4"),
+                       ("blank", "i4"), ("past", "u8")], align=True)
+# An entry of the arena is one frame of a path: the entry of the frame before, the word that ends here (or -1), the
+# token. Where paths of other words met and the best went on, `other` is an entry of another (or 0), and its `loss` how
+# far behind the best it was. Entry 0 is the beginning.
+ENTRY = np.dtype([("before", "i4"), ("other", "i4"), ("label", "i4"), ("token", "i4"), ("loss", "f4")], align=True)
+# What a hypothesis may become in a frame; `rival` is the first in a list of those that a better one has overtaken.
+CANDIDATE = np.dtype([("score", "f4"), ("node", "i4"), ("state", "i4"), ("phrase", "i4"), ("blank", "i4"),
+                      ("source", "i4"), ("label", "i4"), ("token", "i4"), ("rival", "i4"), ("past", "u8")], align=True)
+RIVAL = np.dtype([("score", "f4"), ("source", "i4"), ("label", "i4"), ("next", "i4"), ("past", "u8")], align=True)
+
+
+class NGram(NamedTuple):
+    """An n-gram trie with the last word of each n-gram at its root (`asr.decoding.ngram` describes the arrays)."""
+
+    base: np.ndarray
+    unigrams: np.ndarray
+    probabilities: np.ndarray
+    back_offs: np.ndarray
+    probability_table: np.ndarray
+    back_off_table: np.ndarray
+    words: np.ndarray
+    first: np.ndarray
+    shape: np.ndarray
+    zeros: np.ndarray
+    ones: np.ndarray
+
+
+class Tree(NamedTuple):
+    """A lexicon's prefix tree (`asr.decoding.tree` describes the arrays)."""
+
+    token: np.ndarray
+    ahead: np.ndarray
+    first: np.ndarray
+    ends: np.ndarray
+    labels: np.ndarray
+
+
+class Phrases(NamedTuple):
+    """The automaton of hot phrases (`asr.decoding.phrases`); state 0 is in none."""
+
+    first: np.ndarray     # (states + 1,) int32: of a state's transitions
+    word: np.ndarray      # (transitions,) int32, ascending for each state
+    target: np.ndarray    # (transitions,) int32
+    fallback: np.ndarray  # (states,) int32
+    earned: np.ndarray    # (states,) float32: by a phrase that ends here
+    lent: np.ndarray      # (states,) float32: to a phrase that goes on
+
+
+class Options(NamedTuple):
+    beam: int
+    tokens: int         # of a frame, at most, that a path may take
+    threshold: float    # how far behind the best a path is given up
+    margin: float       # how far behind the best a sentence may be and be found by `best_paths`
+    lm_weight: float
+    word_score: float
+    floor: float        # log10 score of words that the language model does not know, at least
+    blank: int
+    boundary: int
+    unknown: int        # the n-gram's number for words that it does not know
+    end: int            # and for the end of a sentence
+
+
+class Counts(NamedTuple):
+    """What changes of a search besides its hypotheses and its arena."""
+
+    alive: np.ndarray   # (2,) int64: hypotheses, entries of the arena
+    offset: np.ndarray  # (1,) float64: score of the best hypothesis
+
+
+inlined = njit(inline="always", error_model="numpy")
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compiled on first use and kept beside this file, or in the user's cache, for the next process."""
+    try:
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # numba finds no folder that it may write to: each process compiles for itself
+        return njit(nogil=True, error_model="numpy")(function)
+
+
+# --- the n-gram trie
+
+
+@inlined
+def _ones(x):
+    """How many bits of 64 are set."""
+    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@inlined
+def _select(shape, places, k, flip):
+    """The place of the k-th (from 0) set bit of the trie's shape; with `flip` of all ones, of the k-th clear one.
+    `places` are those of every 64th."""
+    place = np.int64(places[min(max(k // SAMPLED, 0), len(places) - 1)])
+    k %= SAMPLED
+    i = min(place >> 6, len(shape) - 1)
+    x = (shape[i] ^ flip) >> np.uint64(place & 63) << np.uint64(place & 63)
+    inside = _ones(x)
+    while k >= inside and i < len(shape) - 1:
+        k -= inside
+        i += 1
+        x = shape[i] ^ flip
+        inside = _ones(x)
+    while k > 0 and x:
+        x &= x - _ONE  # without its lowest bit
+        k -= 1
+    return 64 * i + _ones((x & (~x + _ONE)) - _ONE)  # the bits below its lowest bit
+
+
+@inlined
+def _word(words, i, width):
+    """The i-th of bit-packed words."""
+    bit = i * width
+    shift = np.uint64(bit & 63)
+    x = words[bit >> 6] >> shift
+    if (bit & 63) + width > 64:
+        x |= words[(bit >> 6) + 1] << (np.uint64(64) - shift)
+    return np.int64(x & ((_ONE << np.uint64(width)) - _ONE))
+
+
+@compiled
+def bits_of(size):
+    """How many bits a number below `size` takes."""
+    width = 1
+    while size > 1 << width:
+        width += 1
+    return width
+
+
+@compiled
+def score(ngram, width, state, word, context, back_off):
+    """log10 P(word | state), and the state after it. A state is the trie's node of the longest context that any n-gram
+    goes on from. `context` and `back_off` are room for N numbers each; what a damaged trie points to stays inside."""
+    (base, unigrams, probabilities, back_offs, probability_table, back_off_table, words, first, shape, zeros,
+     ones) = ngram
+    order, pairs = len(base) - 1, base[1]  # node `pairs` is the first of order 2
+    length = 0
+    while length < order - 1 and state >= base[length]:
+        length += 1
+    node = np.int64(state)
+    for n in range(length - 1, -1, -1):  # up to the root: from the oldest word of the context to the newest
+        if n == 0:
+            context[0] = min(max(node - 1, 0), len(unigrams) - 1)
+            back_off[0] = unigrams[context[0], 1]
+            continue
+        node = min(max(node, pairs), base[order - 1] - 1)
+        context[n] = _word(words, node - pairs, width)
+        back_off[n] = back_off_table[n - 1, back_offs[node - pairs]]
+        if n > 1:
+            k = node - base[2]
+            node = pairs + _select(shape, ones, k, _ZERO) - k
+        else:  # the last word whose children begin at or before it
+            low, high = np.int64(1), pairs - 1
+            while low < high:
+                middle = (low + high + 1) >> 1
+                if first[middle] <= node:
+                    low = middle
+                else:
+                    high = middle - 1
+            node = low
+    total, matched = unigrams[word, 0], 0
+    node = np.int64(word) + 1
+    after = node if order > 1 else np.int64(ROOT)
+    for n in range(length):  # and down again from the word: from the newest word of its context to the oldest
+        if n == 0:
+            low, end = np.int64(first[node]), np.int64(first[node + 1])
+        else:
+            k = node - pairs  # its ones lie behind the zero of the node before
+            start = np.int64(0)
+            if k:
+                start = _select(shape, zeros, k - 1, ~_ZERO) + 1
+            i = min(start >> 6, len(shape) - 1)
+            stop = start
+            x = (~shape[i]) >> np.uint64(start & 63)
+            while not x and i < len(shape) - 1:
+                i += 1
+                stop = np.int64(64 * i)
+                x = ~shape[i]
+            stop += _ones((x & (~x + _ONE)) - _ONE)
+            low, end = base[2] + start - k, base[2] + stop - k
+        low, end = max(pairs, low), min(end, base[order])
+        high, wanted = end, context[n]
+        while low < high:
+            middle = (low + high) >> 1
+            if _word(words, middle - pairs, width) < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        if low >= end or _word(words, low - pairs, width) != wanted:
+            break
+        node, matched = low, n + 1
+        total = probability_table[n, probabilities[node - pairs]]
+        if node < base[order - 1] and back_offs[node - pairs]:  # 0: no n-gram goes on from it
+            after = node
+    for n in range(matched, length):
+        total += back_off[n]
+    return total, after
+
+
+@compiled
+def score_sentence(ngram, state, words, end):
+    """log10 probabilities of words (n,) after `state`, each after those before it, and of the end: (n + 1,)."""
+    width, order = bits_of(len(ngram.unigrams)), len(ngram.base) - 1
+    context, back_off = np.zeros(order, np.int64), np.zeros(order, np.float32)
+    scores = np.empty(len(words) + 1, np.float32)
+    for i in range(len(words) + 1):
+        word = np.int64(words[i]) if i < len(words) else np.int64(end)
+        scores[i], state = score(ngram, width, np.int64(state), word, context, back_off)
+    return scores
+
+
+# --- the search
+
+
+@inlined
+def _step(first, words, target, fallback, state, word):
+    """The automaton's state after a word."""
+    while True:
+        low, end = first[state], first[state + 1]
+        high = end
+        while low < high:
+            middle = (low + high) >> 1
+            if words[middle] < word:
+                low = middle + 1
+            else:
+                high = middle
+        if low < end and words[low] == word:
+            state = target[low]
+            break
+        if state == ROOT:
+            break
+        state = fallback[state]
+    return state
+
+
+@compiled
+def follow(phrases, state, word):
+    """The automaton's state after a word, and the bonus (log10) that the word earns; negative: what is paid back."""
+    after = _step(phrases.first, phrases.word, phrases.target, phrases.fallback, state, word)
+    return after, phrases.earned[after] + phrases.lent[after] - phrases.lent[state]
+
+
+@compiled
+def _kth_largest(values, n, k):
+    """Of values[:n], which it reorders (Hoare's selection)."""
+    low, high = 0, n - 1
+    while low < high:
+        pivot, i, j = values[(low + high) >> 1], low, high
+        while i <= j:
+            while values[i] > pivot:
+                i += 1
+            while values[j] < pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if k - 1 <= j:
+            high = j
+        elif k - 1 >= i:
+            low = i
+        else:
+            break
+    return values[k - 1]
+
+
+@compiled
+def _remember(candidates, rivals, count, j, score, source, label, past):
+    """A path that candidate j has overtaken, unless a better one of the same words is remembered."""
+    i = candidates[j].rival
+    while i >= 0:
+        if rivals[i].past == past:
+            if score > rivals[i].score:
+                rivals[i].score, rivals[i].source, rivals[i].label = score, source, label
+            return count
+        i = rivals[i].next
+    if count < len(rivals):
+        rivals[count].score, rivals[count].source, rivals[count].label = score, source, label
+        rivals[count].past, rivals[count].next = past, candidates[j].rival
+        candidates[j].rival = count
+        count += 1
+    return count
+
+
+@compiled
+def _offer(candidates, rivals, table, made, generation, margin, score, node, state, phrase, blank, source, label, token,
+           past):
+    """One more candidate; of those that agree in node, state, phrase and blank the best stays. `made` counts both."""
+    key = (np.uint64(node) * HASH ^ np.uint64(state) * np.uint64(0xC2B2AE3D27D4EB4F)
+           ^ np.uint64(2 * phrase + blank) * np.uint64(0x165667B19E3779F9))
+    cell = np.int64((key ^ (key >> np.uint64(29))) * HASH >> np.uint64(33)) & (len(table) - 1)
+    while table[cell, 0] == generation:
+        c = candidates[table[cell, 1]]
+        if c.node == node and c.state == state and c.phrase == phrase and c.blank == blank:
+            break
+        cell = (cell + 1) & (len(table) - 1)
+    if table[cell, 0] != generation:
+        j = made[0]
+        if j < len(candidates):
+            table[cell, 0], table[cell, 1] = generation, j
+            c = candidates[j]
+            c.node, c.state, c.phrase, c.blank, c.score, c.source = node, state, phrase, blank, score, source
+            c.label, c.token, c.past, c.rival = label, token, past, -1
+            made[0] = j + 1
+        return
+    j = table[cell, 1]
+    c = candidates[j]
+    if score > c.score:
+        if c.past != past and c.score > score - margin:
+            made[1] = _remember(candidates, rivals, made[1], j, c.score, c.source, c.label, c.past)
+        c.score, c.source, c.label, c.token, c.past = score, source, label, token, past
+    elif c.past != past and score > c.score - margin:
+        made[1] = _remember(candidates, rivals, made[1], j, score, source, label, past)
+
+
+@compiled
+def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena, counts):
+    """Search on through emissions (F, V), natural log, from frame `begin`, until all are heard or the arena is full.
+    Gives the frame to go on from.
+
+    `hot` is a second tree over hot words, whose root is `tree`'s root; `numbers` turns word numbers to the n-gram's.
+    """
+    room = 16 * max(o.beam, counts.alive[0]) + 2048
+    candidates, rivals = np.empty(room, CANDIDATE), np.empty(o.beam, RIVAL)
+    table = np.zeros((1 << bits_of(2 * room), 2), np.int32)
+    made = np.zeros(2, np.int64)
+    survivors = np.empty(o.beam, HYPOTHESIS)
+    work = np.empty(max(room, emissions.shape[1]), np.float32)
+    width, size = bits_of(len(ngram.unigrams)), len(tree.token)
+    context, back_off = np.zeros(len(ngram.base), np.int64), np.zeros(len(ngram.base), np.float32)
+    cached_key, cached_state = np.full(1 << CACHE_BITS, -1, np.int64), np.empty(1 << CACHE_BITS, np.int32)
+    cached_score = np.empty(1 << CACHE_BITS, np.float32)
+    token_, ahead_, first_, ends_, labels_ = tree
+    h_token, h_ahead, h_first, h_ends, h_labels = hot
+    p_first, p_word, p_target, p_fallback, p_earned, p_lent = phrases
+    weight, margin, word_score = np.float32(o.lm_weight), np.float32(o.margin), np.float32(o.word_score)
+    threshold, blank, boundary = np.float32(o.threshold), o.blank, o.boundary
+    for t in range(begin, len(emissions)):
+        if counts.alive[1] + 2 * o.beam > len(arena):
+            return t
+        e = emissions[t]
+        generation = t - begin + 1
+        work[:len(e)] = e
+        least = _kth_largest(work, len(e), min(o.tokens, len(e)))
+        made[0] = made[1] = 0
+        cut = LOWEST
+        for h in range(counts.alive[0]):  # no path is worse than its blank: known before, it spares many candidates
+            cut = max(cut, beam[h].score + e[blank] - threshold)
+        for h in range(counts.alive[0]):
+            node, state, phrase = beam[h].node, beam[h].state, beam[h].phrase
+            after_blank, past, before = beam[h].blank, beam[h].past, beam[h].score
+            inside = node >= size  # of the tree of hot words
+            n = node - size if inside else node
+            own = boundary  # what goes on without a blank: the token; at the root the boundary, at any time
+            if node != ROOT:
+                own = np.int64(h_token[n] if inside else token_[n])
+            for move in range(2):
+                token = own if move else blank
+                if move and after_blank and node != ROOT:
+                    continue
+                s = before + e[token]
+                if s >= cut:
+                    cut = max(cut, s - threshold)
+                    _offer(candidates, rivals, table, made, generation, margin, s, node, state, phrase, 1 - move, h, -1,
+                           token, past)
+            for part in range(2):
+                if node != ROOT and part != inside:
+                    continue
+                low, high = (h_first[n], h_first[n + 1]) if part else (first_[n], first_[n + 1])
+                ahead = h_ahead[n] if part else ahead_[n]
+                for child in range(low, high):
+                    token = np.int64(h_token[child] if part else token_[child])
+                    if e[token] < least or (token == own and not after_blank and node != ROOT):
+                        continue
+                    s = before + e[token] + weight * ((h_ahead[child] if part else ahead_[child]) - ahead)
+                    if s >= cut:
+                        cut = max(cut, s - threshold)
+                        _offer(candidates, rivals, table, made, generation, margin, s, child + size if part else child,
+                               state, phrase, 0, h, -1, token, past)
+                if node == ROOT or e[boundary] < least:
+                    continue
+                low, high = (h_ends[n], h_ends[n + 1]) if part else (ends_[n], ends_[n + 1])
+                for i in range(low, high):  # words end here: all that sound so
+                    label = h_labels[i] if part else labels_[i]
+                    word = np.int64(numbers[label]) if label < len(numbers) else np.int64(o.unknown)
+                    key = np.int64(state) << 32 | word
+                    cell = np.int64((np.uint64(key) * HASH) >> np.uint64(64 - CACHE_BITS))
+                    if cached_key[cell] != key:
+                        cached_key[cell] = key
+                        cached_score[cell], cached_state[cell] = score(ngram, width, np.int64(state), word,
+                                                                       context, back_off)
+                    p = cached_score[cell]
+                    if label >= len(numbers):
+                        p = max(p, np.float32(o.floor))
+                    following = _step(p_first, p_word, p_target, p_fallback, phrase, label)
+                    p += p_earned[following] + p_lent[following] - p_lent[phrase]
+                    s = before + e[boundary] + weight * (p - ahead) + word_score
+                    if s >= cut:
+                        cut = max(cut, s - threshold)
+                        mixed = (past ^ np.uint64(label + 1)) * HASH
+                        _offer(candidates, rivals, table, made, generation, margin, s, ROOT, cached_state[cell],
+                               following, 0, h, label, boundary, mixed ^ (mixed >> np.uint64(31)))
+        best = cut + threshold
+        if made[0] > o.beam:
+            for j in range(made[0]):
+                work[j] = candidates[j].score
+            cut = max(cut, _kth_largest(work, made[0], o.beam))
+        count, end = 0, counts.alive[1]
+        for j in range(made[0]):
+            c = candidates[j]
+            if c.score < cut or count == o.beam:
+                continue
+            other, i = 0, c.rival
+            while i >= 0:
+                if rivals[i].score > c.score - margin and rivals[i].past != c.past:
+                    a = arena[end]
+                    a.before, a.other, a.label, a.token = beam[rivals[i].source].entry, other, rivals[i].label, c.token
+                    a.loss = c.score - rivals[i].score
+                    other = end
+                    end += 1
+                i = rivals[i].next
+            a, s = arena[end], survivors[count]
+            a.before, a.other, a.label, a.token, a.loss = beam[c.source].entry, other, c.label, c.token, 0
+            s.score, s.node, s.state, s.phrase, s.entry = c.score - best, c.node, c.state, c.phrase, end
+            s.blank, s.past = c.blank, c.past
+            end += 1
+            count += 1
+        beam[:count] = survivors[:count]
+        counts.alive[0], counts.alive[1] = count, end
+        counts.offset[0] += best
+    return len(emissions)
+
+
+@compiled
+def compact(beam, arena, counts):
+    """Leave only those entries of the arena from which a hypothesis comes, in their order."""
+    end = counts.alive[1]
+    index = np.zeros(end, np.int32)
+    for h in range(counts.alive[0]):
+        index[beam[h].entry] = 1
+    for i in range(end - 1, 0, -1):  # what an entry points to lies before it
+        if index[i]:
+            index[arena[i].before] = index[arena[i].other] = 1
+    index[0] = 0
+    count = 1
+    for i in range(1, end):
+        if index[i]:
+            index[i] = count
+            arena[count] = arena[i]
+            arena[count].before, arena[count].other = index[arena[i].before], index[arena[i].other]
+            count += 1
+    counts.alive[1] = count
+    for h in range(counts.alive[0]):
+        beam[h].entry = index[beam[h].entry]
+
+
+@compiled
+def best_paths(frames, most, ngram, phrases, o, beam, arena, counts):
+    """The `most` best sentences of different words whose last word is complete (any, where there is none), best first:
+    scores (n,) float64, labels (n, frames) with -1 where no word ends, tokens (n, frames)."""
+    width, count = bits_of(len(ngram.unigrams)), counts.alive[0]
+    context, back_off = np.zeros(len(ngram.base), np.int64), np.zeros(len(ngram.base), np.float32)
+    room = count + 64 * most
+    total, entry = np.empty(room, np.float32), np.empty(room, np.int32)  # of paths that wait to be read,
+    parent, frame = np.full(room, -1, np.int32), np.full(room, frames - 1, np.int32)  # from this frame to the first
+    waiting = 0
+    for complete in (True, False):
+        if waiting:
+            break
+        for h in range(count):
+            if complete and beam[h].node != ROOT:
+                continue
+            end = score(ngram, width, np.int64(beam[h].state), np.int64(o.end), context, back_off)[0]
+            total[waiting] = beam[h].score + o.lm_weight * (end - phrases.lent[beam[h].phrase])
+            entry[waiting] = beam[h].entry
+            waiting += 1
+    reads = 1 if most == 1 else 4 * most
+    labels, tokens = np.full((reads, frames), -1, np.int32), np.zeros((reads, frames), np.int32)
+    past = np.zeros(reads, np.uint64)
+    found, scores = np.zeros(most, np.int32), np.zeros(most, np.float64)
+    n, least = 0, LOWEST
+    for read in range(reads):
+        if n == most or not waiting:
+            break
+        top = 0
+        for i in range(1, waiting):
+            if total[i] > total[top]:
+                top = i
+        s, at, origin, t = total[top], entry[top], parent[top], frame[top]
+        waiting -= 1
+        total[top], entry[top], parent[top], frame[top] = total[waiting], entry[waiting], parent[waiting], frame[waiting]
+        if s < least:
+            break
+        least = max(least, s - np.float32(o.margin))
+        overtaken = origin >= 0  # up to the end it is as the path that went on
+        if overtaken:
+            labels[read, t + 1:], tokens[read, t + 1:] = labels[origin, t + 1:], tokens[origin, t + 1:]
+        while t >= 0:
+            labels[read, t], tokens[read, t] = arena[at].label, arena[at].token
+            other = 0 if overtaken else arena[at].other  # those of its own list wait already
+            overtaken = False
+            while other and most > 1:
+                if waiting < room and s - arena[other].loss >= least:
+                    total[waiting], entry[waiting] = s - arena[other].loss, other
+                    parent[waiting], frame[waiting] = read, t
+                    waiting += 1
+                other = arena[other].other
+            at = arena[at].before
+            t -= 1
+        for t in range(frames):
+            if labels[read, t] >= 0:
+                past[read] = (past[read] ^ np.uint64(labels[read, t] + 1)) * HASH
+                past[read] ^= past[read] >> np.uint64(31)
+        new = True
+        for i in range(n):
+            new = new and past[found[i]] != past[read]
+        if new:
+            found[n], scores[n] = read, s + counts.offset[0]
+            n += 1
+    return scores[:n], labels[found[:n]], tokens[found[:n]]
