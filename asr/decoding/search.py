@@ -20,7 +20,7 @@ from asr.decoding.phrases import PhraseAutomaton
 from asr.decoding.tree import prefix_tree
 
 COMPILING_S = 1.0  # after which somebody who waits is told why
-FRAMES = 64  # whose hypotheses the arena has room for at first
+FRAMES = 64  # whose hypotheses, each with a rival, the arena has room for at first
 
 
 class SearchGraph(NamedTuple):
@@ -95,7 +95,7 @@ class Search:
         done = 0
         while (done := kernels.advance(scores, done, *self.graph, self.options, *self._state)) < len(scores):
             kernels.compact(*self._state)
-            if 2 * self._counts.alive[1] > len(self._arena):
+            if 2 * (self._counts.alive[1] + 2 * self.options.beam) > len(self._arena):
                 self._arena = np.concatenate([self._arena, np.zeros_like(self._arena)])
 
     def best(self) -> Path:

@@ -25,13 +25,14 @@ done
 
 # Pronunciations and the n-gram, whose lexicon the acoustic model learns from.
 [ -e data/lm/pronunciation.safetensors ] || asr lm --train-pronunciation --out data/lm
-[ -e data/lm/lm.bin ] || asr lm --build-tools data/text/*.txt.gz --prune "0 2 4" --without $base --out data/lm
+[ -e data/lm/ngram.safetensors ] || asr lm --build-tools data/text/*.txt.gz --order 4 --prune "0 2 3 5" --without $base \
+    --out data/lm
 
 # The acoustic model, the LSTM over words, then the decoder's weights and confidences.
 asr train $recipe/acoustic.toml -o runs/en-small $(resume runs/en-small/last) \
     data.lexicon=data/lm/lexicon.txt data.pronunciation=data/lm/pronunciation.safetensors \
     data.sorted_epochs=1 train.crf_after=0.5 train.updates=15000
-cp data/lm/{lm.bin,lexicon.txt,pronunciation.safetensors} runs/en-small/last/
+cp data/lm/{ngram.safetensors,lexicon.txt,lexicon.safetensors,pronunciation.safetensors} runs/en-small/last/
 [ -e runs/en-small/last/neural_lm.safetensors ] || asr lm --neural data/text/*.txt.gz --vocab data/lm/vocabulary.txt \
     --without $base --out runs/en-small/last
 asr tune $base --checkpoint runs/en-small/last --limit 120

@@ -99,7 +99,7 @@ def text(path) -> tuple[str, ...]:
     return tuple(WORDS[label] for label in path.labels if label >= 0)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.booleans())
 def test_the_best_sentences_are_found_with_their_scores(seed: int, frames: int, hot: bool) -> None:
     phrases = [(("a", "ba"), 1.5), (("bah",), 0.75)] if hot else []
@@ -204,7 +204,7 @@ def test_threads_search_at_once_and_find_the_same() -> None:
 
 def test_python_runs_while_it_searches() -> None:
     seen: list[int] = []
-    emissions = heard(0, 30_000)
+    emissions = heard(0, 10_000)
 
     def work() -> None:
         begin(200, margin=3.0).accept(emissions)
