@@ -220,6 +220,10 @@ def quantize(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
     if not len(values):
         return np.zeros(bins, np.float32), np.zeros(0, np.uint8)
     ordered = np.sort(values.astype(np.float64))
+    few = ordered[np.flatnonzero(np.diff(ordered, prepend=-np.inf))]  # each value once
+    if len(few) <= bins:
+        table = np.pad(few, (0, bins - len(few)), mode="edge").astype(np.float32)
+        return table, np.searchsorted(few.astype(np.float32), values).astype(np.uint8)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     means = ordered[(np.arange(bins) * len(values) + len(values) // 2) // bins]
     for _ in range(20):
