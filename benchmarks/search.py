@@ -112,7 +112,8 @@ def main() -> None:
     assert isinstance(decoder, BeamDecoder)
     decoder.rescorer = None
     folder = recognizer.engine.checkpoint.path
-    loads = subprocess.run([sys.executable, "-c", LOADS.format(folder=str(folder))], capture_output=True, text=True, check=True)
+    loads = subprocess.run([sys.executable, "-c", LOADS.format(folder=str(folder))], capture_output=True, text=True,
+                           check=True)
     print(f"Loading tree and n-gram: {loads.stdout.strip()}")
 
     samples = hear(recognizer, manifest.read(args.manifest, args.split), args.limit)

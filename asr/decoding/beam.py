@@ -140,7 +140,7 @@ class BeamDecoder:
         return evidence >= self.config.margin * int((path.labels >= 0).sum())
 
     def read(self, path: Path, emissions: np.ndarray, known: Known, settled: int) -> list[Word]:
-        """A hypothesis as words. `known` ones are not worked out again; those of the first `settled` frames become so."""
+        """A hypothesis as words. Those of the first `settled` frames become `known`, and are not worked out again."""
         frames = path.tokens
         spoken = np.flatnonzero((frames != self.tokens.blank_index) & (frames != self.tokens.boundary_index)).tolist()
         ends = np.flatnonzero(path.labels >= 0).tolist()

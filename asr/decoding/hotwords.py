@@ -1,7 +1,6 @@
 """Hot words: words and phrases that this conversation is likely to hold, known to the dictionary or not."""
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asr.errors import HotwordError

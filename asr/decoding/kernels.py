@@ -1,7 +1,7 @@
 """The compiled half of the search: n-gram look-ups, one frame after another of the beam search, and its best paths.
 
 All of it is one module because numba's cache watches one file: a function that is compiled into one of another file
-would stay what it was. `asr.decoding.search` is the half that callers see; docs/search.md explains both.
+would stay what it was. `asr.decoding.search` is the half that callers see; docs/architecture/search.md explains both.
 
 Scores of the search are natural logarithms, those of language models log10. Nothing here allocates in the loop over
 frames, and nothing holds Python's lock. Small functions are inlined, and take arrays instead of tuples of them: to hand
@@ -347,7 +347,7 @@ def _offer(candidates, rivals, table, made, generation, margin, score, node, sta
 @compiled
 def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena, counts):
     """Search on through emissions (F, V), natural log, from frame `begin`, until all are heard or the arena is full.
-    Gives the frame to go on from.
+    Returns the frame to go on from.
 
     `hot` is a second tree over hot words, whose root is `tree`'s root; `numbers` turns word numbers to the n-gram's.
     """
@@ -519,7 +519,8 @@ def best_paths(frames, most, ngram, phrases, o, beam, arena, counts):
                 top = i
         s, at, origin, t = total[top], entry[top], parent[top], frame[top]
         waiting -= 1
-        total[top], entry[top], parent[top], frame[top] = total[waiting], entry[waiting], parent[waiting], frame[waiting]
+        total[top], entry[top] = total[waiting], entry[waiting]
+        parent[top], frame[top] = parent[waiting], frame[waiting]
         if s < least:
             break
         least = max(least, s - np.float32(o.margin))

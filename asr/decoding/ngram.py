@@ -4,7 +4,7 @@ N-grams lie with their last word at the root: "the old cat" hangs at cat, old, t
 n-gram that the model has, and everything that backing off needs lies on it. Nodes are numbered level by level, the
 children of each sorted by word, and the shape of the trie is two bits a node (LOUDS: Jacobson 1989, "Space-efficient
 static trees and graphs"): for each node a one for each child, then a zero. Children, and parents too, are found by
-counting. A node takes its word's bits, 8 bits of probability and, unless it is of the highest order, 8 bits of back-off.
+counting. A node takes its word's bits, 8 bits of probability and, below the highest order, 8 bits of back-off.
 
     base               (N + 1,) int64: first node of each order; the root is 0, word w is node w + 1
     unigrams           (V, 2) float32: log10 probability and back-off of the words
@@ -26,16 +26,16 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.errors import CheckpointError, LanguageModelError
-
 from asr.decoding import kernels, storage
+from asr.errors import CheckpointError, LanguageModelError
 
 FILE = "ngram.safetensors"
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 LINES = 1 << 17  # of an ARPA file that are read at once
-ARRAYS = {"base": np.int64, "unigrams": np.float32, "probabilities": np.uint8, "back_offs": np.uint8,
-          "probability_table": np.float32, "back_off_table": np.float32, "words": np.uint64, "first": np.uint32,
-          "shape": np.uint64, "zeros": np.uint32, "ones": np.uint32, "vocabulary": np.uint8}
+ARRAYS: dict[str, type[np.generic]] = {
+    "base": np.int64, "unigrams": np.float32, "probabilities": np.uint8, "back_offs": np.uint8,
+    "probability_table": np.float32, "back_off_table": np.float32, "words": np.uint64, "first": np.uint32,
+    "shape": np.uint64, "zeros": np.uint32, "ones": np.uint32, "vocabulary": np.uint8}
 Table = tuple[np.ndarray, np.ndarray, np.ndarray]  # of an order: words (n, order), log10 probabilities, back-offs (n,)
 
 
@@ -48,7 +48,8 @@ class NGram:
         self.arrays = kernels.NGram(**{name: arrays[name] for name in kernels.NGram._fields})
         if len(self.words) != len(self.arrays.unigrams):
             raise ValueError("its words are not those of its n-grams")
-        self.begin, self.end, self.unknown = self.words.index(BEGIN) + 1, self.words.index(END), self.words.index(UNKNOWN)
+        self.begin = self.words.index(BEGIN) + 1  # the state before the first word
+        self.end, self.unknown = self.words.index(END), self.words.index(UNKNOWN)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -85,11 +86,12 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
     """Raises ValueError where the search could reach beyond an array."""
     base = arrays["base"]
     order, size, inner = len(base) - 1, int(base[1]) - 1, int(base[-2] - base[1]) if len(base) > 2 else 0
-    bits = (int(base[-1] - base[1])) * kernels.bits_of(size)
-    shapes = {"unigrams": (size, 2), "probabilities": (base[-1] - base[1],), "back_offs": (inner,), "first": (size + 2,),
-              "probability_table": (order - 1, 256), "back_off_table": (order - 1, 256), "words": (-(-bits // 64) + 1,)}
+    bits = int(base[-1] - base[1]) * max(1, (size - 1).bit_length())
+    shapes = {"unigrams": (size, 2), "first": (size + 2,), "words": (-(-bits // 64) + 1,),
+              "probabilities": (base[-1] - base[1],), "probability_table": (order - 1, 256),
+              "back_offs": (inner,), "back_off_table": (order - 1, 256)}
     if (base[0] != 1 or size < 1 or (np.diff(base) < 0).any() or any(arrays[k].shape != v for k, v in shapes.items())
-            or not len(arrays["zeros"]) or not len(arrays["ones"]) or inner and not len(arrays["shape"])):
+            or not len(arrays["zeros"]) or not len(arrays["ones"]) or (inner and not len(arrays["shape"]))):
         raise ValueError("its arrays do not belong together")
 
 
@@ -165,8 +167,8 @@ def arrays_of(vocabulary: Sequence[str], tables: Sequence[Table]) -> dict[str, n
             key = (found << shift) | words[:, -1 - k].astype(np.uint64)
             place = np.minimum(np.searchsorted(keys[k - 1], key), len(keys[k - 1]) - 1)
             if not len(keys[k - 1]) or (keys[k - 1][place] != key).any():
-                raise LanguageModelError(f"An n-gram of order {k + 2} is there without its beginning or its end of order "
-                                         f"{k + 1}: estimate the model with KenLM's lmplz.")
+                raise LanguageModelError(f"An n-gram of order {k + 2} is there without its beginning or its end of "
+                                         f"order {k + 1}: estimate the model with KenLM's lmplz.")
             found = place.astype(np.uint64)
         return found
 

@@ -1,7 +1,7 @@
 """Hot phrases as an automaton that the search walks beside the n-gram model.
 
-Each phrase is a path in an Aho–Corasick automaton over words; following a phrase earns its bonus in equal parts, leaving
-it half-way pays back what was lent ("shallow fusion" contextual biasing, Williams et al. 2018).
+Each phrase is a path in an Aho–Corasick automaton over words; following a phrase earns its bonus in equal parts,
+leaving it half-way pays back what was lent ("shallow fusion" contextual biasing, Williams et al. 2018).
 """
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asr.decoding import kernels
 
 
 class PhraseAutomaton:
-    """Bonus of following phrases of word numbers; scores are in the language model's unit (log10). State 0 is in none."""
+    """Bonus of following phrases of word numbers, in the language model's unit (log10). State 0 is in none."""
 
     def __init__(self, phrases: Sequence[tuple[tuple[int, ...], float]]) -> None:
         following: list[dict[int, int]] = [{}]

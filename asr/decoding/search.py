@@ -1,8 +1,8 @@
 """Beam search over one utterance: emissions in, the best sentences out, at any time.
 
-A hypothesis is a node of the lexicon tree, whether its last token is blank, an n-gram state and a state of the automaton
-of hot phrases. Hypotheses that agree in all of it have the same future: the best stays ("recombination"). The loop over
-frames is compiled (`asr.decoding.kernels`); docs/search.md explains it.
+A hypothesis is a node of the lexicon tree, whether its last token is blank, an n-gram state and a state of the
+automaton of hot phrases. Hypotheses that agree in all of it have the same future: the best stays ("recombination").
+The loop over frames is compiled (`asr.decoding.kernels`); docs/architecture/search.md explains it.
 """
 from __future__ import annotations
 

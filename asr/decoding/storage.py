@@ -45,15 +45,17 @@ def write(path: Path, kind: str, arrays: Mapping[str, np.ndarray], facts: Mappin
         file.write(data)
 
 
-def read(path: Path, kind: str, expected: Mapping[str, type[np.generic]]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read(path: Path, kind: str,
+         expected: Mapping[str, type[np.generic]]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The read-only arrays that `expected` names with their types, and the facts. Raises CheckpointError."""
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return _arrays(mapped, kind, expected)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
-        raise CheckpointError(f"{path} is damaged or of another version ({' '.join(str(error).split()):.100}): copy the "
-                              f"checkpoint again, or make it anew with `asr lm`.") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is damaged or of another version ({reason:.100}): copy the checkpoint again, or "
+                              f"make it anew with `asr lm`.") from error
 
 
 def frozen(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ where that is missing, or `lexicon.txt` has changed since, it is built again on 
     first    (nodes + 1,) int32: the children of node i are first[i] … first[i + 1] - 1
     ahead    (nodes,) float32: log10 probability, on its own, of the likeliest word below ("look-ahead": Ortmanns & Ney
              2000, "Look-ahead techniques for fast beam search"); 0 at the root
-    ends     (nodes + 1,) int32: the words that sound like the path to node i are labels[ends[i]] … labels[ends[i + 1] - 1]
+    ends     (nodes + 1,) int32: the words that sound like the path to node i are labels[ends[i]:ends[i + 1]]
     labels   (spellings,) int32: word numbers
     numbers  (words,) int32: the n-gram model's number of each word
     words    uint8: the words in UTF-8, a line each
@@ -28,8 +28,8 @@ from asr.errors import CheckpointError
 from asr.model.tokens import TokenSet
 
 FILE = "lexicon.safetensors"
-ARRAYS = {"token": np.uint8, "first": np.int32, "ahead": np.float32, "ends": np.int32, "labels": np.int32,
-          "numbers": np.int32, "words": np.uint8}
+ARRAYS: dict[str, type[np.generic]] = {"token": np.uint8, "first": np.int32, "ahead": np.float32, "ends": np.int32,
+                                       "labels": np.int32, "numbers": np.int32, "words": np.uint8}
 
 
 class LexiconTree:
@@ -44,7 +44,7 @@ class LexiconTree:
         if not (len(token) == len(ahead) == len(first) - 1 == len(ends) - 1 and first[0] == 1
                 and first[-1] == len(token) and ends[0] == 0 and ends[-1] == len(labels)
                 and (np.diff(first) >= 0).all() and (np.diff(ends) >= 0).all() and len(self.words) == len(self.numbers)
-                and len(labels) and 0 <= labels.min() and labels.max() < len(self.words)):
+                and len(labels) and labels.min() >= 0 and labels.max() < len(self.words)):
             raise ValueError("its arrays do not belong together")
 
     @classmethod
@@ -73,8 +73,8 @@ class LexiconTree:
             if numbers.min() < 0 or numbers.max() >= len(ngram.words) or tree.arrays.token.max() >= len(tokens):
                 raise ValueError("it is of another model")
         except (ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} is no usable lexicon ({error}): delete it, and it is built from {source.name}"
-                                  ) from error
+            raise CheckpointError(f"{path} is no usable lexicon ({error}): delete it, and it is built from "
+                                  f"{source.name}.") from error
         return tree
 
     @cached_property
@@ -134,9 +134,9 @@ def prefix_tree(entries: Sequence[tuple[int, Spelling, float]]) -> kernels.Tree:
     children = np.bincount(np.concatenate([np.zeros(0, np.int64), *parents]), minlength=count)
     by_node = np.argsort(ending, kind="stable")
     ends = np.concatenate([[0], np.cumsum(np.bincount(ending, minlength=count))])
-    arrays = {"token": np.concatenate(token), "ahead": np.concatenate(ahead),
-              "first": np.concatenate([[1], 1 + np.cumsum(children)]).astype(np.int32), "ends": ends.astype(np.int32),
-              "labels": labels[by_node]}
+    arrays: dict[str, np.ndarray] = {
+        "token": np.concatenate(token), "ahead": np.concatenate(ahead), "labels": labels[by_node],
+        "first": np.concatenate([[1], 1 + np.cumsum(children)]).astype(np.int32), "ends": ends.astype(np.int32)}
     return kernels.Tree(**storage.frozen(arrays))
 
 

@@ -30,7 +30,7 @@ def models(draw) -> Grams:
 
 def by_the_book(grams: Grams, context: tuple[str, ...], word: str) -> float:
     if (*context, word) in grams or not context:
-        return grams[*context, word][0]
+        return grams[(*context, word)][0]
     return grams.get(context, (0.0, 0.0))[1] + by_the_book(grams, context[1:], word)
 
 

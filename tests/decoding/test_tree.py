@@ -10,9 +10,12 @@ from asr.decoding import kernels
 from asr.decoding.lexicon import Lexicon
 from asr.decoding.tree import LexiconTree, load, prefix_tree
 from asr.errors import CheckpointError
-from tests.decoding.test_lexicon import PHONEMES, READ, EH, D, R, T, IY, UW
+from asr.model.tokens import TokenSet
 from tests.support.language import bigram_model
 
+PHONEMES = TokenSet(("-", "|", "T", "UW", "R", "EH", "IY", "D"), "-", "|", (0.125,) * 8)
+T, UW, R, EH, IY, D = range(2, 8)
+READ = [("two", "T UW"), ("too", "T UW"), ("read", "R IY D"), ("to", "T UW"), ("read", "R EH D"), ("déjà", "D EH")]
 SCORES = {"two": -9.0, "too": -8.0, "read": -3.0, "to": -0.5, "déjà": -4.0}
 
 

@@ -55,7 +55,8 @@ def test_settings_reach_the_decoder(recognizer, samples) -> None:
     assert word_error_rates(recognizer, beam_decoder(recognizer, settings), few)["kathleen"] < 0.2
     strange = beam_decoder(recognizer, dataclasses.replace(settings, word_score=-300.0))
     assert word_error_rates(recognizer, strange, few)["kathleen"] > 0.5
-    assert strange.graph.tree is beam_decoder(recognizer, settings).graph.tree  # building a tree costs more than decoding
+    # Building a tree costs more than decoding.
+    assert strange.graph.tree is beam_decoder(recognizer, settings).graph.tree
 
 
 @pytest.mark.parametrize("beam", [True, False])
