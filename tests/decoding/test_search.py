@@ -233,14 +233,14 @@ CODE = """
 import sys
 import numba.core.caching as caching
 {before}
-from asr.decoding import kernels
-from asr.decoding import search as search_module
+from asr.decoding import kernels, search
 sys.exit(0 if kernels.bits_of(1000) == 10 else 1)
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("before", ["", "caching.CacheImpl._locator_classes = []"])
-def test_it_works_where_nothing_can_be_cached(tmp_path, before: str) -> None:
+def test_it_works_where_nothing_can_be_cached(before: str) -> None:
     """As where neither site-packages nor a home folder can be written to."""
     assert subprocess.run([sys.executable, "-c", CODE.format(before=before)]).returncode == 0
 
