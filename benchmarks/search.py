@@ -5,7 +5,7 @@
 
 MODEL is the n-gram model from which the checkpoint's `ngram.safetensors` was packed, as KenLM reads it: ARPA or binary.
 The network runs once; both search the same emissions with the same settings, without the LSTM language model. Processor
-time is of this process. flashlight keeps six words a spelling and does not merge hypotheses whose histories differ.
+time is of this process. flashlight keeps six words a spelling, and tells whole histories apart.
 """
 from __future__ import annotations
 
