@@ -1,0 +1,136 @@
+"""Tiny taggers, from texts that say clearly where sentences end: German with its capital nouns, a caseless script."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr.errors import TrainingError
+from asr.text.labels import COMMA, IGNORE, NONE, PERIOD, QUESTION
+from asr.text.punctuator import FILE, Punctuator
+from asr.training import punctuation
+from asr.training import punctuation_data as data
+from asr.training.punctuation import STATE, TEXT, TaggerTraining, begin, train
+
+CPU = "cpu"
+GERMAN = ("Der Hund sieht die Katze. Wo ist der Ball? Heute kommt Anna, aber Peter bleibt. ", "de",
+          "der hund sieht die katze wo ist der ball heute kommt anna aber peter bleibt",
+          "Der Hund sieht die Katze. Wo ist der Ball? Heute kommt Anna, aber Peter bleibt.")
+HINDI = ("राम घर जाता है। क्या सीता आती है? मोहन आया, पर वह गया। ", "hi",
+         "राम घर जाता है क्या सीता आती है मोहन आया पर वह गया", "राम घर जाता है। क्या सीता आती है? मोहन आया, पर वह गया।")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Minutes become seconds."""
+    for name, value in {"WORDS": 50, "WIDTH": 16, "BUCKETS": 64, "HIDDEN": 24, "LAYERS": 1, "WARMUP": 10,
+                        "SAVE_EVERY": 5, "REPORT_EVERY": 5, "ROWS": 4, "LENGTH": 48}.items():
+        for module in (punctuation, data):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
+
+
+def text(folder: Path, sentences: str, documents: int = 130) -> Path:
+    path = folder / "text.txt"
+    path.write_text("\n\n".join(sentences * 4 for _ in range(documents)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("sentences", "language", "plain", "expected"), [GERMAN, HINDI], ids=["German", "Hindi"])
+def test_learns_a_language(tmp_path, sentences, language, plain, expected):
+    training = begin([text(tmp_path, sentences)], tmp_path / "out", language, 120, CPU)
+    told = []
+    train(training, tmp_path / "out", told.append)
+    assert told[-1].update == 120
+    assert told[-1].marks_loss < told[0].marks_loss / 2
+    tagger = Punctuator.load(tmp_path / "out" / FILE)
+    assert tagger.config.language == language
+    assert tagger.punctuate(plain) == expected
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["held_out", FILE]
+    held_out = (tmp_path / "out" / "held_out" / "text.txt").read_text(encoding="utf-8")
+    assert held_out.count("\n\n") == 130 // data.HELD_OUT_EVERY
+
+
+def test_resumed_training_is_the_same(tmp_path):
+    source = text(tmp_path, GERMAN[0], 4)
+
+    def weights(folder: str, stop: int | None) -> dict[str, np.ndarray]:
+        place = tmp_path / folder
+        training = begin([source], place, "de", 10, CPU)
+        if stop:
+            while training.update < stop:
+                training.step()
+            training.save(place)
+            training = TaggerTraining.restore(place, CPU)
+        while training.update < training.updates:
+            training.step()
+        return training.tagger.weights()
+
+    whole, parts = weights("whole", None), weights("parts", 5)
+    assert whole.keys() == parts.keys()
+    assert all(np.allclose(whole[name], parts[name], atol=1e-5) for name in whole)
+
+
+def test_what_cannot_be_done_is_said(tmp_path):
+    with pytest.raises(TrainingError, match=r"none\.txt"):
+        begin([tmp_path / "none.txt"], tmp_path / "out", "en", 1, CPU)
+    (tmp_path / "empty.txt").write_text("\n\n")
+    with pytest.raises(TrainingError, match="no words"):
+        begin([tmp_path / "empty.txt"], tmp_path / "out", "en", 1, CPU)
+    with pytest.raises(TrainingError, match="resume"):
+        TaggerTraining.restore(tmp_path, CPU)
+    training = begin([text(tmp_path, GERMAN[0], 2)], tmp_path / "out", "de", 1, CPU)
+    training.save(tmp_path / "out")
+    with pytest.raises(TrainingError, match="--resume"):
+        begin([text(tmp_path, GERMAN[0], 2)], tmp_path / "out", "de", 1, CPU)
+    (tmp_path / "out" / TEXT).write_bytes(b"no")
+    with pytest.raises(TrainingError, match=TEXT):
+        TaggerTraining.restore(tmp_path / "out", CPU)
+    (tmp_path / "out" / STATE).write_bytes(b"no")
+    with pytest.raises(TrainingError, match=STATE):
+        TaggerTraining.restore(tmp_path / "out", CPU)
+
+
+def corpus(folder: Path) -> data.Corpus:
+    return data.read([text(folder, GERMAN[0], 8)], "de", folder / "held")
+
+
+def test_batches_are_the_same_each_time_and_differ(tmp_path):
+    batches = data.Batches(corpus(tmp_path))
+    first, again, second = batches.batch(0), batches.batch(0), batches.batch(1)
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first.words, second.words)
+    gaps = first.words < 0
+    assert gaps[:, 0].all()
+    assert (first.marks[gaps] == IGNORE).all() and np.isnan(first.pauses[gaps]).all()
+
+
+def test_larger_texts_weigh_more_but_less_than_their_size(tmp_path):
+    (tmp_path / "a.txt").write_text(GERMAN[0] * 90, encoding="utf-8")
+    (tmp_path / "b.txt").write_text(GERMAN[0] * 10, encoding="utf-8")
+    read = data.read([tmp_path / "a.txt", tmp_path / "b.txt"], "de", tmp_path / "held")
+    assert np.allclose(data.Batches(read).shares, [0.75, 0.25])
+
+
+def test_recognition_errors_keep_marks(tmp_path):
+    batches = data.Batches(corpus(tmp_path))
+    rng = np.random.default_rng(0)
+    words = np.zeros(2000, np.int64)
+    marks = np.where(np.arange(2000) % 10 == 9, PERIOD, NONE)
+    found, found_marks, cases = batches._misrecognize(rng, words, marks, np.zeros(2000, np.int64), 0.3)
+    assert len(found) == len(found_marks) == len(cases)
+    assert 0.1 < (found != 0).mean() < 0.4
+    assert (found_marks == PERIOD).sum() >= 198
+
+
+def test_pauses_follow_marks():
+    rng = np.random.default_rng(0)
+    marks = np.tile([NONE, COMMA, PERIOD, QUESTION], 5000)
+    drawn = np.concatenate([data.draw_pauses(rng, marks) for _ in range(20)]).reshape(-1, 4)
+    none, comma, period, question = np.median(drawn, axis=0)
+    assert none == 0 < comma < period
+    assert question == pytest.approx(period, rel=0.2)
+
+
+def test_words_that_sound_alike():
+    assert data.consonants("their") == data.consonants("there")
+    assert data.consonants("") == ""
