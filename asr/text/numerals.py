@@ -1,7 +1,8 @@
 """Spoken numbers in digits: "nineteen eighty four" → "1984", "ten thirty a m" → "10:30 a.m.". English only.
 
+The words may be written as sentences already (`asr.text.sentences`): marks part numbers and stay after them.
 The grammar of numbers is the library text2num's (https://github.com/allo-media/text2num). Here is what needs a number's
-neighbors: years, clock times, telephone digits, percentages, and what is better left in words.
+neighbors: years, clock times, telephone numbers, percentages, money, and what is better left in words.
 """
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from text_to_num import find_numbers
 
+from asr.text.labels import MARK_OF
 from asr.text.results import Word
 
 PAUSE_S = 0.5  # seconds without a word that part two numbers
@@ -25,6 +27,8 @@ DECADES = {"twenties": "20s", "thirties": "30s", "forties": "40s", "fifties": "5
 MONTHS = {"january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
           "december"}
 HALVES = {("a", "m"): "a.m.", ("p", "m"): "p.m.", ("am",): "a.m.", ("pm",): "p.m."}
+CURRENCIES = {"dollar": "$", "dollars": "$", "euro": "€", "euros": "€"}  # a pound may be a weight
+CENTS = {"cent", "cents"}
 PERCENT = {("percent",), ("per", "cent")}
 OTHER = "x"  # stands for a word that is no part of a number; text2num skips an empty one
 PLURALS = {"hundreds", "thousands"}  # "the nineteen hundreds"
@@ -34,14 +38,17 @@ def numerals(words: Sequence[Word]) -> tuple[Word, ...]:
     """The words with numbers and times in digits; all other words stay as they are.
 
     Digits: numbers from ten on ("23", "2006", "3.14", "21st", "12 million"), years ("1984", "1905", "1980s"), three or
-    more digits in a row ("0351"), percentages ("5%"), times with a m, p m, o'clock or "at" ("10:30 a.m.", "8 o'clock").
+    more digits in a row ("0351"), telephone numbers ("555-123-4567"), percentages ("5%"), money ("$250", "$2.50"),
+    times with a m, p m, o'clock or "at" ("10:30 a.m.", "8 o'clock").
     Words: numbers and ordinals below ten that stand alone, "a hundred", "one tenth", "several thousand", "half past".
-    A merged word lasts from the start of its first word to the end of its last; its confidence is their minimum.
+    A merged word lasts from the start of its first word to the end of its last; its confidence is their minimum, its
+    text the raw words, and the digits are how it is `written`.
     """
     result: list[Word] = []
     first = 0
     for stop in range(1, len(words) + 1):
-        if stop == len(words) or words[stop].start - words[stop - 1].end >= PAUSE_S:
+        if (stop == len(words) or words[stop].start - words[stop - 1].end >= PAUSE_S
+                or words[stop - 1].display[-1:] in MARK_OF):
             result += _written(_units(words[first:stop]))
             first = stop
     return tuple(result)
@@ -106,14 +113,16 @@ def _spoken(second_last: str, last: str, word: str, following: str) -> str:
 
 
 def _written(units: Sequence[_Unit]) -> Iterator[Word]:
-    padded = [_Unit(), _Unit(), *units, _Unit(), _Unit(), _Unit()]
+    padded = [_Unit(), _Unit(), *units, *[_Unit()] * 5]
     at = 2
     while at < len(units) + 2:
         for text, count in _digits(padded, at) or [("", 1)]:
             words = [word for unit in padded[at:at + count] for word in unit.words]
             at += count
             if text:
-                yield Word(text, words[0].start, words[-1].end, min(word.confidence for word in words))
+                mark = words[-1].display[-1:] if words[-1].display[-1:] in MARK_OF else ""
+                yield Word(" ".join(word.text for word in words), words[0].start, words[-1].end,
+                           min(word.confidence for word in words), text if text.endswith(mark) else text + mark)
             else:
                 yield from words
 
@@ -132,7 +141,9 @@ def _digits(units: Sequence[_Unit], at: int) -> list[tuple[str, int]]:
             return [(clock, count)]
     run = list(takewhile(lambda unit: unit.digits, units[at:]))
     if sum(len(unit.words) for unit in run) >= 3:
-        return [("".join(unit.text for unit in run), len(run))]
+        return [(_telephone("".join(unit.text for unit in run)), len(run))]
+    if money := _money(units[at:at + 6]):
+        return [money]
     if number.within(13, 20) and second.text in DECADES:
         return [(number.text + DECADES[second.text], 2)]
     century = number.within(13, 20) or (number.within(10, 12) and second.within(60, 99))  # "ten thirty": perhaps a time
@@ -146,3 +157,25 @@ def _digits(units: Sequence[_Unit], at: int) -> list[tuple[str, int]]:
     fraction = number.ordinal and before.text[-1:].isdigit()  # "one tenth"
     duration = before.text == "a" and number.said[-1] == "second"  # "a thirty second pause"
     return [] if small or vague or fraction or duration else [(number.text, 1)]
+
+
+def _telephone(digits: str) -> str:
+    """American numbers in groups, all others as they are."""
+    if digits.startswith("0") or len(digits) not in (7, 10):
+        return digits
+    return "-".join(part for part in (digits[:-7], digits[-7:-4], digits[-4:]) if part)
+
+
+def _money(units: Sequence[_Unit]) -> tuple[str, int] | None:
+    """A sum that begins with the first unit, and the number of its units: "$12,500", "$2.50", "€1.5 million"."""
+    number, scale = units[0], units[1].text if units[1].text in MILLIONS else ""
+    count = 3 if scale else 2
+    sign = CURRENCIES.get(units[count - 1].text)
+    if not sign or number.ordinal:
+        return None
+    amount = f"{int(number.text):,}" if number.text.isdecimal() else number.text
+    link = units[count].text == "and"
+    cents, unit = units[count + link:count + link + 2]
+    if not scale and number.text.isdecimal() and cents.within(1, 99) and unit.text in CENTS:
+        return f"{sign}{amount}.{int(cents.text):02}", count + link + 2
+    return f"{sign}{amount}{' ' * bool(scale)}{scale}", count

@@ -5,19 +5,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+PARAGRAPH_PAUSE_S = 2.0  # seconds of silence that part two paragraphs
+PARAGRAPH_CHARS = 600  # after so many, a paragraph ends with the next segment
+
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One recognized word. `start` and `end` are seconds from the beginning of the source, `confidence` is 0–1."""
+    """One recognized word. `start` and `end` are seconds from the beginning of the source, `confidence` is 0–1.
+
+    `text` is raw: lower case, no punctuation. `written` is what people read, with capitals and the mark that follows;
+    a number in digits may stand for several raw words. None where nothing was formatted.
+    """
 
     text: str
     start: float
     end: float
     confidence: float
+    written: str | None = None
+
+    @property
+    def display(self) -> str:
+        """As written, else raw."""
+        return self.text if self.written is None else self.written
 
     def to_dict(self) -> dict[str, Any]:
+        written = {} if self.written is None else {"text": self.written}
         return {
             "word": self.text,
+            **written,
             "start": round(self.start, 3),
             "end": round(self.end, 3),
             "confidence": round(self.confidence, 3),
@@ -44,21 +59,23 @@ class Partial:
 class Final:
     """Text that will not change any more: one utterance of a stream, one segment of a file.
 
-    `start` and `end` are those of its first and last word, in seconds.
+    `start` and `end` are those of its first and last word, in seconds. `punctuated` says whether it is written as
+    sentences are.
     """
 
     words: tuple[Word, ...]
     start: float
     end: float
+    punctuated: bool = False
 
     @classmethod
-    def of(cls, words: Sequence[Word]) -> Final:
+    def of(cls, words: Sequence[Word], punctuated: bool = False) -> Final:
         """The final of these words; without any, it lies at 0."""
-        return cls(tuple(words), words[0].start if words else 0.0, words[-1].end if words else 0.0)
+        return cls(tuple(words), words[0].start if words else 0.0, words[-1].end if words else 0.0, punctuated)
 
     @property
     def text(self) -> str:
-        return " ".join(word.text for word in self.words)
+        return " ".join(word.display for word in self.words)
 
     def to_dict(self) -> dict[str, Any]:
         return {"type": "final", "text": self.text, "start": round(self.start, 3), "end": round(self.end, 3),
@@ -74,7 +91,9 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        return "\n".join(segment.text for segment in self.segments)
+        """As a text file has it, without the last line's end."""
+        paragraphs = Paragraphs()
+        return "".join(paragraphs.before(segment) + segment.text for segment in self.segments)
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -83,3 +102,25 @@ class Transcript:
     def to_dict(self) -> dict[str, Any]:
         return {"text": self.text, "duration": round(self.duration, 3),
                 "segments": [segment.to_dict() for segment in self.segments]}
+
+
+class Paragraphs:
+    """What stands before each segment of a text: nothing before the first, a new line where segments are raw; sentences
+    follow on, and a long pause, or much text, makes a paragraph."""
+
+    def __init__(self) -> None:
+        self._end: float | None = None  # of the segment before, in seconds
+        self._chars = 0  # of the paragraph so far
+
+    def before(self, segment: Final) -> str:
+        """Segments come in order; each is asked for once."""
+        end, self._end = self._end, segment.end
+        if end is None:
+            separator = ""
+        elif not segment.punctuated:
+            separator = "\n"
+        else:
+            parted = segment.start - end >= PARAGRAPH_PAUSE_S or self._chars >= PARAGRAPH_CHARS
+            separator = "\n\n" if parted else " "
+        self._chars = len(segment.text) + (self._chars if separator == " " else 0)
+        return separator

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from html import escape
 from itertools import accumulate
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import NamedTuple
 
 from asr.atomic import replacing
 from asr.errors import RillError
-from asr.text.results import Final, Transcript, Word
+from asr.text.labels import COMMA, MARK_OF, NONE, SENTENCE_ENDS
+from asr.text.results import Final, Paragraphs, Transcript, Word
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
 
@@ -38,8 +38,11 @@ def cues(words: Sequence[Word]) -> list[Cue]:
     """One segment's words, in order of their starts, as subtitles that do not overlap.
 
     Of all ways to cut the words into cues within the limits, the cheapest (dynamic programming, as Knuth and Plass
-    break paragraphs into lines, 1981): few cues, well filled, cut at pauses, none inside a cue, none shown too briefly.
+    break paragraphs into lines, 1981): few cues, well filled, none shown too briefly; cut at the ends of sentences,
+    then of clauses, then at pauses, and no long pause inside a cue.
     """
+    punctuated = all(word.written is not None for word in words)
+    inside = 0.5 if punctuated else 3.0  # the cost of a pause inside a cue: marks say more than pauses
     pieces = [piece for word in words for piece in _pieces(word)]
     best: list[tuple[float, int]] = [(0.0, 0)]  # for the first `stop` pieces: cost, where their last cue begins
     for stop in range(1, len(pieces) + 1):
@@ -50,9 +53,9 @@ def cues(words: Sequence[Word]) -> list[Cue]:
                 if not _wrap(text) or end - start > MAX_CUE_S:
                     break
                 pauses += text[1].start - text[0].end >= PAUSE_S
-            cost = best[first][0] + 1 + (1 - _length(text) / (2 * LINE_CHARS)) ** 2 + 3 * pauses
+            cost = best[first][0] + 1 + (1 - _length(text) / (2 * LINE_CHARS)) ** 2 + inside * pauses
             if stop < len(pieces):
-                cost += 1 - min(max((pieces[stop].start - end) / PAUSE_S, 0.0), 1.0)
+                cost += _cut_cost(text[-1], pieces[stop].start - end, punctuated)
                 cost += 2 * (pieces[stop].start - start < MIN_CUE_S)
             options.append((cost, first))
         best.append(min(options))
@@ -68,29 +71,39 @@ def cues(words: Sequence[Word]) -> list[Cue]:
     return found
 
 
+def _cut_cost(word: Word, pause: float, punctuated: bool) -> float:
+    """What it costs to end a cue after a word that so many seconds of silence follow."""
+    silence = min(max(pause / PAUSE_S, 0.0), 1.0)
+    if not punctuated:
+        return 1 - silence
+    mark = MARK_OF.get(word.text[-1:], NONE)
+    return 0.0 if mark in SENTENCE_ENDS else (0.6 if mark == COMMA else 2.0) - 0.5 * silence
+
+
 def _cut(cue: Cue, following: Cue) -> Cue:
     return cue._replace(end=min(cue.end, following.start))
 
 
 def _pieces(word: Word) -> Iterator[Word]:
     """The word itself, or parts of a line's length that share its time by their characters."""
-    size = len(word.text)
+    shown = word.display
+    size = len(shown)
     for at in range(0, size, LINE_CHARS):
         after = min(at + LINE_CHARS, size)
         start, end = (word.start + (word.end - word.start) * place / size for place in (at, after))
-        yield replace(word, text=word.text[at:after], start=start, end=end)
+        yield Word(shown[at:after], start, end, word.confidence)
 
 
 def _length(words: Sequence[Word]) -> int:
-    return sum(len(word.text) + 1 for word in words) - 1
+    return sum(len(word.display) + 1 for word in words) - 1
 
 
 def _wrap(words: Sequence[Word]) -> tuple[str, ...]:
     """The words as one line, else as two of about the same length; () where they do not fit."""
     length = _length(words)
     if length <= LINE_CHARS:
-        return (" ".join(word.text for word in words),)
-    lefts = accumulate(len(word.text) + 1 for word in words[:-1])
+        return (" ".join(word.display for word in words),)
+    lefts = accumulate(len(word.display) + 1 for word in words[:-1])
     width, at = min((max(left - 1, length - left), at) for at, left in enumerate(lefts, 1))
     return _wrap(words[:at]) + _wrap(words[at:]) if width <= LINE_CHARS else ()
 
@@ -104,7 +117,7 @@ def _dumps(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-class _Layout:
+class Layout:
     """A format as it grows: `begin` is the file without segments, of which `begin_stays` characters stay; `add` gives
     the text of one more segment that stays, and a tail that the next segment replaces."""
 
@@ -115,12 +128,13 @@ class _Layout:
         self.begin = {"vtt": "WEBVTT\n\n", "tsv": "start\tend\ttext\n",
                       "json": '{\n  "segments": [],\n  "duration": 0.0\n}\n'}.get(format, "")
         self.begin_stays = self.begin.index("]") if format == "json" else len(self.begin)
+        self.paragraphs = Paragraphs()
         self.count = 0  # segments, or cues, that stay
         self.last: tuple[Cue, ...] = ()  # the next segment may come before its shortest display is over
 
     def add(self, final: Final) -> tuple[str, str]:
         if self.format == "txt":
-            return f"{final.text}\n", ""
+            return (self.paragraphs.before(final) + final.text, "\n") if final.punctuated else (f"{final.text}\n", "")
         if self.format == "tsv":
             return f"{round(final.start * 1000)}\t{round(final.end * 1000)}\t{final.text}\n", ""
         if self.format == "json":
@@ -142,7 +156,7 @@ class _Layout:
 
 def render(transcript: Transcript, format: str) -> str:
     """The transcript in one of `FORMATS`, else RillError; segments without words are left out, except in JSON."""
-    layout = _Layout(format)
+    layout = Layout(format)
     if format == "json":
         return _dumps(transcript.to_dict()) + "\n"
     parts, tail = [layout.begin], ""
@@ -179,7 +193,7 @@ class LiveWriter:
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
-        self._layout = _Layout(path.suffix[1:].lower())
+        self._layout = Layout(path.suffix[1:].lower())
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - open until close()
         self._file.write(self._layout.begin.encode())

@@ -298,3 +298,36 @@ def test_a_short_write_is_finished(tmp_path):
         writer.add(segment)
     writer.close()
     assert path.read_text() == "hello there\ngood bye\n"
+
+
+def sentences(text: str, start: float = 0.0) -> Final:
+    """Words as written; raw, they have neither marks nor capitals."""
+    said = final(text, start)
+    return Final(tuple(Word(word.text.strip(",.?").lower(), word.start, word.end, 0.9, word.text)
+                       for word in said.words), said.start, said.end, True)
+
+
+LONG = sentences("Yes. The people of the town had not seen the river so high before, but they stayed. When the water "
+                 "came, it was night. Nobody was hurt, and that was luck.")
+
+
+def test_cues_end_with_sentences_and_clauses():
+    shown = [" ".join(cue.lines) for cue in cues(LONG.words)]
+    assert " ".join(shown) == LONG.text
+    assert all(text[-1] in ",." for text in shown)
+
+
+def test_sentences_follow_on_and_long_pauses_make_paragraphs(tmp_path):
+    talk = Transcript((sentences("One two."), sentences("Three.", 1.5), sentences("Four.", 9.0)), 10.0)
+    assert render(talk, "txt") == "One two. Three.\n\nFour.\n"
+    assert talk.text + "\n" == render(talk, "txt")
+    writer = LiveWriter(tmp_path / "live.txt")
+    for segment in talk.segments:
+        writer.add(segment)
+    assert (tmp_path / "live.txt").read_text(encoding="utf-8") == render(talk, "txt")
+
+
+def test_json_has_raw_words_and_written_ones():
+    word, *_ = json.loads(render(Transcript((sentences("Yes. No."),), 2.0), "json"))["segments"][0]["words"]
+    assert (word["word"], word["text"]) == ("yes", "Yes.")
+    assert "text" not in final("yes").words[0].to_dict()
