@@ -1,0 +1,41 @@
+import pytest
+
+from asr.evaluation.punctuation import Counts, Scores, aligned
+from asr.text.labels import CAPITAL, COMMA, LOWER, MIXED, NONE, PERIOD, label
+from asr.text.punctuator import Punctuator, PunctuatorConfig, Tag
+
+
+class Told(Punctuator):
+    """Tags as it was told to."""
+
+    def __init__(self, *tags: tuple[int, int]) -> None:
+        self.config = PunctuatorConfig("en", [], 0, 0, 0, 0, forms={"iphone": "iPhone"}, abbreviations={"dr": "Dr."})
+        self.tags = [Tag(*each) for each in tags]
+
+    def tag(self, words, pauses=None):
+        return self.tags
+
+
+def test_scores():
+    reference = label(["So, Dr. Ann left. Her iPhone rang."], "en", {"dr": "Dr."})
+    scores = Scores()
+    scores.add(Told((NONE, LOWER), (NONE, CAPITAL), (NONE, CAPITAL), (PERIOD, LOWER), (NONE, LOWER), (COMMA, MIXED),
+                    (PERIOD, CAPITAL)), reference)
+    assert scores.words == 7
+    kinds = scores.kinds
+    assert kinds["period"] == Counts(2, 2, 2)
+    assert kinds["comma"] == Counts(1, 1, 0)
+    assert kinds["capital"] == Counts(5, 6, 5)
+    assert (kinds["period"].f1, kinds["comma"].f1, kinds["question mark"].f1) == (1, 0, 0)
+    assert kinds["capital"].f1 == pytest.approx(10 / 11)
+
+
+def test_labels_at_recognized_words():
+    reference = label(["So, Ann left Paris. He did."], "en", {})
+    found = aligned(reference, ["so", "an", "left", "he", "did"])
+    assert found.words == ["so", "an", "left", "he", "did"]
+    assert found.marks == [COMMA, NONE, PERIOD, NONE, PERIOD]
+    assert found.forms == ["So", "", "left", "He", "did"]
+    inserted = aligned(reference, ["so", "ann", "then", "left", "paris", "he", "did"])
+    assert inserted.marks == [COMMA, NONE, NONE, NONE, PERIOD, NONE, PERIOD]
+    assert aligned(reference, []).words == []
