@@ -10,6 +10,8 @@
             print(event.text)
     print(stream.finish())
 
+    asr.load_punctuator().punctuate("plain words of any origin")
+
 Audio passes through the packages in this order: audio, model, decoding, text, inference. The names below are the public
 interface; everything else may change. They load when first used, so that `import asr` costs nothing.
 """
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
     )
     from asr.inference.endpoint import EndpointRules
     from asr.inference.live import LiveSession, Stats
+    from asr.inference.punctuation import load_punctuator
     from asr.inference.recognizer import Recognizer, load
     from asr.inference.stream import Stream
     from asr.model.latency import Latency
+    from asr.text.punctuator import Punctuator
     from asr.text.results import Final, Partial, Transcript, Word
 
 # ONNX Runtime reads this when it is imported. Without it, it writes a device id to the user's cache and looks up a
@@ -46,12 +50,14 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["AudioError", "AudioWarning", "CheckpointError", "DeviceError", "EndpointRules", "Final", "Hotword",
-           "HotwordError", "LanguageModelError", "Latency", "LiveSession", "ManifestError", "Partial", "RecipeError",
-           "Recognizer", "RillError", "Stats", "Stream", "TrainingError", "Transcript", "Word", "load"]
+           "HotwordError", "LanguageModelError", "Latency", "LiveSession", "ManifestError", "Partial", "Punctuator",
+           "RecipeError", "Recognizer", "RillError", "Stats", "Stream", "TrainingError", "Transcript", "Word", "load",
+           "load_punctuator"]
 
 _MODULES = {"AudioWarning": "asr.audio.reading", "Hotword": "asr.decoding.hotwords",
             "EndpointRules": "asr.inference.endpoint", "Latency": "asr.model.latency",
-            "Stream": "asr.inference.stream",
+            "Punctuator": "asr.text.punctuator", "Stream": "asr.inference.stream",
+            "load_punctuator": "asr.inference.punctuation",
             **dict.fromkeys(("LiveSession", "Stats"), "asr.inference.live"),
             **dict.fromkeys(("Recognizer", "load"), "asr.inference.recognizer"),
             **dict.fromkeys(("Final", "Partial", "Transcript", "Word"), "asr.text.results")}  # others: asr.errors

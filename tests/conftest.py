@@ -73,18 +73,18 @@ def read_clips() -> list[Clip]:
 
 @pytest.fixture(scope="session")
 def recognizer():
-    """The shipped checkpoint with its language model; never changed by a test."""
+    """The shipped checkpoint with its language model, raw words; never changed by a test."""
     import asr
 
-    return asr.load(device="cpu", threads=1)
+    return asr.load(device="cpu", threads=1, punctuate=False)
 
 
 @pytest.fixture(scope="session")
 def greedy():
-    """The shipped checkpoint without language model."""
+    """The shipped checkpoint without language model, raw words."""
     import asr
 
-    return asr.load(lm=False, device="cpu", threads=1)
+    return asr.load(lm=False, device="cpu", threads=1, punctuate=False)
 
 
 Asr = Callable[..., tuple[int, str, str]]

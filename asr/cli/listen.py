@@ -17,6 +17,8 @@ from asr.cli.options import (
     LatencyOption,
     MicrophoneOption,
     NoLM,
+    Numerals,
+    Plain,
     parse_latency,
 )
 
@@ -27,6 +29,8 @@ def listen(
         latency: LatencyOption = "balanced",
         no_lm: NoLM = False,
         hotword: Hotwords = None,
+        plain: Plain = False,
+        numerals: Numerals = False,
         checkpoint: Checkpoint = None,
         engine: Engine = EngineName.auto,
         int8: Int8 = False,
@@ -62,8 +66,9 @@ def listen(
 
     set_threads(1)  # a chunk is too small to share; a second thread would only wait for the first
     recognizer = load(checkpoint, latency=chosen, hotwords=hotword or (), lm=not no_lm, device="cpu",
-                      engine=engine.value, int8=int8, threads=1)
+                      engine=engine.value, int8=int8, threads=1, punctuate=not plain)
     with Microphone(device) if input is None else Replay(input, speed, rate) as source:
         display = JsonLines() if json or not sys.stdout.isatty() else Screen()
         with closing(display), suppress(BrokenPipeError):  # the reader of the events has left
-            listening.listen(recognizer, source, display, save_audio=save_audio, output=output)
+            listening.listen(recognizer, source, display, save_audio=save_audio, output=output,
+                             digits=numerals)

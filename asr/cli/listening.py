@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from asr.audio.microphone import Microphone
@@ -21,6 +22,7 @@ from asr.errors import RillError
 from asr.inference.live import LiveSession
 from asr.inference.recognizer import Event, Recognizer
 from asr.inference.utterance import STEP_MEL_FRAMES
+from asr.text.numerals import numerals
 from asr.text.results import Final
 from asr.text.writers import LiveWriter
 
@@ -33,11 +35,12 @@ AudioSource = Microphone | Replay
 
 
 def listen(recognizer: Recognizer, source: AudioSource, display: Display, *, save_audio: Path | None = None,
-           output: Path | None = None) -> None:
+           output: Path | None = None, digits: bool = False) -> None:
     """Recognize a source until it ends or SIGINT or SIGTERM comes; then finalize the last words and close all files.
 
-    A second signal does not wait for them. Raises DeviceError and AudioError where the source fails (once the audio
-    before is final), and RillError where a file cannot be written.
+    With `digits`, numbers of finals are written in digits. A second signal does not wait for the last words. Raises
+    DeviceError and AudioError where the source fails (once the audio before is final), and RillError where a file
+    cannot be written.
     """
     with ExitStack() as stack:
         stop = stack.enter_context(_signals())
@@ -47,6 +50,8 @@ def listen(recognizer: Recognizer, source: AudioSource, display: Display, *, sav
             recording = stack.enter_context(closing(WavWriter(save_audio, source.sample_rate))) if save_audio else None
 
         def on_event(event: Event, lag: float) -> None:
+            if digits and isinstance(event, Final):
+                event = replace(event, words=numerals(event.words))
             if writer and isinstance(event, Final):
                 with naming(output):
                     writer.add(event)

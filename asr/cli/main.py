@@ -19,6 +19,7 @@ from asr.cli.listen import listen
 from asr.cli.lm import lm
 from asr.cli.output import complain
 from asr.cli.prepare import prepare
+from asr.cli.punctuate import punctuate
 from asr.cli.serve import serve
 from asr.cli.train import train
 from asr.cli.transcribe import transcribe
@@ -33,7 +34,7 @@ OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO
 
 app = typer.Typer(help="Live and offline speech recognition.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
-for command in (transcribe, evaluate, listen, doctor, serve, export, prepare, train, tune, lm):
+for command in (transcribe, evaluate, listen, doctor, serve, export, prepare, train, tune, lm, punctuate):
     app.command()(command)
 
 

@@ -34,6 +34,8 @@ NoLM = Annotated[bool, typer.Option("--no-lm", help="Greedy text from the charac
 Hotwords = Annotated[list[str] | None, typer.Option(
     "--hotword", metavar="WORDS", help="A word or phrase to expect, \"rill\" or \"new york:12\" (more than the usual "
                                        "bonus of 8). May be given several times.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Raw words: no punctuation, no capitals.")]
+Numerals = Annotated[bool, typer.Option("--numerals", help="Numbers, sums of money and times in digits (English).")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs; auto: on a GPU if there is one.")]
 MicrophoneOption = Annotated[str | None, typer.Option(
     "--device", metavar="DEVICE", help="The microphone: its number, its name or a part of it.")]

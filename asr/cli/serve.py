@@ -16,6 +16,7 @@ from asr.cli.options import (
     Hotwords,
     LatencyOption,
     NoLM,
+    Plain,
     parse_latency,
 )
 
@@ -26,6 +27,7 @@ def serve(
         latency: LatencyOption = "balanced",
         no_lm: NoLM = False,
         hotword: Hotwords = None,
+        plain: Plain = False,
         checkpoint: Checkpoint = None,
         device: DeviceOption = Device.auto,
         engine: Engine = EngineName.auto,
@@ -74,5 +76,5 @@ def serve(
 
         mount_demo = page.mount
     run_server(lambda: load(checkpoint, latency=chosen, hotwords=hotword or (), lm=not no_lm, device=device.value,
-                            engine=engine.value, int8=int8, threads=max(1, cores() // 2)),
+                            engine=engine.value, int8=int8, threads=max(1, cores() // 2), punctuate=not plain),
                options, partial(print, flush=True), mount_demo)

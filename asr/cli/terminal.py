@@ -131,4 +131,4 @@ def _row(start: float, text: Text, style: str) -> Table:
 
 
 def _shaded(words: tuple[Word, ...]) -> Text:
-    return Text(" ").join(Text(word.text, style="dim" if word.confidence < UNSURE else "") for word in words)
+    return Text(" ").join(Text(word.display, style="dim" if word.confidence < UNSURE else "") for word in words)

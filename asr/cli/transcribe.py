@@ -19,6 +19,8 @@ from asr.cli.options import (
     Int8,
     LatencyOption,
     NoLM,
+    Numerals,
+    Plain,
     parse_latency,
 )
 from asr.cli.output import complain
@@ -50,7 +52,8 @@ def transcribe(
         latency: LatencyOption = "offline",
         no_lm: NoLM = False,
         hotword: Hotwords = None,
-        numerals: Annotated[bool, typer.Option("--numerals", help="Numbers and times in digits (English).")] = False,
+        plain: Plain = False,
+        numerals: Numerals = False,
         checkpoint: Checkpoint = None,
         device: DeviceOption = Device.auto,
         engine: Engine = EngineName.auto,
@@ -68,7 +71,7 @@ def transcribe(
     from asr.text.writers import FORMATS
 
     options = Options(checkpoint, parse_latency(latency), tuple(hotword or ()), not no_lm, device.value, numerals,
-                      engine.value, int8)
+                      engine.value, int8, not plain)
     formats = FORMATS if format == Format.all else (format.value,)
     if ray:
         failed = transcribe_on_cluster(inputs, options, formats, output, ray, jobs)
@@ -94,12 +97,15 @@ def transcribe_here(names: Sequence[str], options: Options, formats: tuple[str, 
     failed, finished = len(errors), 0
     at_once = output is None and formats == ("txt",) and len(sources) == 1
     places = output_names(sources)
+    layout, end = writers.Layout("txt"), ""
 
     with AudioProgress(total_seconds(sources) if sys.stderr.isatty() else None) as progress:
         def on_progress(source: str, seconds: float, segments: Sequence[Final]) -> None:
+            nonlocal end
             progress.add(Path(source).name or f"{finished} of {len(sources)} files", seconds)
             for segment in segments if at_once else ():
-                print(segment.text, flush=True)
+                text, end = layout.add(segment)
+                print(text, end="", flush=True)
 
         outcomes = transcribe_files(sources, options, jobs=jobs, on_progress=on_progress)
         for outcome in outcomes if output else in_order(outcomes, sources):
@@ -114,6 +120,7 @@ def transcribe_here(names: Sequence[str], options: Options, formats: tuple[str, 
             elif not at_once:
                 text = writers.render(outcome.transcript, formats[0])
                 print(f"==> {outcome.source} <==\n{text}\n" if len(sources) > 1 else text, end="", flush=True)
+    print(end, end="", flush=True)
     return failed
 
 

@@ -5,7 +5,7 @@ Emissions are natural-log probabilities, one float32 array (frames, tokens) for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -60,7 +60,7 @@ def tail(emissions: Emissions, first: int) -> dict[str, np.ndarray]:
 
 def shift(words: Sequence[Word], seconds: float) -> list[Word]:
     """The same words, so many seconds later."""
-    return [Word(w.text, w.start + seconds, w.end + seconds, w.confidence) for w in words]
+    return [replace(word, start=word.start + seconds, end=word.end + seconds) for word in words]
 
 
 def parted(words: Sequence[Word]) -> list[Word]:

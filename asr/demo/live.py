@@ -264,7 +264,8 @@ def parse_transcript(data: Mapping[str, Any]) -> Transcript:
     """The inverse of `Transcript.to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
     segments = []
     for segment in data["segments"]:
-        words = tuple(Word(str(w["word"]), float(w["start"]), float(w["end"]), float(w["confidence"]))
+        words = tuple(Word(str(w["word"]), float(w["start"]), float(w["end"]), float(w["confidence"]), w.get("text"))
                       for w in segment["words"])
-        segments.append(Final(words, float(segment["start"]), float(segment["end"])))
+        punctuated = all(word.written is not None for word in words)
+        segments.append(Final(words, float(segment["start"]), float(segment["end"]), punctuated))
     return Transcript(tuple(segments), float(data["duration"]))

@@ -131,9 +131,9 @@ def file_result(transcript: Transcript, path: str, took: float) -> str:
         f"<li><time>{_clock(segment.start)}</time><p>" + " ".join(
             f"<span class='word' style='--doubt:{1 - w.confidence:.2f}' data-start='{w.start:.3f}' "
             f"data-end='{w.end:.3f}' title='{w.start:.2f}–{w.end:.2f} s · confidence {w.confidence:.2f}'>"
-            f"{escape(w.text)}</span>"
+            f"{escape(w.display)}</span>"
             for w in segment.words) + "</p></li>" for segment in transcript.segments)
-    rows = "".join(f"<tr><td>{escape(w.text)}</td><td>{w.start:.2f}</td><td>{w.end:.2f}</td>"
+    rows = "".join(f"<tr><td>{escape(w.display)}</td><td>{w.start:.2f}</td><td>{w.end:.2f}</td>"
                    f"<td>{w.confidence:.2f}</td></tr>" for w in transcript.words)
     text = f"<ol>{paragraphs}</ol>" if paragraphs else "<p class='empty'>No words were found in this recording.</p>"
     return (f"<div class='file-result'><div class='player'>{player}<p class='hint'>{_clock(transcript.duration)} of "

@@ -131,7 +131,7 @@ def _whole(recognizer: Recognizer, signals: Sequence[np.ndarray], latency: Laten
 
 
 def _live(recognizer: Recognizer, signal: np.ndarray, latency: Latency) -> list[list[Word]]:
-    stream = recognizer.stream(latency=latency, two_pass=False, rules=NO_ENDPOINTS)
+    stream = recognizer.stream(latency=latency, two_pass=False, rules=NO_ENDPOINTS, punctuate=False)
     events = [event for first in range(0, len(signal), BLOCK_SAMPLES)
               for event in stream.accept(signal[first:first + BLOCK_SAMPLES])]
     return [[word for event in events + stream.finish() if isinstance(event, Final) for word in event.words]]

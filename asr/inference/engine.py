@@ -24,6 +24,8 @@ from asr.model.hardware import NO_GPU, cores, set_threads
 from asr.model.latency import PRESETS, Latency
 from asr.model.streaming import StreamingModel
 from asr.model.tokens import CHARACTERS
+from asr.text.punctuator import FILE as PUNCTUATION
+from asr.text.punctuator import Punctuator
 from asr.text.results import Word
 
 Hotwords = Sequence[str | Hotword]
@@ -84,6 +86,12 @@ class Engine:
         if hotwords:
             raise HotwordError("Hot words need the language model's search: leave out --no-lm.")
         return GreedyDecoder(self.checkpoint)
+
+    @cached_property
+    def punctuator(self) -> Punctuator | None:
+        """The checkpoint's tagger, which writes words as sentences; None where it has none. Raises CheckpointError."""
+        path = self.checkpoint.optional(PUNCTUATION)
+        return Punctuator.load(path) if path else None
 
     @cached_property
     def _g2p(self) -> G2P | None:

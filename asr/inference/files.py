@@ -49,12 +49,13 @@ class Options:
     engine: str = "auto"
     int8: bool = False
     threads: int | None = None  # utterances that are recognized at once; None: as many as there are cores
+    punctuate: bool = True
 
     def load(self) -> Recognizer:
         from asr.inference.recognizer import load
 
         return load(self.checkpoint, hotwords=self.hotwords, lm=self.lm, device=self.device, engine=self.engine,
-                    int8=self.int8, threads=self.threads)
+                    int8=self.int8, threads=self.threads, punctuate=self.punctuate)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -24,34 +23,37 @@ from asr.inference.engine import Engine, Hotwords
 from asr.inference.runner import InlineRunner, ModelRunner
 from asr.inference.stream import Event, Stream
 from asr.model.latency import Latency, LatencyLike
-from asr.text.results import Final, Transcript
+from asr.text.results import Final, Transcript, Word
+from asr.text.sentences import LOOK_AHEAD, Sentences, segments
 
 __all__ = ["Event", "Recognizer", "Stream", "load"]
 
 FIRST_GROUP, LARGEST_GROUP = 2, 16  # segments of a file that are sorted by length and batched
 FILE_BLOCK_S = 10.0  # of a file that is decoded and turned to features at a time
-SEGMENT_PAUSE_S = 0.8  # without a word; parts a file's segments, as it parts a stream's utterances
 
 
 class Recognizer:
     """Transcribes recordings and opens live streams; `asr.load` makes one.
 
     It never changes, so any number of threads may use it at once. `latency` is that of its streams, `hotwords` and
-    `rules` are those of all its work. `runner` runs the model for its streams.
+    `rules` are those of all its work. `runner` runs the model for its streams. With `punctuate`, text is written as
+    sentences where the checkpoint has a tagger for it; each call may choose otherwise.
     """
 
     def __init__(self, engine: Engine, *, latency: LatencyLike = "balanced",
                  hotwords: Hotwords = (), rules: EndpointRules | None = None,
-                 runner: ModelRunner | None = None) -> None:
+                 runner: ModelRunner | None = None, punctuate: bool = True) -> None:
         self.engine = engine
         self.latency = Latency.parse(latency)
         self.hotwords = self.prepare_hotwords(hotwords)
         self.rules = rules or EndpointRules()
+        self.punctuate = punctuate
         self._runner = runner or InlineRunner(engine)
 
     def with_runner(self, runner: ModelRunner) -> Recognizer:
         """A recognizer with the same engine and settings whose streams share another runner."""
-        return Recognizer(self.engine, latency=self.latency, hotwords=self.hotwords, rules=self.rules, runner=runner)
+        return Recognizer(self.engine, latency=self.latency, hotwords=self.hotwords, rules=self.rules, runner=runner,
+                          punctuate=self.punctuate)
 
     def prepare_hotwords(self, hotwords: Hotwords) -> tuple[Hotword, ...]:
         """Parses hot words and builds their search, so that a stream finds it ready. Raises HotwordError."""
@@ -61,33 +63,36 @@ class Recognizer:
 
     def stream(self, sample_rate: float = reading.SAMPLE_RATE, *,
                latency: LatencyLike | None = None, hotwords: Hotwords | None = None,
-               two_pass: bool = True, rules: EndpointRules | None = None) -> Stream:
+               two_pass: bool = True, rules: EndpointRules | None = None, punctuate: bool | None = None) -> Stream:
         """A stream for one speaker, fed at `sample_rate` Hz; settings that are not given are the recognizer's.
 
-        Without `two_pass` a final is the last partial: what was committed at this latency. Raises AudioError for a
-        rate that cannot be used, HotwordError, and ValueError for full context.
+        Without `two_pass` a final is the last partial: what was committed at this latency. Partials are raw. Raises
+        AudioError for a rate that cannot be used, HotwordError, and ValueError for full context.
         """
         return Stream(self.engine, self._runner, sample_rate,
                       self.latency if latency is None else Latency.parse(latency),
                       self.hotwords if hotwords is None else self.engine.parse_hotwords(hotwords),
-                      two_pass, rules or self.rules)
+                      two_pass, rules or self.rules, self._sentences(punctuate))
 
     def transcribe(self, source: reading.Source, *, sample_rate: float | None = None,
-                   latency: LatencyLike = "offline") -> Transcript:
+                   latency: LatencyLike = "offline", punctuate: bool | None = None) -> Transcript:
         """A file, a binary stream or an array with its rate, as a whole. Raises AudioError."""
-        segments: list[Final] = []
+        found: list[Final] = []
         seconds = 0.0
-        for seconds, new in self.transcribe_parts(source, sample_rate=sample_rate, latency=latency):  # noqa: B007
-            segments += new
-        return Transcript(tuple(segments), seconds)
+        parts = self.transcribe_parts(source, sample_rate=sample_rate, latency=latency, punctuate=punctuate)
+        for seconds, new in parts:  # noqa: B007
+            found += new
+        return Transcript(tuple(found), seconds)
 
     def transcribe_parts(self, source: reading.Source, *, sample_rate: float | None = None,
-                         latency: LatencyLike = "offline") -> Iterator[tuple[float, list[Final]]]:
+                         latency: LatencyLike = "offline", punctuate: bool | None = None
+                         ) -> Iterator[tuple[float, list[Final]]]:
         """As `transcribe`, in parts: (seconds read so far, segments that became known). Memory does not grow."""
         settings = Latency.parse(latency)
         features = self.engine.frontend.stream()
         config = self.engine.frontend.config
         segmenter = Segmenter(config.hop, config.sample_rate)
+        joined = _Joined(self._sentences(punctuate))
         waiting: list[Tensor] = []
         position = samples = 0
         group = FIRST_GROUP  # small, so that text appears soon
@@ -96,23 +101,24 @@ class Recognizer:
             waiting += segmenter.push(block, features.accept(block))
             if len(waiting) >= group:
                 group = min(2 * group, LARGEST_GROUP)
-                yield samples / config.sample_rate, self._finals(waiting, position, settings)
+                yield samples / config.sample_rate, joined.add(self._words(waiting, position, settings))
                 position += sum(len(mel) for mel in waiting)
                 waiting = []
         waiting += segmenter.flush()
-        yield samples / config.sample_rate, self._finals(waiting, position, settings)
+        yield samples / config.sample_rate, joined.add(self._words(waiting, position, settings), last=True)
 
-    def _finals(self, segments: Sequence[Tensor], position: int, latency: Latency) -> list[Final]:
-        """Adjoining segments of mel frames, the first at mel frame `position` → finals that end at pauses."""
-        finals = []
-        found = self.engine.recognize(segments, latency, self.hotwords)
-        for mel, words in zip(segments, found, strict=True):
-            words = shift(words, position * self.engine.frontend.seconds_per_frame)
+    def _words(self, parts: Sequence[Tensor], position: int, latency: Latency) -> list[list[Word]]:
+        """Words of each of adjoining parts of mel frames, the first at mel frame `position`."""
+        found = []
+        for mel, words in zip(parts, self.engine.recognize(parts, latency, self.hotwords), strict=True):
+            found.append(shift(words, position * self.engine.frontend.seconds_per_frame))
             position += len(mel)
-            starts = [0] + [i for i in range(1, len(words))
-                            if words[i].start - words[i - 1].end >= SEGMENT_PAUSE_S] + [len(words)]
-            finals += [Final.of(words[a:b]) for a, b in pairwise(starts) if b > a]
-        return finals
+        return found
+
+    def _sentences(self, punctuate: bool | None) -> Sentences | None:
+        """What writes one speaker's, or one recording's, words as sentences; None where they stay raw."""
+        wanted = self.punctuate if punctuate is None else punctuate
+        return Sentences(self.engine.punctuator) if wanted and self.engine.punctuator else None
 
     def decode_utterance(self, samples: np.ndarray, latency: LatencyLike = "offline") -> Final:
         """One utterance of mono float32 samples at 16 kHz as it is: no segments, no endpoints."""
@@ -121,9 +127,28 @@ class Recognizer:
         return Final.of(words)
 
 
+class _Joined:
+    """A recording's words as segments: raw ones end at pauses and where the recording was cut; sentences cross the
+    cuts, and segments end with them."""
+
+    def __init__(self, sentences: Sentences | None) -> None:
+        self.sentences = sentences
+        self.open: list[Word] = []  # of the last segment, which may go on
+
+    def add(self, parts: Sequence[Sequence[Word]], last: bool = False) -> list[Final]:
+        """The segments that the words of these parts complete; at the end of the recording, all that are left."""
+        if not self.sentences:
+            return [segment for words in parts for segment in segments(words, punctuated=False)]
+        written = self.sentences.write([word for words in parts for word in words], 0 if last else LOOK_AHEAD)
+        found = segments([*self.open, *written], punctuated=True)
+        self.open = [] if last or not found else list(found[-1].words)
+        return found if last else found[:-1]
+
+
 def load(name: str | os.PathLike[str] | None = None, *, latency: LatencyLike = "balanced",
          hotwords: Hotwords = (), lm: bool = True, device: str = "auto", engine: str = "auto",
-         int8: bool | None = False, rules: EndpointRules | None = None, threads: int | None = None) -> Recognizer:
+         int8: bool | None = False, rules: EndpointRules | None = None, threads: int | None = None,
+         punctuate: bool = True) -> Recognizer:
     """A recognizer from a checkpoint's folder, or from the checkpoint that is shipped.
 
     Args:
@@ -137,9 +162,10 @@ def load(name: str | os.PathLike[str] | None = None, *, latency: LatencyLike = "
         rules: when a stream's utterance ends.
         threads: utterances of recordings, and second passes, that are recognized at once; None: as many as there are
             cores.
+        punctuate: whether text is written as sentences; without, it is raw words.
 
     Raises CheckpointError, HotwordError, ValueError for a latency that does not exist, and RillError for a device or
     engine that is not there.
     """
     return Recognizer(Engine(name, lm=lm, device=device, backend=engine, int8=int8, threads=threads),
-                      latency=latency, hotwords=hotwords, rules=rules)
+                      latency=latency, hotwords=hotwords, rules=rules, punctuate=punctuate)

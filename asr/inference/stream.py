@@ -21,6 +21,7 @@ from asr.inference.steps import StepRequest, StepResult
 from asr.inference.utterance import PreviewSchedule, SecondPass, Utterance
 from asr.model.latency import Latency, LatencyLike
 from asr.text.results import Final, Partial
+from asr.text.sentences import Sentences
 
 Event = Partial | Final
 
@@ -40,11 +41,12 @@ class Stream:
     """
 
     def __init__(self, engine: Engine, runner: ModelRunner, sample_rate: float, latency: Latency,
-                 hotwords: tuple[Hotword, ...], two_pass: bool, rules: EndpointRules) -> None:
+                 hotwords: tuple[Hotword, ...], two_pass: bool, rules: EndpointRules,
+                 sentences: Sentences | None = None) -> None:
         self.sample_rate = sample_rate
         self.latency = latency
         self.preview_interval_steps = 1  # from one preview to the next, at least: raise it when computing falls behind
-        self._engine, self._runner, self._two_pass = engine, runner, two_pass
+        self._engine, self._runner, self._two_pass, self._sentences = engine, runner, two_pass, sentences
         self._resampler = reading.Resampler(sample_rate)
         self._features = engine.frontend.stream()
         self._endpointer = Endpointer(rules, engine.seconds_per_frame)
@@ -182,4 +184,6 @@ class Stream:
         end = min(cut.frame * self._engine.model.config.subsampling, utterance.mel_frames)
         self._waiting = torch.cat([*utterance.mel, self._waiting])[end:]
         self._begin(self._origin + end)
-        return [Final.of(words)] if words else []
+        if self._sentences:
+            words = self._sentences.write(words)
+        return [Final.of(words, punctuated=self._sentences is not None)] if words else []

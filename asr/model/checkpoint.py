@@ -7,6 +7,7 @@
     lexicon.safetensors         prefix tree of the lexicon, optional: built on loading where it is missing
     neural_lm.safetensors       LSTM language model that judges final text once more, optional
     pronunciation.safetensors   letter-to-sound network for words that the lexicon lacks, optional
+    punctuation.safetensors     tagger that writes words as sentences, optional
     MODEL_CARD.md               data, licences, accuracy, limits
 """
 from __future__ import annotations
@@ -35,7 +36,7 @@ from asr.schema import SchemaError, build, check_range
 FORMAT = 1
 DEFAULT = "en-small"
 OPTIONAL = ("lexicon.txt", "lexicon.safetensors", "ngram.safetensors", "neural_lm.safetensors",
-            "pronunciation.safetensors")
+            "pronunciation.safetensors", "punctuation.safetensors")
 
 
 @dataclass(frozen=True)

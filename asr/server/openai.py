@@ -126,8 +126,8 @@ class Transcriptions:
                          prompt: Prompt = None, response_format: Format = ResponseFormat.json,
                          temperature: Temperature = 0.0, timestamp_granularities: Granularities = None,
                          stream: Stream = False) -> Response:
-        """Transcribes with full context, the highest accuracy of the model. Text is in lower case, without punctuation.
-        A segment ends where the speaker pauses. The recording may have any length within the server's limits."""
+        """Transcribes with full context, the highest accuracy of the model. Text is written as sentences where the
+        checkpoint can; words with times are raw. The recording may have any length within the server's limits."""
         self.model(model)
         own = self.checkpoint.config.language
         if language and language.lower().partition("-")[0] not in (own, _language_name(own)):

@@ -75,12 +75,13 @@ class SessionSlot:
         self._task = asyncio.current_task()
 
     def session(self, sample_rate: float, on_event: Callable[[Event], None], *,
-                latency: LatencyLike | None = None,
-                hotwords: tuple[Hotword, ...] | None = None) -> AsyncSession:
+                latency: LatencyLike | None = None, hotwords: tuple[Hotword, ...] | None = None,
+                punctuate: bool | None = None) -> AsyncSession:
         """A session of the service's recognizer whose audio the metrics count. `prepare` its hot words first."""
         metrics = self._service.metrics
         return AsyncSession(self._service.recognizer, sample_rate, on_event, latency=latency, hotwords=hotwords,
-                            on_recognized=partial(metrics.recognized, self._protocol), on_dropped=metrics.dropped.inc)
+                            punctuate=punctuate, on_recognized=partial(metrics.recognized, self._protocol),
+                            on_dropped=metrics.dropped.inc)
 
     async def prepare(self, hotwords: tuple[Hotword, ...], beside: tuple[Hotword, ...] = ()) -> tuple[Hotword, ...]:
         """Make the client's hot words, and those that stand beside them, usable; returns all of them.

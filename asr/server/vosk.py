@@ -1,6 +1,7 @@
 """Vosk server's WebSocket protocol, for the clients that speak it (https://alphacephei.com/vosk/server).
 
-    client → server   JSON   {"config": {"sample_rate": 16000, "words": true, "phrase_list": ["new york", …]}}
+    client → server   JSON   {"config": {"sample_rate": 16000, "words": true, "phrase_list": ["new york", …],
+                                         "punctuate": true}}   ours: `text` is written as sentences, words stay raw
                       bytes  mono 16-bit PCM, little-endian, any length
                       JSON   {"reset": 1}   end of a recording; another one follows
                       JSON   {"eof": 1}     end of stream
@@ -58,6 +59,7 @@ class VoskConnection:
         self.socket, self.service = socket, service
         self.sample_rate = float(SAMPLE_RATE)
         self.words = True
+        self.punctuate = False  # Vosk's text is raw
         self.hotwords = service.recognizer.hotwords
         self.session: AsyncSession | None = None  # of the recording
         self.offset = 0.0  # seconds of the recordings before the last reset
@@ -135,6 +137,7 @@ class VoskConnection:
             raise invalid("The sample_rate cannot change inside a recording: send a reset first.")
         self.sample_rate = rate
         self.words = bool(config.get("words", self.words))
+        self.punctuate = bool(config.get("punctuate", self.punctuate))
         if "phrase_list" in config:
             await self._boost(config["phrase_list"], slot)
 
@@ -154,7 +157,8 @@ class VoskConnection:
         if self.session is None:
             await self.service.build_search(self.hotwords)
             self.latency = FinalLatency(self.service.metrics)
-            self.session = slot.session(self.sample_rate, self._on_event, hotwords=self.hotwords)
+            self.session = slot.session(self.sample_rate, self._on_event, hotwords=self.hotwords,
+                                        punctuate=self.punctuate)
         samples = np.frombuffer(data, dtype="<i2")
         self.session.push(samples)
         self.latency.arrived(self.session.seconds)
@@ -190,7 +194,7 @@ class VoskConnection:
         """All finals that the client does not know, as one."""
         words = shift([word for final in self.finals for word in final.words], self.offset)
         self.finals.clear()
-        answer: dict[str, Any] = {"text": " ".join(word.text for word in words)}
+        answer: dict[str, Any] = {"text": " ".join(word.display for word in words)}
         if words and self.words:
             answer["result"] = [{"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3),
                                  "conf": round(word.confidence, 3)} for word in words]

@@ -37,7 +37,7 @@ class FakeRecognizer:
     def __init__(self):
         self.streams = []
 
-    def stream(self, sample_rate, *, latency, hotwords):
+    def stream(self, sample_rate, *, latency, hotwords, punctuate):
         self.streams.append(FakeStream(hotwords))
         return self.streams[-1]
 

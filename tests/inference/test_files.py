@@ -18,7 +18,7 @@ def test_jobs(tmp_path: Path, recognizer) -> None:
     worked: list[float] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = transcribe_files(sources, Options(device="cpu"), jobs=2,
+        found = transcribe_files(sources, Options(device="cpu", punctuate=False), jobs=2,
                                  on_progress=lambda source, seconds, segments: worked.append(seconds))
         outcomes = {outcome.source: outcome for outcome in found}
     for source in (sources[0], sources[3]):

@@ -8,7 +8,8 @@ import asr
 from asr.errors import AudioError, CheckpointError, HotwordError
 from asr.evaluation.scoring import score
 from asr.inference.endpoint import EndpointRules
-from asr.inference.recognizer import SEGMENT_PAUSE_S, Recognizer
+from asr.inference.recognizer import Recognizer
+from asr.text.sentences import SEGMENT_PAUSE_S
 from tests.support.streams import finals, play
 
 RATE = 16_000

@@ -118,6 +118,14 @@ def test_a_reset_makes_final_and_goes_on(url):
     assert [word["start"] for word in second["result"]] == pytest.approx(later, abs=2e-3)
 
 
+def test_text_is_raw_unless_the_config_says_punctuate(url):
+    raw = asyncio.run(vosk(url, ROCK, 8000))[-1]
+    written = asyncio.run(vosk(url, ROCK, 8000, {"sample_rate": RATE, "punctuate": True}))[-1]
+    assert raw["text"] == raw["text"].lower()
+    assert written["text"][0].isupper()
+    assert [word["word"] for word in written["result"]] == [word["word"] for word in raw["result"]]
+
+
 def test_a_phrase_list_boosts_and_excludes_nothing(server, url):
     config = {"sample_rate": RATE, "phrase_list": ["they're:16", "[unk]"]}
     answers = asyncio.run(vosk(url, ROCK, 8000, config))

@@ -3,7 +3,8 @@
 (() => {
 const BLOCK_SECONDS = 0.1;
 const MEDIAN_OF = 50;          // so many latest words count in a median delay
-const CAPTION_WORDS = 22;      // of final text above the partial
+const CAPTION_WORDS = 22;      // of final text above the partial,
+const CAPTION_UTTERANCES = 3;  // of at most so many utterances
 const page = {segments: [], partial: null, offset: 0, recording: null, captured: 0, wordDelays: [], finalDelays: [],
   shown: []};
 const $ = id => document.getElementById(id);
@@ -169,7 +170,7 @@ function wordSpan(word) {
   span.className = "word";
   span.style.setProperty("--doubt", (1 - word.confidence).toFixed(2));
   span.title = `${word.start.toFixed(2)}–${word.end.toFixed(2)} s · confidence ${word.confidence.toFixed(2)}`;
-  span.textContent = word.word;
+  span.textContent = word.text ?? word.word;  // as written, once it is final
   return span;
 }
 
@@ -195,8 +196,14 @@ function paintText() {
 }
 
 function paintCaption() {
-  const before = page.segments.slice(-3).map(segment => segment.text).join(" ").split(" ").slice(-CAPTION_WORDS).join(" ");
-  $("caption-before").textContent = before;
+  const lines = [];  // an utterance each
+  let room = CAPTION_WORDS;
+  for (const segment of page.segments.slice(-CAPTION_UTTERANCES).reverse()) {
+    const words = segment.text.split(" ").slice(-room);
+    if (room > 0) lines.unshift(words.join(" "));
+    room -= words.length;
+  }
+  $("caption-before").textContent = lines.join("\n");
   $("caption-now").textContent = page.partial ? page.partial.text : "";
 }
 
