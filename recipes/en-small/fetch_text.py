@@ -1,4 +1,5 @@
-"""English text that somebody published → OUT.txt.gz, a paragraph or a speaker's turn a line, as it was written.
+"""English text that somebody published → OUT.txt.gz, a paragraph or a speaker's turn a line, as it was written, and an
+empty line after each book, episode or dialogue.
 
     python recipes/en-small/fetch_text.py KIND SOURCE OUT.txt.gz [--without MANIFEST…]
 
@@ -11,6 +12,7 @@ SOURCE is a clone, or a git directory, of the repository that stands beside the 
     sgd           google-research-datasets/dstc8-schema-guided-dialogue
     taskmaster    google-research-datasets/Taskmaster
     topicalchat   alexa/Topical-Chat
+    prompts       a folder with a manifest.jsonl, as fetch_speech.py writes it; each text is a document
 
 Left out: repeated paragraphs, books in other languages, headers and notes; paragraphs that share eight words in a row
 with a test text of a --without manifest, and whole books that share as many as a text read aloud from them would.
@@ -129,8 +131,15 @@ def topicalchat(tree: Tree) -> Iterator[Document]:
                 yield [turn["message"] for turn in dialogue["content"]]
 
 
+def prompts(tree: Tree) -> Iterator[Document]:
+    for path in tree.paths:
+        if path.name == "manifest.jsonl":
+            for line in text_of(tree, path).splitlines():
+                yield [json.loads(line)["text"]]
+
+
 KINDS: dict[str, Callable[[Tree], Iterator[Document]]] = {
-    each.__name__: each for each in (gutenberg, changelog, talkpython, bitcoin, sgd, taskmaster, topicalchat)}
+    each.__name__: each for each in (gutenberg, changelog, talkpython, bitcoin, sgd, taskmaster, topicalchat, prompts)}
 
 
 def runs(text: str) -> set[int]:
@@ -161,6 +170,7 @@ def write(documents: Iterator[Document], out: Path, whole: bool, without: list[P
                 file.write(text + "\n")
                 count["lines"] += 1
                 count["words"] += len(said)
+            file.write("\n")
     print(f"{out}: " + ", ".join(f"{number:,} {what}" for what, number in count.items()))
 
 

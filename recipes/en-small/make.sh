@@ -23,6 +23,15 @@ for kind in gutenberg changelog talkpython bitcoin sgd topicalchat taskmaster; d
     [ -e data/text/$kind.txt.gz ] || python $recipe/fetch_text.py $kind sources/$kind data/text/$kind.txt.gz --without $base
 done
 
+# Sentences: whole podcast episodes, talks and books, and the prompts of later Common Voice deltas.
+mkdir -p data/sentences
+for part in changelog:2 talkpython:2 bitcoin:2 gutenberg:20; do
+    [ -e "data/sentences/${part%:*}.txt" ] || gunzip -c "data/text/${part%:*}.txt.gz" \
+        | awk -v every="${part#*:}" 'BEGIN {RS = ""; ORS = "\n\n"} NR % every == 1' > "data/sentences/${part%:*}.txt"
+done
+[ -e data/sentences/commonvoice.txt.gz ] || python $recipe/fetch_text.py prompts sources/commonvoice13 \
+    data/sentences/commonvoice.txt.gz --without $base
+
 # Pronunciations and the n-gram, whose lexicon the acoustic model learns from.
 [ -e data/lm/pronunciation.safetensors ] || asr lm --train-pronunciation --out data/lm
 [ -e data/lm/ngram.safetensors ] || asr lm --build-tools data/text/*.txt.gz --order 4 --prune "0 2 3 5" --without $base \
@@ -35,5 +44,8 @@ asr train $recipe/acoustic.toml -o runs/en-small $(resume runs/en-small/last) \
 cp data/lm/{ngram.safetensors,lexicon.txt,lexicon.safetensors,pronunciation.safetensors} runs/en-small/last/
 [ -e runs/en-small/last/neural_lm.safetensors ] || asr lm --neural data/text/*.txt.gz --vocab data/lm/vocabulary.txt \
     --without $base --out runs/en-small/last
+[ -e runs/punctuation/punctuation.safetensors ] || asr punctuate --train data/sentences/*.txt* --out runs/punctuation \
+    $(resume runs/punctuation/punctuation.state)
+cp runs/punctuation/punctuation.safetensors runs/en-small/last/
 asr tune $base --checkpoint runs/en-small/last --limit 120
 asr evaluate $base --checkpoint runs/en-small/last
