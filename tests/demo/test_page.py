@@ -172,7 +172,7 @@ def test_file_tab(recognizer):
     html, texts = file_tab(recognizer, ONE)
     transcript = recognizer.transcribe(ONE)
     assert texts == [render(transcript, format) for format in page.DOWNLOADS]
-    assert all(f">{word.text}</span>" in html for word in transcript.words)
+    assert all(f">{word.display}</span>" in html for word in transcript.words)
 
 
 def test_file_tab_says_what_is_wrong(recognizer, tmp_path):

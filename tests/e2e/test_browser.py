@@ -35,7 +35,8 @@ Open = Callable[..., "playwright.Page"]
 
 @pytest.fixture(scope="module")
 def recognizer() -> asr.Recognizer:
-    return asr.load(device="cpu")
+    """Raw words: how they are written depends on those before, which differ between a page and a file."""
+    return asr.load(device="cpu", punctuate=False)
 
 
 @pytest.fixture(scope="module")
