@@ -13,8 +13,11 @@ fetch_speech librispeech mini
 fetch_speech librispeech clean-100-a
 fetch_speech librispeech clean-100-b
 fetch_speech beside cathy
+fetch_speech librispeech clean-100-c
+for delta in 13 18 19 20; do fetch_speech commonvoice commonvoice$delta; done
 [ -e data/speech ] || asr prepare index $base data/speech --drop-digits
 [ -e data/more ] || asr prepare index data/fetched/*/manifest.jsonl data/more
+[ -e data/labeled ] || asr prepare index sources/labeled/manifest.jsonl data/labeled --drop-digits
 [ -e data/noise ] || asr prepare noise sources/noise data/noise --dev 0.2
 
 # Text: a paragraph or a speaker's turn a line, as it was written.

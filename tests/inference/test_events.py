@@ -35,4 +35,4 @@ if __name__ == "__main__":
     import asr
     from tests.conftest import read_clips
 
-    LOG.write_text("\n".join(events(asr.load(device="cpu"), read_clips())) + "\n", encoding="utf-8")
+    LOG.write_text("\n".join(events(asr.load(device="cpu", punctuate=False), read_clips())) + "\n", encoding="utf-8")
