@@ -16,6 +16,7 @@ import soundfile
 import websockets
 from typer.testing import CliRunner
 
+import asr
 from asr.cli import main
 from asr.cli.transcribe import transcribe_on_cluster
 from asr.errors import RillError
