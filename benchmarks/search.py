@@ -1,7 +1,7 @@
 """The search against flashlight-text's lexicon decoder, which Rill used before: errors, processor time, loading.
 
     pip install ".[bench]"
-    python benchmarks/search.py MODEL ../shared/speech/index.jsonl --split dev --checkpoint checkpoints/en-small
+    python benchmarks/search.py MODEL data/speech --split dev --checkpoint checkpoints/en-small
 
 MODEL is the n-gram model from which the checkpoint's `ngram.safetensors` was packed, as KenLM reads it: ARPA or binary.
 The network runs once; both search the same emissions with the same settings, without the LSTM language model. Processor
