@@ -1,4 +1,5 @@
 """The browser demo: `python app.py`, then open the address it prints."""
+
 from __future__ import annotations
 
 import argparse
@@ -15,8 +16,13 @@ def main() -> None:
     parser.add_argument("--engine", choices=["auto", "torch", "onnx"], default="auto", help="what runs the model")
     parser.add_argument("--int8", action="store_true", help="8-bit weights: about half the work, as accurate")
     parser.add_argument("--share", action="store_true", help="also at a public https address, through Gradio's servers")
-    parser.add_argument("--allow-host", metavar="NAME", action="append", default=[],
-                        help="a name by which browsers reach this computer, beside localhost and IP addresses")
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name by which browsers reach this computer, beside localhost and IP addresses",
+    )
     parser.add_argument("--ssl-keyfile", metavar="PEM", help="with --ssl-certfile: serve https")
     parser.add_argument("--ssl-certfile", metavar="PEM")
     options = parser.parse_args()
@@ -31,8 +37,15 @@ def main() -> None:
 
         recognizer = load(options.checkpoint, device="cpu", engine=options.engine, int8=options.int8)
         hosts = ["*"] if options.share else [*options.allow_host, options.host]
-        page.serve(recognizer, options.host, options.port, share=options.share, ssl_keyfile=options.ssl_keyfile,
-                   ssl_certfile=options.ssl_certfile, middleware=[Middleware(OriginMiddleware, hosts=hosts)])
+        page.serve(
+            recognizer,
+            options.host,
+            options.port,
+            share=options.share,
+            ssl_keyfile=options.ssl_keyfile,
+            ssl_certfile=options.ssl_certfile,
+            middleware=[Middleware(OriginMiddleware, hosts=hosts)],
+        )
     except RillError as error:
         sys.exit(f"app.py: {error}")
 

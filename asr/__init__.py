@@ -15,6 +15,7 @@
 Audio passes through the packages in this order: audio, model, decoding, text, inference. The names below are the public
 interface; everything else may change. They load when first used, so that `import asr` costs nothing.
 """
+
 from __future__ import annotations
 
 import os
@@ -49,18 +50,45 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["AudioError", "AudioWarning", "CheckpointError", "DeviceError", "EndpointRules", "Final", "Hotword",
-           "HotwordError", "LanguageModelError", "Latency", "LiveSession", "ManifestError", "Partial", "Punctuator",
-           "RecipeError", "Recognizer", "RillError", "Stats", "Stream", "TrainingError", "Transcript", "Word", "load",
-           "load_punctuator"]
+__all__ = [
+    "AudioError",
+    "AudioWarning",
+    "CheckpointError",
+    "DeviceError",
+    "EndpointRules",
+    "Final",
+    "Hotword",
+    "HotwordError",
+    "LanguageModelError",
+    "Latency",
+    "LiveSession",
+    "ManifestError",
+    "Partial",
+    "Punctuator",
+    "RecipeError",
+    "Recognizer",
+    "RillError",
+    "Stats",
+    "Stream",
+    "TrainingError",
+    "Transcript",
+    "Word",
+    "load",
+    "load_punctuator",
+]
 
-_MODULES = {"AudioWarning": "asr.audio.reading", "Hotword": "asr.decoding.hotwords",
-            "EndpointRules": "asr.inference.endpoint", "Latency": "asr.model.latency",
-            "Punctuator": "asr.text.punctuator", "Stream": "asr.inference.stream",
-            "load_punctuator": "asr.inference.punctuation",
-            **dict.fromkeys(("LiveSession", "Stats"), "asr.inference.live"),
-            **dict.fromkeys(("Recognizer", "load"), "asr.inference.recognizer"),
-            **dict.fromkeys(("Final", "Partial", "Transcript", "Word"), "asr.text.results")}  # others: asr.errors
+_MODULES = {
+    "AudioWarning": "asr.audio.reading",
+    "Hotword": "asr.decoding.hotwords",
+    "EndpointRules": "asr.inference.endpoint",
+    "Latency": "asr.model.latency",
+    "Punctuator": "asr.text.punctuator",
+    "Stream": "asr.inference.stream",
+    "load_punctuator": "asr.inference.punctuation",
+    **dict.fromkeys(("LiveSession", "Stats"), "asr.inference.live"),
+    **dict.fromkeys(("Recognizer", "load"), "asr.inference.recognizer"),
+    **dict.fromkeys(("Final", "Partial", "Transcript", "Word"), "asr.text.results"),
+}  # others: asr.errors
 
 
 def __getattr__(name: str) -> Any:

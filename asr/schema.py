@@ -1,4 +1,5 @@
 """Dataclasses from JSON or TOML: every key is known, none is missing, and each value is of its field's kind."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -41,8 +42,9 @@ def check_range(section: Any, least: float, most: float, *names: str) -> None:
     """For a dataclass's `__post_init__`. Raises ValueError that names the field whose value is out of range."""
     for name in names:
         if not least <= getattr(section, name) <= most:
-            raise ValueError(f"{name} must be " + (f"{least:g} or more" if most == math.inf else
-                                                   f"from {least:g} to {most:g}"))
+            raise ValueError(
+                f"{name} must be " + (f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}")
+            )
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:

@@ -6,6 +6,7 @@ Trains one model of each cell, their hidden sizes chosen so that all have about 
 and prints a Markdown table: errors on dev (greedy), speed of training and of transcribing, memory of a live stream's
 state, and how far back in time the gradient reaches, before and after training. Complete runs are not repeated.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -86,10 +87,19 @@ def measure(recipe: Recipe, folder: Path) -> dict[str, Any]:
             times.append(time.perf_counter() - begun)
     model.requires_grad_(True)
     after = by_distance(model, *run.mel(longest)).tolist()
-    found = {"cell": recipe.model.cell, "hidden": recipe.model.hidden, "parameters": parameters(model),
-             "errors": score(run, dev, TargetEncoder(run.tokens, recipe.data)), "updates": run.update,
-             "training": run.seconds / run.working, "transcribing": seconds / min(times), "state": state_bytes(model),
-             "skipped": run.skipped, "before": before.tolist(), "after": after}
+    found = {
+        "cell": recipe.model.cell,
+        "hidden": recipe.model.hidden,
+        "parameters": parameters(model),
+        "errors": score(run, dev, TargetEncoder(run.tokens, recipe.data)),
+        "updates": run.update,
+        "training": run.seconds / run.working,
+        "transcribing": seconds / min(times),
+        "state": state_bytes(model),
+        "skipped": run.skipped,
+        "before": before.tolist(),
+        "after": after,
+    }
     result.write_text(json.dumps(found, indent=1))
     return found
 
@@ -101,8 +111,12 @@ def plot(results: list[dict[str, Any]], seconds_per_frame: float, path: Path) ->
     for axis, key in zip(axes, ("before", "after"), strict=True):
         for each in results:
             curve = each[key]
-            axis.semilogy([i * seconds_per_frame for i in range(len(curve))], curve, color=COLORS[each["cell"]],
-                          label=each["cell"].upper())
+            axis.semilogy(
+                [i * seconds_per_frame for i in range(len(curve))],
+                curve,
+                color=COLORS[each["cell"]],
+                label=each["cell"].upper(),
+            )
         axis.set_title(f"{key} training")
         axis.set_xlabel("distance in time (s)")
         axis.set_xlim(0, 4)
@@ -122,11 +136,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     args = parser.parse_args()
     recipe = read(args.recipe, args.changes)
-    heads = {name: len(each) for name, each in
-             token_sets(load_cuts(recipe.data.train, "train"), recipe.data).items()}
+    heads = {name: len(each) for name, each in token_sets(load_cuts(recipe.data.train, "train"), recipe.data).items()}
     results = []
-    print("| cell | hidden | parameters (M) | seed | " + " | ".join(f"{name} errors %" for name in [*heads, "words"]) +
-          " | training (audio-s/s) | transcribing (audio-s/s) | live state (kB) | reach before (s) | reach after (s) |")
+    print(
+        "| cell | hidden | parameters (M) | seed | "
+        + " | ".join(f"{name} errors %" for name in [*heads, "words"])
+        + " | training (audio-s/s) | transcribing (audio-s/s) | live state (kB) | reach before (s) | reach after (s) |"
+    )
     print("| --- " * (9 + len(heads) + 1) + "|")
     for cell in CELLS:
         model = of_equal_size(recipe.model, cell, recipe.frontend.mels, heads)
@@ -134,11 +150,13 @@ def main() -> None:
             chosen = dataclasses.replace(recipe, model=model, train=dataclasses.replace(recipe.train, seed=seed))
             r = measure(chosen, args.output / f"{cell}-{seed}")
             frame = 0.01 * model.subsampling
-            print(f"| {cell} | {r['hidden']} | {r['parameters'] / 1e6:.2f} | {seed} | "
-                  + " | ".join(f"{100 * value:.1f}" for value in r["errors"].values())
-                  + f" | {r['training']:.0f} | {r['transcribing']:.0f} | {r['state'] / 1000:.1f} | "
-                  f"{reach(torch.tensor(r['before'])) * frame:.2f} | {reach(torch.tensor(r['after'])) * frame:.2f} |",
-                  flush=True)
+            print(
+                f"| {cell} | {r['hidden']} | {r['parameters'] / 1e6:.2f} | {seed} | "
+                + " | ".join(f"{100 * value:.1f}" for value in r["errors"].values())
+                + f" | {r['training']:.0f} | {r['transcribing']:.0f} | {r['state'] / 1000:.1f} | "
+                f"{reach(torch.tensor(r['before'])) * frame:.2f} | {reach(torch.tensor(r['after'])) * frame:.2f} |",
+                flush=True,
+            )
             results += [r] if seed == 0 else []
     if args.plots:
         plot(results, 0.01 * recipe.model.subsampling, args.plots / "cells.png")

@@ -7,6 +7,7 @@ On a cluster of this computer alone. Recordings: empty ones, from the first answ
 what proxy and replica pass on with a core's worth of processor time. The same without Ray is beside it. --haproxy:
 Serve's other proxy, which RAY_SERVE_ENABLE_HA_PROXY=1 chooses.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -93,8 +94,11 @@ def busy(pid: int) -> float:
 
 def process(title: bytes) -> int:
     """Of the process whose command line has this in it."""
-    return next(int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline")
-                if title in path.read_bytes() and path.parent.stat().st_uid == os.getuid())
+    return next(
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if title in path.read_bytes() and path.parent.stat().st_uid == os.getuid()
+    )
 
 
 def report(name: str, url: str, pids: list[int]) -> None:
@@ -102,8 +106,10 @@ def report(name: str, url: str, pids: list[int]) -> None:
     before = [busy(pid) for pid in pids]
     together = asyncio.run(crowd(url, CLIENTS))
     rates = [f"{len(together) / (busy(pid) - start):.0f}" for pid, start in zip(pids, before, strict=True)]
-    print(f"| {name} | {1e3 * np.median(alone):.1f} ms | {len(together) / SECONDS:.0f} | {' | '.join(rates)} |",
-          flush=True)
+    print(
+        f"| {name} | {1e3 * np.median(alone):.1f} ms | {len(together) / SECONDS:.0f} | {' | '.join(rates)} |",
+        flush=True,
+    )
 
 
 def free_port() -> int:
@@ -116,8 +122,10 @@ def pass_on(proxy: bytes) -> None:
     import ray
     from ray import serve
 
-    print("| | delay | messages a second | by a core of the proxy | by a core of the replica |\n"
-          "| --- | ---: | ---: | ---: | ---: |")
+    print(
+        "| | delay | messages a second | by a core of the proxy | by a core of the replica |\n"
+        "| --- | ---: | ---: | ---: | ---: |"
+    )
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(application(), port=port, log_level="error", ws="websockets-sansio"))
     threading.Thread(target=server.run, daemon=True).start()

@@ -6,6 +6,7 @@
 Engines take turns on the same clips, and what counts is processor time, so that other programs slow all of them alike.
 Speeds are of features, model and greedy text; word error rates are with the language model, full context.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -49,15 +50,16 @@ print(json.dumps([took, before, status()]))
 
 def offline(recognizer: Recognizer, sounds: list[np.ndarray]) -> None:
     engine = recognizer.engine
-    engine.recognize([engine.frontend(torch.from_numpy(sound)) for sound in sounds],
-                     asr.model.latency.PRESETS["offline"])
+    engine.recognize(
+        [engine.frontend(torch.from_numpy(sound)) for sound in sounds], asr.model.latency.PRESETS["offline"]
+    )
 
 
 def live(recognizer: Recognizer, sounds: list[np.ndarray]) -> None:
     for sound in sounds:
         stream = recognizer.stream(two_pass=False)
         for first in range(0, len(sound), BLOCK):
-            stream.accept(sound[first:first + BLOCK])
+            stream.accept(sound[first : first + BLOCK])
         stream.finish()
 
 
@@ -86,24 +88,28 @@ def main() -> None:
     torch.set_num_threads(1)
     utterances = manifest.read(args.manifest, args.split)
     every = max(1, len(utterances) // args.limit)
-    sounds = sorted((manifest.load(utterance) for utterance in utterances[::every][:args.limit]), key=len)
+    sounds = sorted((manifest.load(utterance) for utterance in utterances[::every][: args.limit]), key=len)
     recognizers, children = {}, {}
     for name, (engine, int8) in ENGINES.items():
         options = json.dumps([args.checkpoint, engine, int8, args.manifest, args.split])
         run = subprocess.run([sys.executable, "-c", CHILD, options], capture_output=True, text=True, check=True)
         children[name] = json.loads(run.stdout)
-        recognizers[name] = asr.load(args.checkpoint, engine=engine, int8=int8, device="cpu", lm=False, threads=1,
-                                     latency=args.latency)
+        recognizers[name] = asr.load(
+            args.checkpoint, engine=engine, int8=int8, device="cpu", lm=False, threads=1, latency=args.latency
+        )
         offline(recognizers[name], sounds[:1])
     whole = costs(recognizers, sounds, offline, BATCH)
     streamed = costs(recognizers, sounds, live, 1)
-    print(f"{sum(map(len, sounds)) / RATE:.0f} s of speech, one core; processor time over the sound's, and over torch's"
-          "\n")
+    print(
+        f"{sum(map(len, sounds)) / RATE:.0f} s of speech, one core; processor time over the sound's, and over torch's\n"
+    )
     print(f"| engine | offline | ratio | live, {args.latency} | ratio | load, s | memory, MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, (load, _, memory) in children.items():
-        print(f"| {name} | {whole[name]:.4f} | {whole[name] / whole['torch']:.2f} | {streamed[name]:.4f} | "
-              f"{streamed[name] / streamed['torch']:.2f} | {load:.2f} | {memory:.0f} |")
+        print(
+            f"| {name} | {whole[name]:.4f} | {whole[name] / whole['torch']:.2f} | {streamed[name]:.4f} | "
+            f"{streamed[name] / streamed['torch']:.2f} | {load:.2f} | {memory:.0f} |"
+        )
     if args.wer:
         print("\n| engine | words | word error rate, % |\n| --- | --- | --- |", flush=True)
         for name, (engine, int8) in ENGINES.items():

@@ -6,6 +6,7 @@ For each of `--words` rare words of the references (some outside the lexicon) th
 of others, are decoded without hot words and with the word among ten decoys. Prints recall of the words, and the word
 error rate of everything else.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -57,7 +58,7 @@ def main() -> None:
     chosen += chance.sample(inside, min(len(inside), args.words - len(chosen)))
     emissions = []
     for first in range(0, len(utterances), 8):
-        mel = [recognizer.engine.frontend(torch.from_numpy(manifest.load(u))) for u in utterances[first:first + 8]]
+        mel = [recognizer.engine.frontend(torch.from_numpy(manifest.load(u))) for u in utterances[first : first + 8]]
         emissions += recognizer.engine.emissions(mel, PRESETS["offline"])
 
     def read(decoder: asr.inference.recognizer.Decoder, i: int) -> str:

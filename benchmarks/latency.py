@@ -13,6 +13,7 @@ Word ends are those of forced alignments (Praat TextGrids, as for word_times.py)
 - revised: share of the words that were shown and that a later partial, or the final, took back or changed
 - words of a partial are matched with those of the next by least edit distance
 """
+
 from __future__ import annotations
 
 import argparse
@@ -59,8 +60,10 @@ class Clip:
         right = [word for _, event in self.events if isinstance(event, Final) for word in event.words]
         delays = []
         for start, end, text in self.reference:
+
             def same(word: Word, text: str = text, start: float = start) -> bool:
                 return word.text == text and abs(word.start - start) < NEAR
+
             if any(map(same, right)):
                 delays.append(min(at for at, event in self.events if any(map(same, event.words))) - end)
         return delays
@@ -82,10 +85,11 @@ def replay(recognizer: asr.Recognizer, utterance: Utterance, grid: Path, latency
     clip = Clip(aligned(grid))
     samples = np.concatenate([manifest.load(utterance), SILENCE])
     start = time.perf_counter()
-    with LiveSession(recognizer, RATE, lambda event, lag: clip.events.append((time.perf_counter() - start, event)),
-                     latency=latency) as session:
+    with LiveSession(
+        recognizer, RATE, lambda event, lag: clip.events.append((time.perf_counter() - start, event)), latency=latency
+    ) as session:
         for first in range(0, len(samples), BLOCK):
-            block = samples[first:first + BLOCK]
+            block = samples[first : first + BLOCK]
             time.sleep(max(0.0, start + (first + len(block)) / RATE - time.perf_counter()))
             session.push(block)
     return clip
@@ -101,10 +105,13 @@ def table(recognizer: asr.Recognizer, utterances: list[Utterance], grids: dict[s
         delays = np.array([delay for clip in clips for delay in clip.shown()])
         final = np.array([clip.final for clip in clips])
         shown, revised = np.sum([clip.stability() for clip in clips], axis=0)
-        print(f"| {name} | {PRESETS[name].seconds(recognizer.engine.seconds_per_frame):.2f} "
-              f"| {np.median([clip.first_partial for clip in clips]):.2f} "
-              f"| {np.median(delays):.2f} / {np.percentile(delays, 90):.2f} "
-              f"| {np.median(final):.2f} / {final.max():.2f} | {revised / shown:.0%} |", flush=True)
+        print(
+            f"| {name} | {PRESETS[name].seconds(recognizer.engine.seconds_per_frame):.2f} "
+            f"| {np.median([clip.first_partial for clip in clips]):.2f} "
+            f"| {np.median(delays):.2f} / {np.percentile(delays, 90):.2f} "
+            f"| {np.median(final):.2f} / {final.max():.2f} | {revised / shown:.0%} |",
+            flush=True,
+        )
 
 
 def soak(recognizer: asr.Recognizer, utterances: list[Utterance], minutes: float) -> None:
@@ -122,11 +129,14 @@ def soak(recognizer: asr.Recognizer, utterances: list[Utterance], minutes: float
         for tenth in range(1, 11):
             while done < tenth * minutes * 6 * RATE:
                 first = done % len(sound)
-                session.push(sound[first:first + BLOCK], wait=True)
-                done += len(sound[first:first + BLOCK])
+                session.push(sound[first : first + BLOCK], wait=True)
+                done += len(sound[first : first + BLOCK])
             resident = int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) // 1024
-            print(f"{tenth * minutes / 10:8.0f} {resident:12d} {10 * (time.process_time() - began) / minutes:25.1f} "
-                  f"{finals:7d}", flush=True)
+            print(
+                f"{tenth * minutes / 10:8.0f} {resident:12d} {10 * (time.process_time() - began) / minutes:25.1f} "
+                f"{finals:7d}",
+                flush=True,
+            )
             began = time.process_time()
 
 
@@ -146,7 +156,7 @@ def main() -> None:
     utterances = [u for u in manifest.read(args.manifest) if u.path.stem in grids]
     if not utterances:
         raise SystemExit(f"{args.alignments} has no grid for any clip of {args.manifest}: a grid has its clip's name.")
-    chosen = utterances[::max(1, len(utterances) // args.clips)][:args.clips]
+    chosen = utterances[:: max(1, len(utterances) // args.clips)][: args.clips]
     recognizer = asr.load(args.checkpoint, engine=args.engine, int8=args.int8, threads=1)
     if args.soak:
         soak(recognizer, chosen, args.soak)

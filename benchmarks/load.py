@@ -15,6 +15,7 @@ of 0.1 s, and waits for each answer, as Vosk's clients do. What it must get is w
 - stolen: seconds in which this (virtual) computer's cores were taken by others, as Linux counts them
 - wrong: finals that are missing, too many, or another text; broken off: clients that did not come to their end
 """
+
 from __future__ import annotations
 
 import argparse
@@ -72,7 +73,7 @@ class Tally:
             if expected is None or not f"{text} ".startswith(f"{expected} "):
                 self.wrong += 1
                 return
-            text = text[len(expected) + 1:]
+            text = text[len(expected) + 1 :]
 
 
 class Process:
@@ -81,8 +82,9 @@ class Process:
     def __init__(self, options: list[str], cores: int) -> None:
         self.cores = sorted(os.sched_getaffinity(0))[:cores]
         command = [sys.executable, "-m", "asr.cli", "serve", "--port", "0", "--max-sessions", "1000", *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
-                                        preexec_fn=lambda: os.sched_setaffinity(0, self.cores))
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, self.cores)
+        )
         assert self.process.stdout
         found = re.search(r"ws://[^ ,]+", self.process.stdout.readline())
         if not found:
@@ -144,7 +146,7 @@ async def speak(url: str, recording: Recording, tally: Tally) -> None:
             await socket.send(json.dumps({"config": {"sample_rate": RATE}}))
             start = time.monotonic()
             for first in range(0, len(recording.sound), BLOCK):
-                block = recording.sound[first:first + BLOCK]
+                block = recording.sound[first : first + BLOCK]
                 await asyncio.sleep(start + (first + len(block)) / 2 / RATE - time.monotonic())
                 await socket.send(block)
                 answer = json.loads(await socket.recv())
@@ -162,8 +164,19 @@ async def speak(url: str, recording: Recording, tally: Tally) -> None:
 async def misbehave(url: str, tally: Tally) -> None:
     """A guest who sends what nobody should, vanishes in the middle, floods, or says nothing."""
     sound = random.randbytes(BLOCK)
-    messages = random.choice([[sound, "{"], ["AAAA"], ["[" * 10_000], [sound, b"odd"], [bytes(2 << 20)],
-                              ['{"config": {"sample_rate": 1}}'], [sound] * 30, [sound, '{"reset": 1}'] * 5, []])
+    messages = random.choice(
+        [
+            [sound, "{"],
+            ["AAAA"],
+            ["[" * 10_000],
+            [sound, b"odd"],
+            [bytes(2 << 20)],
+            ['{"config": {"sample_rate": 1}}'],
+            [sound] * 30,
+            [sound, '{"reset": 1}'] * 5,
+            [],
+        ]
+    )
     try:
         async with websockets.connect(url, compression=None) as socket:
             for message in messages:
@@ -199,7 +212,7 @@ async def at_once(server: Process, sounds: list[Recording], sessions: int) -> tu
 
 
 def table(server: Process, sounds: list[Recording], counts: list[int]) -> None:
-    asyncio.run(at_once(server, [Recording(sound.sound[:20 * BLOCK], []) for sound in sounds[:4]], 4))  # warm-up
+    asyncio.run(at_once(server, [Recording(sound.sound[: 20 * BLOCK], []) for sound in sounds[:4]], 4))  # warm-up
     at_rest = server.resident()
     print("| sessions | final p50 | p95 | max | MB a session | cores | stolen | finals | wrong | broken off |")
     print("|" + " ---: |" * 10)
@@ -209,12 +222,17 @@ def table(server: Process, sounds: list[Recording], counts: list[int]) -> None:
         tally, memory = asyncio.run(at_once(server, sounds, sessions))
         cores = (server.busy() - busy) / (time.monotonic() - began)
         p50, p95 = np.percentile(tally.delays, [50, 95])
-        print(f"| {sessions} | {p50:.2f} | {p95:.2f} | {max(tally.delays):.2f} | {(memory - at_rest) / sessions:.1f} "
-              f"| {cores:.2f} | {stolen() - lost:.1f} | {tally.finals} | {tally.wrong} | {tally.broken} |", flush=True)
+        print(
+            f"| {sessions} | {p50:.2f} | {p95:.2f} | {max(tally.delays):.2f} | {(memory - at_rest) / sessions:.1f} "
+            f"| {cores:.2f} | {stolen() - lost:.1f} | {tally.finals} | {tally.wrong} | {tally.broken} |",
+            flush=True,
+        )
         if p95 < ALLOWED and not tally.wrong and not tally.broken:
             largest = max(largest, sessions)
-    print(f"\n{largest} sessions on {len(server.cores)} cores: 95 % of finals within {ALLOWED:.1f} s, every text as of "
-          f"a stream alone.")
+    print(
+        f"\n{largest} sessions on {len(server.cores)} cores: 95 % of finals within {ALLOWED:.1f} s, every text as of "
+        f"a stream alone."
+    )
 
 
 async def soak(server: Process, sounds: list[Recording], sessions: int, minutes: float) -> None:
@@ -240,9 +258,12 @@ async def soak(server: Process, sounds: list[Recording], sessions: int, minutes:
             await clients  # the last ones speak to their end
             await asyncio.sleep(5)
         p95 = np.percentile(tally.delays, 95) if tally.delays else float("nan")
-        print(f"| {(time.monotonic() - start) / 60:.1f} | {server.resident():.0f} | {server.files()} "
-              f"| {tally.ends['whole']} | {tally.ends['guest']} | {tally.broken} | {tally.finals} | {tally.wrong} "
-              f"| {p95:.2f} |", flush=True)
+        print(
+            f"| {(time.monotonic() - start) / 60:.1f} | {server.resident():.0f} | {server.files()} "
+            f"| {tally.ends['whole']} | {tally.ends['guest']} | {tally.broken} | {tally.finals} | {tally.wrong} "
+            f"| {p95:.2f} |",
+            flush=True,
+        )
         tally.delays.clear()
     for end, count in tally.ends.items():
         if end not in ("whole", "guest"):

@@ -7,6 +7,7 @@ with 95 % bootstrap intervals over utterances; the real-time factor (RTF) is pro
 time, models already loaded. Utterances with digits are left out: what their speaker said is not written. PocketSphinx
 comes with `pip install rill-asr[bench]` and runs with the general US English model bundled in it.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -92,7 +93,9 @@ def main() -> None:
     chosen = [utterance for members in corpora.values() for utterance in members]
     systems: dict[str, Callable[[], Recognize]] = {
         f"{how}, {latency}": partial(ours, args.checkpoint, lm, latency)
-        for how, lm in (("language model", True), ("greedy", False)) for latency in reversed(PRESETS)}
+        for how, lm in (("language model", True), ("greedy", False))
+        for latency in reversed(PRESETS)
+    }
     systems["PocketSphinx"] = pocketsphinx
 
     print(f"{len(chosen)} utterances; {len(everything) - len(usable)} with digits left out. WER % [95 % interval].\n")
@@ -104,8 +107,9 @@ def main() -> None:
         for members in (corpora | {"all": chosen}).values():
             texts = [spoken(decoded[utterance][0]) for utterance in members]
             cells.append(cell(score([spoken(utterance.text) for utterance in members], texts)))
-        took, lasted = (sum(column) for column in zip(*((took, lasted) for _, took, lasted in decoded.values()),
-                                                      strict=True))
+        took, lasted = (
+            sum(column) for column in zip(*((took, lasted) for _, took, lasted in decoded.values()), strict=True)
+        )
         print(f"| {system} | {' | '.join(cells)} | {took / lasted:.3f} |", flush=True)
 
 

@@ -8,6 +8,7 @@
 recognizes recordings whose texts have punctuation and case, and judges recognized words (with their pauses) and those
 of the reference side by side. `cost` is the time and memory of the tagger alone.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -56,8 +57,9 @@ def text(punctuator: Punctuator, paths: Iterable[Path], limit: int | None) -> No
         print(row(f"{path.stem}, drawn pauses", timed), flush=True)
 
 
-def speech(punctuator: Punctuator, checkpoint: str | None, manifests: Iterable[Path], split: str,
-           limit: int | None) -> None:
+def speech(
+    punctuator: Punctuator, checkpoint: str | None, manifests: Iterable[Path], split: str, limit: int | None
+) -> None:
     import asr
     from asr.audio.manifest import load, of_split
 
@@ -78,8 +80,10 @@ def cost(checkpoint: str | None) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.perf_counter()
     punctuator = load_punctuator(checkpoint)
-    print(f"loading {time.perf_counter() - begun:.3f} s, "
-          f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f} MiB")
+    print(
+        f"loading {time.perf_counter() - begun:.3f} s, "
+        f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f} MiB"
+    )
     words = [punctuator.config.words[at % 3000] for at in range(4000)]
     for name, size, new in (("a recording", 4000, 4000), ("live finals", CONTEXT + FINAL_WORDS, FINAL_WORDS)):
         begun = time.process_time()
@@ -87,8 +91,10 @@ def cost(checkpoint: str | None) -> None:
         for _ in range(times):
             punctuator.tag(words[:size])
         each = (time.process_time() - begun) / (times * new)
-        print(f"{name}: {1e3 * each:.3f} ms a word, {each * WORDS_PER_SECOND:.5f} of real time at "
-              f"{WORDS_PER_SECOND} words/s")
+        print(
+            f"{name}: {1e3 * each:.3f} ms a word, {each * WORDS_PER_SECOND:.5f} of real time at "
+            f"{WORDS_PER_SECOND} words/s"
+        )
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ r"""How many cores, how much memory and how long: from a few measured figures (d
 
 prints the figures and both tables as Markdown. `--help` says which benchmark measures each figure.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -44,7 +45,8 @@ HELP = {
     "session": "MB of a live speaker (load.py)",
     "start": "seconds until a worker has its model (asr transcribe of one second)",
     "relay": "messages a second that a core's worth of Serve's proxy passes on (cluster.py)",
-    "tasks": "recordings a second that Ray Data hands out (cluster.py)"}
+    "tasks": "recordings a second that Ray Data hands out (cluster.py)",
+}
 
 
 def archive(figures: Figures, hours: float, cores: int) -> float:
@@ -65,24 +67,38 @@ def proxy_cores(figures: Figures, speakers: int) -> int:
 def tables(figures: Figures) -> Iterable[str]:
     yield from ("| figure | measured |", "| --- | ---: |")
     yield from (f"| {HELP[field.name]} | {getattr(figures, field.name):g} |" for field in fields(figures))
-    yield from ("", f"An archive of recordings of {RECORDING:g} h:", "",
-                "| hours of sound | core-hours |" + "".join(f" on {cores} cores |" for cores in CORES)
-                + f" read at {CORES[-1]} cores | memory | texts |", "| ---: |" + " ---: |" * (len(CORES) + 4))
+    yield from (
+        "",
+        f"An archive of recordings of {RECORDING:g} h:",
+        "",
+        "| hours of sound | core-hours |"
+        + "".join(f" on {cores} cores |" for cores in CORES)
+        + f" read at {CORES[-1]} cores | memory | texts |",
+        "| ---: |" + " ---: |" * (len(CORES) + 4),
+    )
     for hours in HOURS:
         used = [min(cores, math.ceil(hours / RECORDING)) for cores in CORES]
         times = "".join(f" {time(archive(figures, hours, cores))} |" for cores in used)
         reading = SOUND * hours / archive(figures, hours, used[-1])
         work = hours * figures.rtf
-        yield (f"| {hours:,} | {work:,.{0 if work >= 10 else 2}f} |{times} {size(reading)}/s "
-               f"| {size(used[-1] * figures.worker * 1e6)} | {size(hours * TEXT)} |")
-    yield from ("", f"Live speakers, replicas of {REPLICA} cores, {FILL:.0%} of the places taken:", "",
-                "| speakers | replicas | their cores | proxies' cores | core-hours a day | memory | sound in |",
-                "|" + " ---: |" * 7)
+        yield (
+            f"| {hours:,} | {work:,.{0 if work >= 10 else 2}f} |{times} {size(reading)}/s "
+            f"| {size(used[-1] * figures.worker * 1e6)} | {size(hours * TEXT)} |"
+        )
+    yield from (
+        "",
+        f"Live speakers, replicas of {REPLICA} cores, {FILL:.0%} of the places taken:",
+        "",
+        "| speakers | replicas | their cores | proxies' cores | core-hours a day | memory | sound in |",
+        "|" + " ---: |" * 7,
+    )
     for speakers in SPEAKERS:
         cores, proxies = live_cores(figures, speakers), proxy_cores(figures, speakers)
         memory = cores / REPLICA * figures.worker * 1e6 + speakers * figures.session * 1e6
-        yield (f"| {speakers:,} | {cores // REPLICA:,} | {cores:,} | {proxies:,} | {24 * (cores + proxies):,} "
-               f"| {size(memory)} | {size(speakers * PCM)}/s |")
+        yield (
+            f"| {speakers:,} | {cores // REPLICA:,} | {cores:,} | {proxies:,} | {24 * (cores + proxies):,} "
+            f"| {size(memory)} | {size(speakers * PCM)}/s |"
+        )
 
 
 def time(hours: float) -> str:

@@ -7,6 +7,7 @@ MODEL is the n-gram model from which the checkpoint's `ngram.safetensors` was pa
 The network runs once; both search the same emissions with the same settings, without the LSTM language model. Processor
 time is of this process. flashlight keeps six words a spelling, and tells whole histories apart.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -62,10 +63,20 @@ class Flashlight:
                 if homophones[spelling] <= WORDS_PER_SPELLING:
                     trie.insert(list(spelling), number, float(decoder.language_model.unigrams[number]))
         trie.smear(SmearingMode.MAX)
-        options = LexiconDecoderOptions(config.beam, config.beam_tokens, config.beam_threshold, config.lm_weight,
-                                        config.word_score, -np.inf, 0.0, False, CriterionType.CTC)
-        self.decoder = LexiconDecoder(options, trie, self.model, tokens.boundary_index, tokens.blank_index, -1, [],
-                                      False)
+        options = LexiconDecoderOptions(
+            config.beam,
+            config.beam_tokens,
+            config.beam_threshold,
+            config.lm_weight,
+            config.word_score,
+            -np.inf,
+            0.0,
+            False,
+            CriterionType.CTC,
+        )
+        self.decoder = LexiconDecoder(
+            options, trie, self.model, tokens.boundary_index, tokens.blank_index, -1, [], False
+        )
 
     def __call__(self, emissions: np.ndarray) -> list[str]:
         scores = np.ascontiguousarray(emissions - self.divided, dtype=np.float32)
@@ -112,8 +123,9 @@ def main() -> None:
     assert isinstance(decoder, BeamDecoder)
     decoder.rescorer = None
     folder = recognizer.engine.checkpoint.path
-    loads = subprocess.run([sys.executable, "-c", LOADS.format(folder=str(folder))], capture_output=True, text=True,
-                           check=True)
+    loads = subprocess.run(
+        [sys.executable, "-c", LOADS.format(folder=str(folder))], capture_output=True, text=True, check=True
+    )
     print(f"Loading tree and n-gram: {loads.stdout.strip()}")
 
     samples = hear(recognizer, manifest.read(args.manifest, args.split), args.limit)
@@ -123,16 +135,26 @@ def main() -> None:
     for name, search in (("flashlight", Flashlight(decoder, args.model)), ("this search", ours(decoder))):
         results[name] = timed(search, emissions)
     corpora = sorted({sample.corpus for sample in samples})
-    print(f"{len(samples)} utterances, {seconds:.0f} s\n\nWER %        " + "".join(f"{each:>22}" for each in corpora)
-          + f"{'all':>8}{'time/audio':>12}")
+    print(
+        f"{len(samples)} utterances, {seconds:.0f} s\n\nWER %        "
+        + "".join(f"{each:>22}" for each in corpora)
+        + f"{'all':>8}{'time/audio':>12}"
+    )
     for name, (texts, cost) in results.items():
         rates = []
         for corpus in (*corpora, None):
-            pairs = [(sample.reference, text) for sample, text in zip(samples, texts, strict=True)
-                     if corpus in (None, sample.corpus)]
+            pairs = [
+                (sample.reference, text)
+                for sample, text in zip(samples, texts, strict=True)
+                if corpus in (None, sample.corpus)
+            ]
             rates.append(100 * score(*zip(*pairs, strict=True)).wer)
-        print(f"{name:<13}" + "".join(f"{rate:22.2f}" for rate in rates[:-1]) + f"{rates[-1]:8.2f}"
-              + f"{cost / seconds:12.5f}")
+        print(
+            f"{name:<13}"
+            + "".join(f"{rate:22.2f}" for rate in rates[:-1])
+            + f"{rates[-1]:8.2f}"
+            + f"{cost / seconds:12.5f}"
+        )
     print(f"ratio of processor times: {results['this search'][1] / results['flashlight'][1]:.2f}")
     if (os.cpu_count() or 1) > 1:
         one, two = (at_once(ours(decoder), emissions, threads) for threads in (1, 2))

@@ -5,6 +5,7 @@
 Offline: an hour of MP3 in this process, and three hours in a process of its own, whose memory is watched. Live: blocks
 of 160 ms as fast as they go, on one core. Start-up: a 30-second file in a process of its own, files cached.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -40,14 +41,14 @@ def speech(path: str, split: str | None, seconds: float) -> np.ndarray:
             missing -= len(parts[-2]) + len(PAUSE)
             if missing <= 0:
                 break
-    return np.concatenate(parts)[:int(seconds * RATE)]
+    return np.concatenate(parts)[: int(seconds * RATE)]
 
 
 def write_mp3(path: Path, samples: np.ndarray) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libmp3lame", rate=RATE, layout="mono")
         for first in range(0, len(samples), RATE):
-            frame = av.AudioFrame.from_ndarray(samples[None, first:first + RATE], format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(samples[None, first : first + RATE], format="fltp", layout="mono")
             frame.sample_rate = RATE
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -88,15 +89,19 @@ def live(samples: np.ndarray) -> None:
             spent, busy = [], time.process_time()
             for first in range(0, len(samples), BLOCK):
                 start = time.perf_counter()
-                stream.accept(samples[first:first + BLOCK])
+                stream.accept(samples[first : first + BLOCK])
                 spent.append(1000 * (time.perf_counter() - start))
             busy = (time.process_time() - busy) / (len(samples) / RATE)
             p50, p95 = np.percentile(spent, [50, 95])
             print(f"{name + ', ' + latency:<30} {busy:16.1%} {p50:8.1f} {p95:8.1f} {max(spent):8.1f}", flush=True)
 
 
-MODELS: dict[str, dict] = {"greedy": {"lm": False}, "beam + LM": {}, "greedy, int8": {"lm": False, "int8": True},
-                           "beam + LM, int8": {"int8": True}}
+MODELS: dict[str, dict] = {
+    "greedy": {"lm": False},
+    "beam + LM": {},
+    "greedy, int8": {"lm": False, "int8": True},
+    "beam + LM, int8": {"int8": True},
+}
 
 
 def main() -> None:
@@ -121,9 +126,12 @@ def main() -> None:
             write_mp3(path, np.tile(hour, round(args.long / args.hours)))
             spent, sizes = watch([*asr_command, str(path)])
             minute = sizes[:120]
-            print(f"\n{args.long:.0f} h of MP3 in its own process: {spent:.0f} s; resident memory {max(minute)} MB "
-                  f"in the first minute, {max(sizes)} MB at most, {sizes[-2]} MB at the end", flush=True)
-        live(hour[:LIVE_SECONDS * RATE])
+            print(
+                f"\n{args.long:.0f} h of MP3 in its own process: {spent:.0f} s; resident memory {max(minute)} MB "
+                f"in the first minute, {max(sizes)} MB at most, {sizes[-2]} MB at the end",
+                flush=True,
+            )
+        live(hour[: LIVE_SECONDS * RATE])
 
 
 if __name__ == "__main__":

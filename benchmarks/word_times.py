@@ -5,6 +5,7 @@
 A grid belongs to the clip of its name. Counts words that are right; prints the error of starts and ends in
 milliseconds. `--fit` also prints the offsets that would center them, for the checkpoint's config.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -37,8 +38,9 @@ def errors(reference: list[tuple[float, float, str]], words: list[Word]) -> Iter
     text = " ".join(word for _, _, word in reference), " ".join(word.text for word in words)
     for part in jiwer.process_words(*text).alignments[0]:
         if part.type == "equal":
-            for i, j in zip(range(part.ref_start_idx, part.ref_end_idx), range(part.hyp_start_idx, part.hyp_end_idx),
-                            strict=True):
+            for i, j in zip(
+                range(part.ref_start_idx, part.ref_end_idx), range(part.hyp_start_idx, part.hyp_end_idx), strict=True
+            ):
                 yield words[j].start - reference[i][0], words[j].end - reference[i][1]
 
 
@@ -60,15 +62,25 @@ def main() -> None:
         mel = [recognizer.engine.frontend(torch.from_numpy(manifest.load(u))) for u in utterances]
         for latency in ("offline", "balanced"):
             results = recognizer.engine.recognize(mel, PRESETS[latency])
-            late = 1000 * np.array([pair for u, words in zip(utterances, results, strict=True)
-                                    for pair in errors(aligned(grids[u.path.stem]), words)])
+            late = 1000 * np.array(
+                [
+                    pair
+                    for u, words in zip(utterances, results, strict=True)
+                    for pair in errors(aligned(grids[u.path.stem]), words)
+                ]
+            )
             bias, spread = np.median(late, axis=0), np.median(np.abs(late), axis=0)
-            print(f"{name + ', ' + latency:<24} {len(late):6d} {bias[0]:12.0f} {spread[0]:15.0f} {bias[1]:10.0f} "
-                  f"{spread[1]:15.0f}", flush=True)
+            print(
+                f"{name + ', ' + latency:<24} {len(late):6d} {bias[0]:12.0f} {spread[0]:15.0f} {bias[1]:10.0f} "
+                f"{spread[1]:15.0f}",
+                flush=True,
+            )
             if args.fit:
                 d = recognizer.engine.checkpoint.config.decoding
-                print(f"    start_offset {d.start_offset - bias[0] / 1000:.3f}, end_offset "
-                      f"{d.end_offset - bias[1] / 1000:.3f} would center these")
+                print(
+                    f"    start_offset {d.start_offset - bias[0] / 1000:.3f}, end_offset "
+                    f"{d.end_offset - bias[1] / 1000:.3f} would center these"
+                )
 
 
 if __name__ == "__main__":

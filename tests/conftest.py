@@ -1,4 +1,5 @@
 """What many tests share: markers, the shipped recognizer, real clips, one thread."""
+
 import json
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A unit test starts none: one that does needs the marker e2e."""
+
     def refuse(process: object, command: object, *_: object, **__: object) -> None:
         raise AssertionError(f"a unit test starts {command}: mark it e2e")
 
@@ -67,8 +69,12 @@ def read_clips() -> list[Clip]:
     from asr.audio.reading import read_blocks
 
     entries = [json.loads(line) for line in (CLIPS / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [Clip(CLIPS / entry["audio"], np.concatenate(list(read_blocks(CLIPS / entry["audio"]))),
-                 normalize(entry["text"])) for entry in entries]
+    return [
+        Clip(
+            CLIPS / entry["audio"], np.concatenate(list(read_blocks(CLIPS / entry["audio"]))), normalize(entry["text"])
+        )
+        for entry in entries
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -101,4 +107,5 @@ def asr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         with pytest.raises(SystemExit) as leaving:
             main()
         return leaving.value.code or 0, *capsys.readouterr()
+
     return run

@@ -1,7 +1,8 @@
 """Who may import whom, lazily or not; what the docs draw is what the code does.
 
-    errors, atomic, schema < audio, text < model < decoding < inference, training < evaluation, server, demo < cli
+errors, atomic, schema < audio, text < model < decoding < inference, training < evaluation, server, demo < cli
 """
+
 import ast
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,20 +10,50 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEVELS = (("errors", "atomic", "schema"), ("audio", "text"), ("model",), ("decoding",), ("inference", "training"),
-          ("evaluation", "server", "demo"), ("cli",))
+LEVELS = (
+    ("errors", "atomic", "schema"),
+    ("audio", "text"),
+    ("model",),
+    ("decoding",),
+    ("inference", "training"),
+    ("evaluation", "server", "demo"),
+    ("cli",),
+)
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 
 # Third-party packages, and where alone they may be imported. PyTorch defines, trains and exports the model; what still
 # computes with its tensors until arrays at every boundary are NumPy's is named one by one.
 ONLY_IN = {
-    "rich": ("cli",), "typer": ("cli",), "fastapi": ("server",), "uvicorn": ("server",), "gradio": ("demo",),
-    "lhotse": ("training",), "tensorboard": ("training",),
-    "torch": ("model", "training", "audio.features", "audio.segmenter", "decoding.g2p", "decoding.neural_lm",
-              "inference.batching", "inference.engine", "inference.recognizer", "inference.runner", "inference.steps",
-              "inference.stream", "inference.utterance", "evaluation.evaluate", "evaluation.tune",
-              "server.process", "server.cluster", "demo.network", "demo.page"),
-    "torchaudio": ("training", "audio.features", "decoding.g2p")}
+    "rich": ("cli",),
+    "typer": ("cli",),
+    "fastapi": ("server",),
+    "uvicorn": ("server",),
+    "gradio": ("demo",),
+    "lhotse": ("training",),
+    "tensorboard": ("training",),
+    "torch": (
+        "model",
+        "training",
+        "audio.features",
+        "audio.segmenter",
+        "decoding.g2p",
+        "decoding.neural_lm",
+        "inference.batching",
+        "inference.engine",
+        "inference.recognizer",
+        "inference.runner",
+        "inference.steps",
+        "inference.stream",
+        "inference.utterance",
+        "evaluation.evaluate",
+        "evaluation.tune",
+        "server.process",
+        "server.cluster",
+        "demo.network",
+        "demo.page",
+    ),
+    "torchaudio": ("training", "audio.features", "decoding.g2p"),
+}
 
 # (importing module, what it imports): to be resolved.
 EXCEPTIONS = {("test_rescoring", "tests.decoding.test_beam")}
@@ -63,15 +94,23 @@ def package(module: str) -> str:
 
 def broken_levels(found: dict[str, ast.Module]) -> set[tuple[str, str]]:
     """Imports of a higher level, or of another package on the same one."""
-    return {(module, target) for module, tree in found.items() if package(module) in LEVEL_OF
-            for target, _ in inner(tree, set(found)) if package(target) in LEVEL_OF
-            if package(module) != package(target) and LEVEL_OF[package(target)] >= LEVEL_OF[package(module)]}
+    return {
+        (module, target)
+        for module, tree in found.items()
+        if package(module) in LEVEL_OF
+        for target, _ in inner(tree, set(found))
+        if package(target) in LEVEL_OF
+        if package(module) != package(target) and LEVEL_OF[package(target)] >= LEVEL_OF[package(module)]
+    }
 
 
 def cycles(found: dict[str, ast.Module]) -> set[str]:
     """Modules that import themselves by way of others."""
-    graph = {module: {target for target, _ in inner(tree, set(found)) if target and target != module}
-             for module, tree in found.items() if module}
+    graph = {
+        module: {target for target, _ in inner(tree, set(found)) if target and target != module}
+        for module, tree in found.items()
+        if module
+    }
     reached = {module: set(targets) for module, targets in graph.items()}
     grown = True
     while grown:
@@ -99,8 +138,13 @@ def private_crossings(found: dict[str, ast.Module]) -> set[tuple[str, str]]:
                     if target in found:
                         aliases[alias.asname or alias.name] = target
         for node in ast.walk(tree):
-            if (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases
-                    and node.attr.startswith("_") and not node.attr.startswith("__")):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in aliases
+                and node.attr.startswith("_")
+                and not node.attr.startswith("__")
+            ):
                 crossing.add((module, f"{aliases[node.value.id]}.{node.attr}"))
     return crossing
 
@@ -116,8 +160,10 @@ def misplaced(found: dict[str, ast.Module]) -> set[tuple[str, str]]:
             places = ONLY_IN.get(third_party, (package(module),))
             if module and not any(module == place or module.startswith(f"{place}.") for place in places):
                 wrong.add((module, third_party))
-        if package(module) != "cli" and any(isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-                                            and node.func.id == "print" for node in ast.walk(tree)):
+        if package(module) != "cli" and any(
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            for node in ast.walk(tree)
+        ):
             wrong.add((module, "print"))
     return wrong
 
@@ -148,13 +194,17 @@ def test_third_party_packages_stay_in_their_place(found: dict[str, ast.Module]) 
 
 
 def test_exceptions_are_still_needed(found: dict[str, ast.Module]) -> None:
-    assert broken_levels(found) | misplaced(found) >= {(module, target) for module, target in EXCEPTIONS
-                                                              if not module.startswith("test_")}
+    assert broken_levels(found) | misplaced(found) >= {
+        (module, target) for module, target in EXCEPTIONS if not module.startswith("test_")
+    }
     for third_party, places in ONLY_IN.items():
         for place in places:
-            assert any(third_party in f"{target}.{name}".split(".") for module, tree in found.items()
-                       if module == place or module.startswith(f"{place}.") for target, name in imports(tree)), (
-                f"{place} no longer imports {third_party}")
+            assert any(
+                third_party in f"{target}.{name}".split(".")
+                for module, tree in found.items()
+                if module == place or module.startswith(f"{place}.")
+                for target, name in imports(tree)
+            ), f"{place} no longer imports {third_party}"
 
 
 def test_test_files_do_not_import_one_another() -> None:
@@ -166,19 +216,26 @@ def test_test_files_do_not_import_one_another() -> None:
     assert wrong - EXCEPTIONS == set()
 
 
-@pytest.mark.parametrize(("module", "code", "check"), [
-    ("audio.new", "def f():\n    from asr.model import tokens", broken_levels),
-    ("audio.new", "from asr.text.numerals import numerals", broken_levels),
-    ("training.new", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import asr.inference.files",
-     broken_levels),
-    ("errors", "from asr import audio", broken_levels),
-    ("text.numerals", "import asr.text.numerals2", cycles),
-    ("cli.new", "from asr.audio.reading import _open", private_crossings),
-    ("cli.new", "from asr.audio import reading\nreading._open", private_crossings),
-    ("inference.new", "from rich.table import Table", misplaced),
-    ("server.new", "def f():\n    print(1)", misplaced),
-    ("evaluation.new", "from torch.utils.tensorboard import SummaryWriter", misplaced),
-    ("text.new", "import torch.nn.functional as F", misplaced)])
+@pytest.mark.parametrize(
+    ("module", "code", "check"),
+    [
+        ("audio.new", "def f():\n    from asr.model import tokens", broken_levels),
+        ("audio.new", "from asr.text.numerals import numerals", broken_levels),
+        (
+            "training.new",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import asr.inference.files",
+            broken_levels,
+        ),
+        ("errors", "from asr import audio", broken_levels),
+        ("text.numerals", "import asr.text.numerals2", cycles),
+        ("cli.new", "from asr.audio.reading import _open", private_crossings),
+        ("cli.new", "from asr.audio import reading\nreading._open", private_crossings),
+        ("inference.new", "from rich.table import Table", misplaced),
+        ("server.new", "def f():\n    print(1)", misplaced),
+        ("evaluation.new", "from torch.utils.tensorboard import SummaryWriter", misplaced),
+        ("text.new", "import torch.nn.functional as F", misplaced),
+    ],
+)
 def test_a_broken_rule_is_found(found: dict[str, ast.Module], module: str, code: str, check) -> None:  # type: ignore[no-untyped-def]
     before = check(found)
     added = {"text.numerals2": ast.parse("from asr.text import numerals"), module: ast.parse(code)}

@@ -1,4 +1,5 @@
 """The public interface: a change of a name or a signature is a decision, so it must be made here, too."""
+
 import inspect
 import re
 import subprocess
@@ -25,8 +26,11 @@ def interface() -> list[str]:
             lines.append(f"{name}({value.__base__.__name__})")
         else:
             lines.append(f"{name}" if name in INTERNAL_CONSTRUCTORS else f"{name}{signature(value)}")
-            lines += [f"{name}.{each}{kind(member)}" for each, member in vars(value).items()
-                      if not each.startswith("_") and kind(member)]
+            lines += [
+                f"{name}.{each}{kind(member)}"
+                for each, member in vars(value).items()
+                if not each.startswith("_") and kind(member)
+            ]
     return lines
 
 
@@ -48,8 +52,20 @@ def test_the_interface_is_as_agreed():
 
 
 def test_signatures_take_public_types_only():
-    known = {*asr.__all__, *ALIASES, "Any", "Callable", "Sequence", "Iterator", "PathLike", "None", "True", "False",
-             "Exception", "UserWarning"}
+    known = {
+        *asr.__all__,
+        *ALIASES,
+        "Any",
+        "Callable",
+        "Sequence",
+        "Iterator",
+        "PathLike",
+        "None",
+        "True",
+        "False",
+        "Exception",
+        "UserWarning",
+    }
     for line in interface():
         assert set(re.findall(r"\b[A-Z]\w+", line.partition("(")[2])) - known == set(), line
 

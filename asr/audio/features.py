@@ -9,6 +9,7 @@ samples as long as `n_fft` samples are there, the window in its middle) and diff
 
 Samples after the last whole frame make no frame. Mean and variance are the acoustic model's business.
 """
+
 from __future__ import annotations
 
 import math
@@ -61,8 +62,18 @@ class Frontend(nn.Module):
         super().__init__()
         self.config = config
         self.mel = torchaudio.transforms.MelSpectrogram(
-            config.sample_rate, config.n_fft, config.window, config.hop, config.f_min, config.f_max,
-            n_mels=config.mels, power=2.0, center=False, norm=None, mel_scale="htk")
+            config.sample_rate,
+            config.n_fft,
+            config.window,
+            config.hop,
+            config.f_min,
+            config.f_max,
+            n_mels=config.mels,
+            power=2.0,
+            center=False,
+            norm=None,
+            mel_scale="htk",
+        )
         left = (config.n_fft - config.window) // 2
         window = F.pad(self.mel.spectrogram.window, (left, config.n_fft - config.window - left))
         self.register_buffer("window", window, persistent=False)
@@ -177,7 +188,7 @@ class FeatureStream:
         if count < max(1, least):
             return torch.zeros(0, self.frontend.bands)
         features, self.state = self.frontend.extract(torch.from_numpy(self.tail), self.state)
-        self.tail = self.tail[count * self.frontend.config.hop:].copy()
+        self.tail = self.tail[count * self.frontend.config.hop :].copy()
         return features
 
     def missing(self, frames: int) -> int:

@@ -1,4 +1,5 @@
 """What a user names on the command line, as recordings; and where each one's transcript goes."""
+
 from __future__ import annotations
 
 import glob
@@ -16,9 +17,41 @@ from asr.errors import RillError
 STDIN = "-"
 # What a folder is searched for; a file that is named itself may have any suffix.
 SUFFIXES = {
-    ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m2ts", ".m4a", ".m4b",
-    ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".ogv", ".opus",
-    ".wav", ".wave", ".weba", ".webm", ".wma", ".wmv"}
+    ".3gp",
+    ".aac",
+    ".ac3",
+    ".aif",
+    ".aiff",
+    ".amr",
+    ".au",
+    ".avi",
+    ".caf",
+    ".flac",
+    ".flv",
+    ".m2ts",
+    ".m4a",
+    ".m4b",
+    ".m4v",
+    ".mka",
+    ".mkv",
+    ".mov",
+    ".mp2",
+    ".mp3",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".oga",
+    ".ogg",
+    ".ogv",
+    ".opus",
+    ".wav",
+    ".wave",
+    ".weba",
+    ".webm",
+    ".wma",
+    ".wmv",
+}
 
 
 def expand(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -75,13 +108,16 @@ def output_names(paths: Sequence[str]) -> dict[str, Path]:
 
     def name(path: str) -> Path:
         place = places[path]
-        return Path(*place.parts[-depth[path]:]) if depth[path] else Path(place.stem)
+        return Path(*place.parts[-depth[path] :]) if depth[path] else Path(place.stem)
 
     while True:
         names = {path: name(path) for path in paths}
         taken = Counter(str(place).casefold() for place in names.values())
-        doubled = [path for path in paths if taken[str(names[path]).casefold()] > 1
-                   and depth[path] < len(places[path].parts) - 1]
+        doubled = [
+            path
+            for path in paths
+            if taken[str(names[path]).casefold()] > 1 and depth[path] < len(places[path].parts) - 1
+        ]
         if not doubled:
             return names
         for path in doubled:

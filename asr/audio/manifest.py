@@ -7,6 +7,7 @@ Two forms are read; paths are relative to the manifest's folder:
 
 `start` and `samples` count at 16 kHz, `offset` and `duration` are seconds; all but the path and `text` may be absent.
 """
+
 from __future__ import annotations
 
 import json
@@ -85,8 +86,12 @@ def by_corpus(utterances: Iterable[Utterance], limit: int | None = None) -> dict
     corpora: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         corpora.setdefault(utterance.corpus or "-", []).append(utterance)
-    return {corpus: members if limit is None or limit >= len(members) else
-            [members[i * len(members) // limit] for i in range(limit)] for corpus, members in corpora.items()}
+    return {
+        corpus: members
+        if limit is None or limit >= len(members)
+        else [members[i * len(members) // limit] for i in range(limit)]
+        for corpus, members in corpora.items()
+    }
 
 
 def load(utterance: Utterance) -> NDArray[np.float32]:
@@ -99,7 +104,7 @@ def load(utterance: Utterance) -> NDArray[np.float32]:
     path, start = utterance.path, utterance.start
     shard = _shard(path, os.getpid(), threading.get_ident())
     if shard is None:
-        samples = _decode(path)[start:][:utterance.samples].copy()
+        samples = _decode(path)[start:][: utterance.samples].copy()
     else:
         try:
             shard.seek(0)  # without it an Opus decoder that happens to stand at `start` gives slightly other samples

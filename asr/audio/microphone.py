@@ -8,6 +8,7 @@ PortAudio (through sounddevice) calls back on its own thread; the callback only 
 What the computer plays is heard through a "monitor" source of PulseAudio or PipeWire. PortAudio shows these servers as
 one device, `pulse`, so their sources are listed by `pactl` and chosen through PULSE_SOURCE, libpulse's own setting.
 """
+
 from __future__ import annotations
 
 import os
@@ -45,8 +46,11 @@ def devices() -> list[Device]:
     """What can record: PortAudio's devices, then the sources of a sound server. DeviceError without PortAudio."""
     sounddevice = _sounddevice()
     default = sounddevice.default.device[0]
-    found = [Device(number, entry["name"], entry["max_input_channels"], entry["default_samplerate"], number == default)
-             for number, entry in enumerate(sounddevice.query_devices()) if entry["max_input_channels"] > 0]
+    found = [
+        Device(number, entry["name"], entry["max_input_channels"], entry["default_samplerate"], number == default)
+        for number, entry in enumerate(sounddevice.query_devices())
+        if entry["max_input_channels"] > 0
+    ]
     return found + _sources() if any(device.name == SOUND_SERVER for device in found) else found
 
 
@@ -57,8 +61,10 @@ def find(wanted: str | int | None = None) -> Device:
     """
     found = devices()
     if not found:
-        raise DeviceError("No microphone was found: plug one in, allow this program to use it (on Linux: group "
-                          "'audio', or a sound server with the package libasound2-plugins), or use --input FILE.")
+        raise DeviceError(
+            "No microphone was found: plug one in, allow this program to use it (on Linux: group "
+            "'audio', or a sound server with the package libasound2-plugins), or use --input FILE."
+        )
     if wanted is None:
         matching = [device for device in found if device.default] or found[:1]
     elif str(wanted).isdigit():
@@ -71,15 +77,19 @@ def find(wanted: str | int | None = None) -> Device:
         raise DeviceError(f"No recording device matches '{wanted}': {LISTING_HINT}.")
     if len(matching) > 1:
         names = ", ".join(f"{'' if d.number is None else d.number} {d.name}".strip() for d in matching)
-        raise DeviceError(f"'{wanted}' matches {len(matching)} recording devices ({names}): write more of the name, or "
-                          f"a number.")
+        raise DeviceError(
+            f"'{wanted}' matches {len(matching)} recording devices ({names}): write more of the name, or a number."
+        )
     return matching[0]
 
 
 def table(found: list[Device]) -> str:
     """Devices as lines: number, name, channels and rate, `*` before the default; then what the sound server has."""
-    lines = [f"{'*' if device.default else ' '} {device.number:>3}  {device.name}  ({_form(device)})"
-             for device in found if device.number is not None]
+    lines = [
+        f"{'*' if device.default else ' '} {device.number:>3}  {device.name}  ({_form(device)})"
+        for device in found
+        if device.number is not None
+    ]
     sources = [f"       {device.name}  ({_form(device)})" for device in found if device.number is None]
     if sources:
         lines += ["  Sources of the sound server, by name (a monitor is what the computer plays):", *sources]
@@ -115,9 +125,14 @@ class Microphone:
             stack.enter_context(_quiet())
             try:
                 self._stream = sounddevice.InputStream(
-                    device=number, samplerate=self.sample_rate, channels=self.channels, dtype="float32",
-                    blocksize=round(BLOCK_S * self.sample_rate), callback=self._callback,
-                    finished_callback=lambda: self._queue.put(None))
+                    device=number,
+                    samplerate=self.sample_rate,
+                    channels=self.channels,
+                    dtype="float32",
+                    blocksize=round(BLOCK_S * self.sample_rate),
+                    callback=self._callback,
+                    finished_callback=lambda: self._queue.put(None),
+                )
                 stack.callback(self._stream.close)
                 self._stream.start()
             except sounddevice.PortAudioError as error:
@@ -143,8 +158,10 @@ class Microphone:
             elif self._closed:
                 return
             else:
-                raise DeviceError(f"'{self.name}' stopped sending audio: plug it in again and start anew; what was "
-                                  f"heard so far is kept.")
+                raise DeviceError(
+                    f"'{self.name}' stopped sending audio: plug it in again and start anew; what was "
+                    f"heard so far is kept."
+                )
 
     def close(self) -> None:
         """Ends the iteration after what was recorded; may be called again, and from another thread."""
@@ -178,16 +195,19 @@ def _sounddevice() -> Any:
         with _quiet():
             import sounddevice
     except OSError as error:
-        raise DeviceError("PortAudio, which reaches microphones, is not installed: `apt install libportaudio2` "
-                          "(Fedora: `dnf install portaudio`), or use --input FILE.") from error
+        raise DeviceError(
+            "PortAudio, which reaches microphones, is not installed: `apt install libportaudio2` "
+            "(Fedora: `dnf install portaudio`), or use --input FILE."
+        ) from error
     return sounddevice
 
 
 def _sources() -> list[Device]:
     """The sources of PulseAudio or PipeWire; none where there is no `pactl` or no server."""
     try:
-        listed = subprocess.run(["pactl", "list", "short", "sources"], capture_output=True, text=True, timeout=3,
-                                check=True).stdout
+        listed = subprocess.run(
+            ["pactl", "list", "short", "sources"], capture_output=True, text=True, timeout=3, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     found = []

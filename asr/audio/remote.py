@@ -3,6 +3,7 @@
 Apache Arrow's file systems do the talking. They look for credentials and settings where their vendors' own tools do:
 AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws/config or the machine's role; GOOGLE_APPLICATION_CREDENTIALS.
 """
+
 from __future__ import annotations
 
 import shutil
@@ -40,14 +41,17 @@ def find(name: str, suffixes: Collection[str]) -> list[str]:
     try:
         kind = _store(name).get_file_info(folder).type
         if kind == FileType.Directory:
-            found = [file for file in _files(name, folder, True) if _shown(PurePosixPath(file[len(folder):]), suffixes)]
+            found = [
+                file for file in _files(name, folder, True) if _shown(PurePosixPath(file[len(folder) :]), suffixes)
+            ]
         elif kind == FileType.NotFound and has_magic(path):
             fixed = next(i for i, part in enumerate(parts) if has_magic(part))
             deep = fixed < len(parts) - 1 or FOLDERS in parts
             found = [file for file in _files(name, "/".join(parts[:fixed]), deep) if _matches(file.split("/"), parts)]
     except OSError as error:
-        raise RillError(f"{name}: the store cannot be asked ({_first_line(error)}); check the address and the "
-                        f"credentials.") from error
+        raise RillError(
+            f"{name}: the store cannot be asked ({_first_line(error)}); check the address and the credentials."
+        ) from error
     return [f"{scheme}://{file}" for file in found]
 
 
@@ -60,8 +64,9 @@ def opened(name: str) -> Iterator[BinaryIO]:
             with _store(name).open_input_stream(name.partition("://")[2]) as stream:
                 shutil.copyfileobj(stream, file, COPY_BYTES)
         except OSError as error:
-            raise AudioError(f"{name}: cannot be read ({_first_line(error)}); check the address and who may read it."
-                             ) from error
+            raise AudioError(
+                f"{name}: cannot be read ({_first_line(error)}); check the address and who may read it."
+            ) from error
         yield cast(BinaryIO, _Named(file, name))
 
 

@@ -5,6 +5,7 @@
 
 For demonstrations, tests and latency figures; `-` is standard input, so that any program can be the microphone.
 """
+
 from __future__ import annotations
 
 import threading

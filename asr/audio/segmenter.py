@@ -3,6 +3,7 @@
 There is no threshold to tune: the next cut goes into the quietest window of `PAUSE_S` between `MIN_SEGMENT_S` and
 `MAX_SEGMENT_S` after the last one. Every sample belongs to exactly one segment.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -51,5 +52,5 @@ class Segmenter:
         return [] if rest is None else [rest]
 
     def _quietest(self) -> int:
-        window = np.convolve(self.levels[self.shortest:self.longest], np.ones(self.pause), mode="valid")
+        window = np.convolve(self.levels[self.shortest : self.longest], np.ones(self.pause), mode="valid")
         return self.shortest + int(np.argmin(window)) + self.pause // 2

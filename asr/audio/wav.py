@@ -1,4 +1,5 @@
 """A recording that grows while it is made, and is a valid file all the time."""
+
 from __future__ import annotations
 
 import os
@@ -35,8 +36,9 @@ class WavWriter:
     def _write_header(self) -> None:
         data, whole = (min(self._bytes + extra, 2**32 - 1) for extra in (0, 36))
         self._file.seek(0)
-        self._file.write(HEADER.pack(b"RIFF", whole, b"WAVE", b"fmt ", 16, 1, 1, self._rate, 2 * self._rate, 2, 16,
-                                     b"data", data))
+        self._file.write(
+            HEADER.pack(b"RIFF", whole, b"WAVE", b"fmt ", 16, 1, 1, self._rate, 2 * self._rate, 2, 16, b"data", data)
+        )
 
     def close(self) -> None:
         self._file.close()

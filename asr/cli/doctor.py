@@ -1,4 +1,5 @@
 """`asr doctor`: what this computer has for listening, and whether audio arrives."""
+
 from __future__ import annotations
 
 import platform
@@ -24,8 +25,11 @@ def doctor(device: MicrophoneOption = None, checkpoint: Checkpoint = None) -> No
     console.print(f"[bold]rill[/] {__version__}, Python {platform.python_version()}, {platform.platform()}")
     console.print(", ".join(f"{name} {_version(name)}" for name in PACKAGES) + "\n")
     well = True
-    for title, part in (("Checkpoint", lambda: _checkpoint(checkpoint)), ("Devices", _devices),
-                        ("Level", lambda: _level(console, device))):
+    for title, part in (
+        ("Checkpoint", lambda: _checkpoint(checkpoint)),
+        ("Devices", _devices),
+        ("Level", lambda: _level(console, device)),
+    ):
         console.print(f"[bold]{title}[/]")
         try:
             console.print(escape(part()) + "\n")
@@ -82,7 +86,12 @@ def _level(console: Console, device: str | None) -> str:
     peak, mean = decibels(float(np.abs(audio).max())), decibels(float(np.sqrt(np.mean(audio**2))))
     if not np.any(audio):
         raise RillError("Nothing but digital silence arrived: unmute the microphone, or allow this program to use it.")
-    verdict = ("too loud, it is clipped: turn the microphone down" if peak >= CLIPPED_DB else
-               "too quiet for speech: come closer, or turn the microphone up" if peak < QUIET_DB else "good")
+    verdict = (
+        "too loud, it is clipped: turn the microphone down"
+        if peak >= CLIPPED_DB
+        else "too quiet for speech: come closer, or turn the microphone up"
+        if peak < QUIET_DB
+        else "good"
+    )
     lost = f", {microphone.overflows} overflows" if microphone.overflows else ""
     return f"  peak {peak:.0f} dB, mean {mean:.0f} dB of full scale{lost}: {verdict}"

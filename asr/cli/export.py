@@ -1,4 +1,5 @@
 """`asr export`: a checkpoint as ONNX files."""
+
 from __future__ import annotations
 
 from enum import Enum
@@ -15,12 +16,15 @@ class Target(str, Enum):
 
 
 def export(
-        checkpoint: Annotated[str | None, typer.Argument(
-            metavar="CHECKPOINT", help="A checkpoint's folder, instead of the shipped one.")] = None,
-        to: Annotated[Target, typer.Option(help="The format.")] = Target.onnx,
-        int8: Int8 = False,
-        output: Annotated[Path | None, typer.Option(
-            "--output", "-o", metavar="DIR", help="The folder to write, instead of NAME-onnx.")] = None) -> None:
+    checkpoint: Annotated[
+        str | None, typer.Argument(metavar="CHECKPOINT", help="A checkpoint's folder, instead of the shipped one.")
+    ] = None,
+    to: Annotated[Target, typer.Option(help="The format.")] = Target.onnx,
+    int8: Int8 = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="The folder to write, instead of NAME-onnx.")
+    ] = None,
+) -> None:
     """Write a model for other programs and languages: live step and offline pass as ONNX files."""
     from asr.model import checkpoint as checkpoints
     from asr.model.export import write

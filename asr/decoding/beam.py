@@ -3,6 +3,7 @@
 The search (`asr.decoding.search`) runs on the phoneme head where there is one, with the label priors divided out.
 Everything large is mapped once and shared; a session is one utterance's own, small state.
 """
+
 from __future__ import annotations
 
 from bisect import bisect_left
@@ -43,8 +44,10 @@ class LanguageModel:
         tokens = checkpoint.config.tokens
         source, model_path = checkpoint.optional("lexicon.txt"), checkpoint.optional(ngram.FILE)
         if source is None or model_path is None:
-            raise CheckpointError(f"{checkpoint.path} has no {ngram.FILE} with a lexicon.txt: transcribe without "
-                                  f"(--no-lm), or make them with `asr lm`.")
+            raise CheckpointError(
+                f"{checkpoint.path} has no {ngram.FILE} with a lexicon.txt: transcribe without "
+                f"(--no-lm), or make them with `asr lm`."
+            )
         self.head = PHONEMES if PHONEMES in tokens else CHARACTERS
         self.tokens = tokens[self.head]
         self.ngram = ngram.read(model_path)
@@ -61,8 +64,9 @@ class LanguageModel:
     def scores(self, words: Sequence[int]) -> list[float]:
         """log10 probability of each word index after those before it, and of the sentence's end."""
         known = self.lexicon.numbers
-        return self.ngram.scores(np.array([known[word] if word < len(known) else self.ngram.unknown for word in words],
-                                          np.int32))
+        return self.ngram.scores(
+            np.array([known[word] if word < len(known) else self.ngram.unknown for word in words], np.int32)
+        )
 
 
 class BeamDecoder:
@@ -71,8 +75,13 @@ class BeamDecoder:
     `spell` gives the pronunciations of a word of the hot words. Raises HotwordError where there are too many.
     """
 
-    def __init__(self, checkpoint: Checkpoint, language_model: LanguageModel, hotwords: Sequence[Hotword] = (),
-                 spell: Callable[[str], list[Spelling]] = lambda word: []) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        language_model: LanguageModel,
+        hotwords: Sequence[Hotword] = (),
+        spell: Callable[[str], list[Spelling]] = lambda word: [],
+    ) -> None:
         self.config = config = checkpoint.config.decoding
         self.language_model, self.head = language_model, language_model.head
         self.tokens: TokenSet = language_model.tokens
@@ -90,8 +99,10 @@ class BeamDecoder:
         if len(self.words) - len(lexicon.words) > MOST_UNKNOWN:
             raise HotwordError(f"More than {MOST_UNKNOWN} hot words are not in the lexicon: give fewer at a time.")
         spellings = {word: spell(word) for word in index}
-        scores = {word: float(language_model.unigrams[number]) if number < len(lexicon.words) else OUT_OF_VOCABULARY
-                  for word, number in index.items()}
+        scores = {
+            word: float(language_model.unigrams[number]) if number < len(lexicon.words) else OUT_OF_VOCABULARY
+            for word, number in index.items()
+        }
         phrases = []
         ahead: dict[str, float] = {}  # what the search may hope for on the way to a word
         for hotword in hotwords:
@@ -101,19 +112,36 @@ class BeamDecoder:
                 ahead[word] = max(scores[word] + bonus / len(hotword.phrase), ahead.get(word, -np.inf))
         hot = tree.prefix_tree([(index[word], spelling, ahead[word]) for word in index for spelling in spellings[word]])
         self.automaton = PhraseAutomaton(phrases)
-        self.graph = SearchGraph(lexicon.arrays, hot, language_model.ngram.arrays, lexicon.numbers,
-                                 self.automaton.arrays)
+        self.graph = SearchGraph(
+            lexicon.arrays, hot, language_model.ngram.arrays, lexicon.numbers, self.automaton.arrays
+        )
         self.rescorer = None
         if language_model.neural and config.neural_weight:
-            self.rescorer = Rescorer(language_model, language_model.neural, self.words, config.lm_weight,
-                                     config.neural_weight, set(index.values()))
+            self.rescorer = Rescorer(
+                language_model,
+                language_model.neural,
+                self.words,
+                config.lm_weight,
+                config.neural_weight,
+                set(index.values()),
+            )
 
     def search(self, beam: int, draft: bool = False) -> Search:
         """A search of its own over the shared graph. A draft's second best sentences are not asked for."""
         c, ngram = self.config, self.language_model.ngram
-        options = Options(beam, c.beam_tokens, c.beam_threshold, HOPELESS if self.rescorer and not draft else 0.0,
-                          c.lm_weight, c.word_score, OUT_OF_VOCABULARY, self.tokens.blank_index,
-                          self.tokens.boundary_index, ngram.unknown, ngram.end)
+        options = Options(
+            beam,
+            c.beam_tokens,
+            c.beam_threshold,
+            HOPELESS if self.rescorer and not draft else 0.0,
+            c.lm_weight,
+            c.word_score,
+            OUT_OF_VOCABULARY,
+            self.tokens.blank_index,
+            self.tokens.boundary_index,
+            ngram.unknown,
+            ngram.end,
+        )
         return Search(self.graph, options, ngram.begin, self.divided)
 
     def decode(self, emissions: Emissions) -> list[Word]:
@@ -145,8 +173,10 @@ class BeamDecoder:
         spoken = np.flatnonzero((frames != self.tokens.blank_index) & (frames != self.tokens.boundary_index)).tolist()
         ends = np.flatnonzero(path.labels >= 0).tolist()
         firsts = [bisect_left(spoken, end) for end in [0, *ends]]  # of each word among the spoken frames
-        spans = [(int(path.labels[end]), spoken[first], spoken[after - 1])
-                 for end, (first, after) in zip(ends, pairwise(firsts), strict=True)]
+        spans = [
+            (int(path.labels[end]), spoken[first], spoken[after - 1])
+            for end, (first, after) in zip(ends, pairwise(firsts), strict=True)
+        ]
         scores = [*self.language_model.scores([label for label, _, _ in spans])[:-1], 0.0]
         words = []
         for i, (label, first, last) in enumerate(spans):
@@ -202,13 +232,13 @@ class FrameBuffer:
 
     @property
     def frames(self) -> np.ndarray:
-        return self.rows[:self.count]
+        return self.rows[: self.count]
 
     def append(self, rows: np.ndarray) -> None:
         needed = self.count + len(rows)
         if needed > len(self.rows):
             larger = np.empty((2 * needed, self.rows.shape[1]), dtype=np.float32)
-            larger[:self.count] = self.frames
+            larger[: self.count] = self.frames
             self.rows = larger
-        self.rows[self.count:needed] = rows
+        self.rows[self.count : needed] = rows
         self.count = needed

@@ -3,6 +3,7 @@
 Features of this kind, and the regression, as in the confidence literature (Jiang 2005, "Confidence measures for speech
 recognition: a survey").
 """
+
 from __future__ import annotations
 
 import math
@@ -38,8 +39,8 @@ class Confidence:
     def features(self, evidence: Evidence) -> np.ndarray:
         """Mean and worst log-posterior of the word's tokens at their peaks, what the path loses a frame against the
         best tokens, mean entropy of a frame, log of the number of tokens, frames a token, language model's scores."""
-        path = evidence.path[evidence.first:evidence.last + 1]
-        logp = evidence.emissions[evidence.first:evidence.last + 1]
+        path = evidence.path[evidence.first : evidence.last + 1]
+        logp = evidence.emissions[evidence.first : evidence.last + 1]
         frames = len(path)
         chosen = logp[np.arange(frames), path]
         tokens = path.tolist()
@@ -48,8 +49,17 @@ class Confidence:
         peaks = [peak for peak, i in zip(best, runs, strict=True) if tokens[i] not in self.silent]
         loss = float(np.minimum(logp.max(axis=1) - chosen, LOWEST).sum()) / frames
         entropy = -float(np.vdot(np.exp(logp), logp)) / frames
-        return np.array([sum(peaks) / len(peaks), max(min(peaks), -LOWEST), loss, entropy, math.log(len(peaks)),
-                         frames / len(peaks), *evidence.language])
+        return np.array(
+            [
+                sum(peaks) / len(peaks),
+                max(min(peaks), -LOWEST),
+                loss,
+                entropy,
+                math.log(len(peaks)),
+                frames / len(peaks),
+                *evidence.language,
+            ]
+        )
 
     def __call__(self, evidence: Evidence) -> float:
         features = self.features(evidence)

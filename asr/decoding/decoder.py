@@ -2,6 +2,7 @@
 
 Emissions are natural-log probabilities, one float32 array (frames, tokens) for each head.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -66,5 +67,11 @@ def shift(words: Sequence[Word], seconds: float) -> list[Word]:
 def parted(words: Sequence[Word]) -> list[Word]:
     """The same words; where two overlap by the width of a frame, both meet in the middle."""
     edges = [(before.end + word.start) / 2 if word.start < before.end else None for before, word in pairwise(words)]
-    return [Word(w.text, w.start if left is None else left, w.end if right is None else right, w.confidence)
-            for w, left, right in zip(words, [None, *edges], [*edges, None], strict=True)] if words else []
+    return (
+        [
+            Word(w.text, w.start if left is None else left, w.end if right is None else right, w.confidence)
+            for w, left, right in zip(words, [None, *edges], [*edges, None], strict=True)
+        ]
+        if words
+        else []
+    )

@@ -5,6 +5,7 @@ A bidirectional LSTM reads the letters and CTC aligns the phonemes to them: Rao,
 streamed, so the LSTM is a plain bidirectional one. A letter gets several CTC frames, because it may sound as more than
 one phoneme ("x" is K S): the last layer gives them all at once, so that the LSTM runs once a letter.
 """
+
 from __future__ import annotations
 
 import json
@@ -23,10 +24,10 @@ from torch import Tensor, nn
 
 from asr.errors import CheckpointError
 
-BLANK = 0                # CTC token; phoneme i is token i + 1
-BEAM = 16                # prefixes kept a frame
-LEAST_TOKEN = 1e-4       # less probable tokens of a frame do not extend a prefix
-LEAST_VARIANT = 0.05     # less probable pronunciations, relative to the best, are left out
+BLANK = 0  # CTC token; phoneme i is token i + 1
+BEAM = 16  # prefixes kept a frame
+LEAST_TOKEN = 1e-4  # less probable tokens of a frame do not extend a prefix
+LEAST_VARIANT = 0.05  # less probable pronunciations, relative to the best, are left out
 BATCH_WORDS = 128
 PEAK_LEARNING_RATE = 5e-3
 
@@ -37,11 +38,24 @@ Lexicon = Mapping[str, Sequence[Pronunciation]]
 class G2P(nn.Module):
     """Letters to phonemes. `letters` and `phonemes` say which; both are stored in the file with the sizes."""
 
-    def __init__(self, letters: str, phonemes: Sequence[str], embedding: int = 32, hidden: int = 128, layers: int = 2,
-                 frames_per_letter: int = 3) -> None:
+    def __init__(
+        self,
+        letters: str,
+        phonemes: Sequence[str],
+        embedding: int = 32,
+        hidden: int = 128,
+        layers: int = 2,
+        frames_per_letter: int = 3,
+    ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"letters": letters, "phonemes": list(phonemes), "embedding": embedding,
-                                       "hidden": hidden, "layers": layers, "frames_per_letter": frames_per_letter}
+        self.config: dict[str, Any] = {
+            "letters": letters,
+            "phonemes": list(phonemes),
+            "embedding": embedding,
+            "hidden": hidden,
+            "layers": layers,
+            "frames_per_letter": frames_per_letter,
+        }
         self.held_out: ErrorRates | None = None  # on words that it was not trained on
         self.letter_ids = {letter: index for index, letter in enumerate(letters)}
         self.phonemes = tuple(phonemes)
@@ -64,8 +78,9 @@ class G2P(nn.Module):
         return self.pronounce_all([word], n)[0]
 
     @torch.inference_mode()
-    def pronounce_all(self, words: Sequence[str], n: int = 1,
-                      least: float = LEAST_VARIANT) -> list[list[Pronunciation]]:
+    def pronounce_all(
+        self, words: Sequence[str], n: int = 1, least: float = LEAST_VARIANT
+    ) -> list[list[Pronunciation]]:
         """As `pronounce`, of many words; the network runs over batches of words of one length.
 
         Variants less probable than `least` times the best are left out: as words to listen for they would only do harm.
@@ -77,12 +92,15 @@ class G2P(nn.Module):
                 by_length[len(ids)].append((place, ids))
         for same in by_length.values():
             for first in range(0, len(same), BATCH_WORDS):
-                batch = same[first:first + BATCH_WORDS]
+                batch = same[first : first + BATCH_WORDS]
                 emissions = self(torch.tensor([ids for _, ids in batch])).exp()
                 for (place, _), frames in zip(batch, emissions, strict=True):
                     best = [each for each in prefix_beam_search(frames.tolist(), max(n, BEAM)) if each[0]][:n]
-                    found[place] = [tuple(self.phonemes[token - 1] for token in prefix)
-                                    for prefix, p in best if p >= least * best[0][1]]
+                    found[place] = [
+                        tuple(self.phonemes[token - 1] for token in prefix)
+                        for prefix, p in best
+                        if p >= least * best[0][1]
+                    ]
         return found
 
     def save(self, path: Path) -> None:
@@ -104,8 +122,10 @@ class G2P(nn.Module):
                 model.held_out = ErrorRates(**metadata["held_out"])
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise CheckpointError(f"{path} is not a usable letter-to-sound file ({reason}): "
-                                  "download the checkpoint again or train it anew.") from error
+            raise CheckpointError(
+                f"{path} is not a usable letter-to-sound file ({reason}): "
+                "download the checkpoint again or train it anew."
+            ) from error
         return model.eval()
 
 
@@ -124,10 +144,10 @@ def prefix_beam_search(frames: Sequence[Sequence[float]], beam: int) -> list[tup
             if prefix:
                 grown[prefix][1] += in_token * frame[prefix[-1]]
             for token in likely:
-                repeats = prefix[-1:] == (token,)    # a token follows itself only across a blank
+                repeats = prefix[-1:] == (token,)  # a token follows itself only across a blank
                 grown[(*prefix, token)][1] += (in_blank if repeats else in_blank + in_token) * frame[token]
         best = sorted(grown.items(), key=lambda item: -sum(item[1]))[:beam]
-        scale = sum(best[0][1])                      # keeps long words from underflowing
+        scale = sum(best[0][1])  # keeps long words from underflowing
         prefixes = {prefix: [in_blank / scale, in_token / scale] for prefix, (in_blank, in_token) in best}
     return [(prefix, in_blank + in_token) for prefix, (in_blank, in_token) in prefixes.items()]
 
@@ -141,8 +161,10 @@ class ErrorRates:
     words: int
 
     def __str__(self) -> str:
-        return (f"{100 * self.phoneme_error_rate:.1f} % of the phonemes and {100 * self.word_error_rate:.1f} % of "
-                f"{self.words} words held out are wrong.")
+        return (
+            f"{100 * self.phoneme_error_rate:.1f} % of the phonemes and {100 * self.word_error_rate:.1f} % of "
+            f"{self.words} words held out are wrong."
+        )
 
 
 def error_rates(model: G2P, lexicon: Lexicon) -> ErrorRates:
@@ -151,16 +173,18 @@ def error_rates(model: G2P, lexicon: Lexicon) -> ErrorRates:
     guesses = model.pronounce_all(list(lexicon))
     for pronunciations, guess in zip(lexicon.values(), guesses, strict=True):
         best = (guess or [()])[0]
-        distance, length = min((torchaudio.functional.edit_distance(best, listed), len(listed))
-                               for listed in pronunciations)
+        distance, length = min(
+            (torchaudio.functional.edit_distance(best, listed), len(listed)) for listed in pronunciations
+        )
         errors, phonemes, wrong = errors + distance, phonemes + length, wrong + (distance > 0)
     if not lexicon:
         return ErrorRates(float("nan"), float("nan"), 0)
     return ErrorRates(errors / phonemes, wrong / len(lexicon), len(lexicon))
 
 
-def train(lexicon: Lexicon, *, epochs: int = 11, seed: int = 0, held_out: float = 0.05,
-          **sizes: int) -> tuple[G2P, ErrorRates]:
+def train(
+    lexicon: Lexicon, *, epochs: int = 11, seed: int = 0, held_out: float = 0.05, **sizes: int
+) -> tuple[G2P, ErrorRates]:
     """Train on `lexicon` (lower-case word to pronunciations) less the fraction `held_out` of its words, on the CPU.
 
     Gives the model, its weights rounded as `save` rounds them, and its errors on the words held out. `sizes` go to
@@ -177,18 +201,19 @@ def train(lexicon: Lexicon, *, epochs: int = 11, seed: int = 0, held_out: float 
         model = G2P("".join(sorted(set("".join(words)))), phonemes, **sizes)
     by_length: defaultdict[int, list[tuple[list[int], list[int]]]] = defaultdict(list)
     for word in words[split:]:
-        by_length[len(word)] += [(model.spell(word), [tokens[phoneme] for phoneme in listed])
-                                 for listed in lexicon[word]]
+        by_length[len(word)] += [
+            (model.spell(word), [tokens[phoneme] for phoneme in listed]) for listed in lexicon[word]
+        ]
 
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
     steps = epochs * sum(-(-len(examples) // BATCH_WORDS) for examples in by_length.values())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps, pct_start=0.2)
-    ctc = nn.CTCLoss(BLANK, reduction="sum", zero_infinity=True)    # infinite: "fyi" has more phonemes than frames
+    ctc = nn.CTCLoss(BLANK, reduction="sum", zero_infinity=True)  # infinite: "fyi" has more phonemes than frames
     for _ in range(epochs):
-        batches = []                                                # of words of one length: nothing is padded
+        batches = []  # of words of one length: nothing is padded
         for examples in by_length.values():
             shuffle.shuffle(examples)
-            batches += [examples[i:i + BATCH_WORDS] for i in range(0, len(examples), BATCH_WORDS)]
+            batches += [examples[i : i + BATCH_WORDS] for i in range(0, len(examples), BATCH_WORDS)]
         shuffle.shuffle(batches)
         for batch in batches:
             emissions = model(torch.tensor([letters for letters, _ in batch])).transpose(0, 1)
@@ -196,7 +221,7 @@ def train(lexicon: Lexicon, *, epochs: int = 11, seed: int = 0, held_out: float 
             targets = torch.tensor([token for _, target in batch for token in target])
             loss = ctc(emissions, targets, torch.full_like(lengths, len(emissions)), lengths)
             optimizer.zero_grad()
-            (loss / BATCH_WORDS).backward()                         # a batch that is not full counts less
+            (loss / BATCH_WORDS).backward()  # a batch that is not full counts less
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
             schedule.step()

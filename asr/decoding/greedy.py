@@ -1,4 +1,5 @@
 """Greedy decoding of the character head: the best token of every frame, repeats merged (Graves et al. 2006)."""
+
 from __future__ import annotations
 
 from asr.decoding.confidence import Confidence, Evidence
@@ -39,8 +40,10 @@ class GreedyDecoder:
                     letters.append(self.tokens.symbols[token])
                 last = frame
             previous = token
-        words = [Word(text, *self.clock.times(a, b), self.confidence(Evidence(emissions[CHARACTERS], path, a, b)))
-                 for text, a, b in spans]
+        words = [
+            Word(text, *self.clock.times(a, b), self.confidence(Evidence(emissions[CHARACTERS], path, a, b)))
+            for text, a, b in spans
+        ]
         return words, complete
 
     def session(self, draft: bool = False) -> Session:

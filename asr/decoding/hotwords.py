@@ -1,4 +1,5 @@
 """Hot words: words and phrases that this conversation is likely to hold, known to the dictionary or not."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Hotword:
             phrase, number = text, ""
         words = tuple(normalize(phrase).split())
         if not words:
-            raise HotwordError(f"Hot word '{text}' holds no word: write \"word\", \"a phrase\" or \"word:8\".")
+            raise HotwordError(f'Hot word \'{text}\' holds no word: write "word", "a phrase" or "word:8".')
         if not number:
             return cls(words)
         try:

@@ -7,6 +7,7 @@ Scores of the search are natural logarithms, those of language models log10. Not
 frames, and nothing holds Python's lock. Small functions are inlined, and take arrays instead of tuples of them: to hand
 over a tuple costs more than they do.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -25,15 +26,38 @@ _ONE, _ZERO = np.uint64(1), np.uint64(0)
 
 # A hypothesis: score (of the best: 0), node of the lexicon tree, state of the n-gram and of the automaton, the arena's
 # entry of its last frame, whether that is a blank, and a hash of all its words.
-HYPOTHESIS = np.dtype([("score", "f4"), ("node", "i4"), ("state", "i4"), ("phrase", "i4"), ("entry", "i4"),
-                       ("blank", "i4"), ("past", "u8")], align=True)
+HYPOTHESIS = np.dtype(
+    [
+        ("score", "f4"),
+        ("node", "i4"),
+        ("state", "i4"),
+        ("phrase", "i4"),
+        ("entry", "i4"),
+        ("blank", "i4"),
+        ("past", "u8"),
+    ],
+    align=True,
+)
 # An entry of the arena is one frame of a path: the entry of the frame before, the word that ends here (or -1), the
 # token. Where paths of other words met and the best went on, `other` is an entry of another (or 0), and its `loss` how
 # far behind the best it was. Entry 0 is the beginning.
 ENTRY = np.dtype([("before", "i4"), ("other", "i4"), ("label", "i4"), ("token", "i4"), ("loss", "f4")], align=True)
 # What a hypothesis may become in a frame; `rival` is the first in a list of those that a better one has overtaken.
-CANDIDATE = np.dtype([("score", "f4"), ("node", "i4"), ("state", "i4"), ("phrase", "i4"), ("blank", "i4"),
-                      ("source", "i4"), ("label", "i4"), ("token", "i4"), ("rival", "i4"), ("past", "u8")], align=True)
+CANDIDATE = np.dtype(
+    [
+        ("score", "f4"),
+        ("node", "i4"),
+        ("state", "i4"),
+        ("phrase", "i4"),
+        ("blank", "i4"),
+        ("source", "i4"),
+        ("label", "i4"),
+        ("token", "i4"),
+        ("rival", "i4"),
+        ("past", "u8"),
+    ],
+    align=True,
+)
 RIVAL = np.dtype([("score", "f4"), ("source", "i4"), ("label", "i4"), ("next", "i4"), ("past", "u8")], align=True)
 
 
@@ -66,32 +90,32 @@ class Tree(NamedTuple):
 class Phrases(NamedTuple):
     """The automaton of hot phrases (`asr.decoding.phrases`); state 0 is in none."""
 
-    first: np.ndarray     # (states + 1,) int32: of a state's transitions
-    word: np.ndarray      # (transitions,) int32, ascending for each state
-    target: np.ndarray    # (transitions,) int32
+    first: np.ndarray  # (states + 1,) int32: of a state's transitions
+    word: np.ndarray  # (transitions,) int32, ascending for each state
+    target: np.ndarray  # (transitions,) int32
     fallback: np.ndarray  # (states,) int32
-    earned: np.ndarray    # (states,) float32: by a phrase that ends here
-    lent: np.ndarray      # (states,) float32: to a phrase that goes on
+    earned: np.ndarray  # (states,) float32: by a phrase that ends here
+    lent: np.ndarray  # (states,) float32: to a phrase that goes on
 
 
 class Options(NamedTuple):
     beam: int
-    tokens: int         # of a frame, at most, that a path may take
-    threshold: float    # how far behind the best a path is given up
-    margin: float       # how far behind the best a sentence may be and be found by `best_paths`
+    tokens: int  # of a frame, at most, that a path may take
+    threshold: float  # how far behind the best a path is given up
+    margin: float  # how far behind the best a sentence may be and be found by `best_paths`
     lm_weight: float
     word_score: float
-    floor: float        # log10 score of words that the language model does not know, at least
+    floor: float  # log10 score of words that the language model does not know, at least
     blank: int
     boundary: int
-    unknown: int        # the n-gram's number for words that it does not know
-    end: int            # and for the end of a sentence
+    unknown: int  # the n-gram's number for words that it does not know
+    end: int  # and for the end of a sentence
 
 
 class Counts(NamedTuple):
     """What changes of a search besides its hypotheses and its arena."""
 
-    alive: np.ndarray   # (2,) int64: hypotheses, entries of the arena
+    alive: np.ndarray  # (2,) int64: hypotheses, entries of the arena
     offset: np.ndarray  # (1,) float64: score of the best hypothesis
 
 
@@ -162,8 +186,9 @@ def bits_of(size):
 def score(ngram, width, state, word, context, back_off):
     """log10 P(word | state), and the state after it. A state is the trie's node of the longest context that any n-gram
     goes on from. `context` and `back_off` are room for N numbers each; what a damaged trie points to stays inside."""
-    (base, unigrams, probabilities, back_offs, probability_table, back_off_table, words, first, shape, zeros,
-     ones) = ngram
+    (base, unigrams, probabilities, back_offs, probability_table, back_off_table, words, first, shape, zeros, ones) = (
+        ngram
+    )
     order, pairs = len(base) - 1, base[1]  # node `pairs` is the first of order 2
     length = 0
     while length < order - 1 and state >= base[length]:
@@ -314,11 +339,15 @@ def _remember(candidates, rivals, count, j, score, source, label, past):
 
 
 @compiled
-def _offer(candidates, rivals, table, made, generation, margin, score, node, state, phrase, blank, source, label, token,
-           past):
+def _offer(
+    candidates, rivals, table, made, generation, margin, score, node, state, phrase, blank, source, label, token, past
+):
     """One more candidate; of those that agree in node, state, phrase and blank the best stays. `made` counts both."""
-    key = (np.uint64(node) * HASH ^ np.uint64(state) * np.uint64(0xC2B2AE3D27D4EB4F)
-           ^ np.uint64(2 * phrase + blank) * np.uint64(0x165667B19E3779F9))
+    key = (
+        np.uint64(node) * HASH
+        ^ np.uint64(state) * np.uint64(0xC2B2AE3D27D4EB4F)
+        ^ np.uint64(2 * phrase + blank) * np.uint64(0x165667B19E3779F9)
+    )
     cell = np.int64((key ^ (key >> np.uint64(29))) * HASH >> np.uint64(33)) & (len(table) - 1)
     while table[cell, 0] == generation:
         c = candidates[table[cell, 1]]
@@ -371,7 +400,7 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
             return t
         e = emissions[t]
         generation = t - begin + 1
-        work[:len(e)] = e
+        work[: len(e)] = e
         least = _kth_largest(work, len(e), min(o.tokens, len(e)))
         made[0] = made[1] = 0
         cut = LOWEST
@@ -392,8 +421,23 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
                 s = before + e[token]
                 if s >= cut:
                     cut = max(cut, s - threshold)
-                    _offer(candidates, rivals, table, made, generation, margin, s, node, state, phrase, 1 - move, h, -1,
-                           token, past)
+                    _offer(
+                        candidates,
+                        rivals,
+                        table,
+                        made,
+                        generation,
+                        margin,
+                        s,
+                        node,
+                        state,
+                        phrase,
+                        1 - move,
+                        h,
+                        -1,
+                        token,
+                        past,
+                    )
             for part in range(2):
                 if node != ROOT and part != inside:
                     continue
@@ -406,8 +450,23 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
                     s = before + e[token] + weight * ((h_ahead[child] if part else ahead_[child]) - ahead)
                     if s >= cut:
                         cut = max(cut, s - threshold)
-                        _offer(candidates, rivals, table, made, generation, margin, s, child + size if part else child,
-                               state, phrase, 0, h, -1, token, past)
+                        _offer(
+                            candidates,
+                            rivals,
+                            table,
+                            made,
+                            generation,
+                            margin,
+                            s,
+                            child + size if part else child,
+                            state,
+                            phrase,
+                            0,
+                            h,
+                            -1,
+                            token,
+                            past,
+                        )
                 if node == ROOT or e[boundary] < least:
                     continue
                 low, high = (h_ends[n], h_ends[n + 1]) if part else (ends_[n], ends_[n + 1])
@@ -418,8 +477,9 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
                     cell = np.int64((np.uint64(key) * HASH) >> np.uint64(64 - CACHE_BITS))
                     if cached_key[cell] != key:
                         cached_key[cell] = key
-                        cached_score[cell], cached_state[cell] = score(ngram, width, np.int64(state), word,
-                                                                       context, back_off)
+                        cached_score[cell], cached_state[cell] = score(
+                            ngram, width, np.int64(state), word, context, back_off
+                        )
                     p = cached_score[cell]
                     if label >= len(numbers):
                         p = max(p, np.float32(o.floor))
@@ -429,8 +489,23 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
                     if s >= cut:
                         cut = max(cut, s - threshold)
                         mixed = (past ^ np.uint64(label + 1)) * HASH
-                        _offer(candidates, rivals, table, made, generation, margin, s, ROOT, cached_state[cell],
-                               following, 0, h, label, boundary, mixed ^ (mixed >> np.uint64(31)))
+                        _offer(
+                            candidates,
+                            rivals,
+                            table,
+                            made,
+                            generation,
+                            margin,
+                            s,
+                            ROOT,
+                            cached_state[cell],
+                            following,
+                            0,
+                            h,
+                            label,
+                            boundary,
+                            mixed ^ (mixed >> np.uint64(31)),
+                        )
         best = cut + threshold
         if made[0] > o.beam:
             for j in range(made[0]):
@@ -526,7 +601,7 @@ def best_paths(frames, most, ngram, phrases, o, beam, arena, counts):
         least = max(least, s - np.float32(o.margin))
         overtaken = origin >= 0  # up to the end it is as the path that went on
         if overtaken:
-            labels[read, t + 1:], tokens[read, t + 1:] = labels[origin, t + 1:], tokens[origin, t + 1:]
+            labels[read, t + 1 :], tokens[read, t + 1 :] = labels[origin, t + 1 :], tokens[origin, t + 1 :]
         while t >= 0:
             labels[read, t], tokens[read, t] = arena[at].label, arena[at].token
             other = 0 if overtaken else arena[at].other  # those of its own list wait already

@@ -2,6 +2,7 @@
 
 A word's spelling is its phonemes (or its letters, where a checkpoint has no phonemes) plus the word boundary.
 """
+
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
@@ -23,8 +24,10 @@ def read_spellings(path: Path, known: Collection[str] | None = None) -> Iterator
             word, _, spelling = line.rstrip("\n").partition("\t")
             symbols = tuple(spelling.split())
             if not word or not symbols or (known is not None and not all(each in known for each in symbols)):
-                raise CheckpointError(f"{path}, line {number}: '{line.strip():.60}' is not a word, a tab and "
-                                      f"tokens that the checkpoint knows.")
+                raise CheckpointError(
+                    f"{path}, line {number}: '{line.strip():.60}' is not a word, a tab and "
+                    f"tokens that the checkpoint knows."
+                )
             yield word, symbols
 
 

@@ -4,6 +4,7 @@ The frequent words share one softmax and the rare ones sit behind it in clusters
 arXiv 1609.04309). The same tables turn words to vectors at the input (Press & Wolf 2017; Baevski & Auli 2019), so that
 a vocabulary of 100 000 words takes a few million weights. Training is in `asr.training.neural_lm`.
 """
+
 from __future__ import annotations
 
 import json
@@ -36,8 +37,9 @@ class NeuralLM(nn.Module):
         size = len(words) + UNKNOWN + 1
         self.rnn = nn.LSTM(embedding, hidden, layers, batch_first=True)
         self.project = nn.Linear(hidden, embedding)
-        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(embedding, size, [max(i, size // n) for i, n in
-                                                                       enumerate(CLUSTERS, 1)])
+        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
+            embedding, size, [max(i, size // n) for i, n in enumerate(CLUSTERS, 1)]
+        )
 
     def numbers(self, sentence: Sequence[str]) -> list[int]:
         """Of a sentence's words, and of its end."""
@@ -105,6 +107,8 @@ class NeuralLM(nn.Module):
                 model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise CheckpointError(f"{path} is not a usable neural language model ({reason:.200}): "
-                                  "copy the checkpoint again or train it anew.") from error
+            raise CheckpointError(
+                f"{path} is not a usable neural language model ({reason:.200}): "
+                "copy the checkpoint again or train it anew."
+            ) from error
         return model.eval().requires_grad_(False)

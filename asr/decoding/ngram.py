@@ -17,6 +17,7 @@ counting. A node takes its word's bits, 8 bits of probability and, below the hig
     zeros, ones        uint32
     vocabulary         uint8: the words in UTF-8, a line each
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -33,9 +34,19 @@ FILE = "ngram.safetensors"
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 LINES = 1 << 17  # of an ARPA file that are read at once
 ARRAYS: dict[str, type[np.generic]] = {
-    "base": np.int64, "unigrams": np.float32, "probabilities": np.uint8, "back_offs": np.uint8,
-    "probability_table": np.float32, "back_off_table": np.float32, "words": np.uint64, "first": np.uint32,
-    "shape": np.uint64, "zeros": np.uint32, "ones": np.uint32, "vocabulary": np.uint8}
+    "base": np.int64,
+    "unigrams": np.float32,
+    "probabilities": np.uint8,
+    "back_offs": np.uint8,
+    "probability_table": np.float32,
+    "back_off_table": np.float32,
+    "words": np.uint64,
+    "first": np.uint32,
+    "shape": np.uint64,
+    "zeros": np.uint32,
+    "ones": np.uint32,
+    "vocabulary": np.uint8,
+}
 Table = tuple[np.ndarray, np.ndarray, np.ndarray]  # of an order: words (n, order), log10 probabilities, back-offs (n,)
 
 
@@ -87,11 +98,24 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
     base = arrays["base"]
     order, size, inner = len(base) - 1, int(base[1]) - 1, int(base[-2] - base[1]) if len(base) > 2 else 0
     bits = int(base[-1] - base[1]) * max(1, (size - 1).bit_length())
-    shapes = {"unigrams": (size, 2), "first": (size + 2,), "words": (-(-bits // 64) + 1,),
-              "probabilities": (base[-1] - base[1],), "probability_table": (order - 1, 256),
-              "back_offs": (inner,), "back_off_table": (order - 1, 256)}
-    if (base[0] != 1 or size < 1 or (np.diff(base) < 0).any() or any(arrays[k].shape != v for k, v in shapes.items())
-            or not len(arrays["zeros"]) or not len(arrays["ones"]) or (inner and not len(arrays["shape"]))):
+    shapes = {
+        "unigrams": (size, 2),
+        "first": (size + 2,),
+        "words": (-(-bits // 64) + 1,),
+        "probabilities": (base[-1] - base[1],),
+        "probability_table": (order - 1, 256),
+        "back_offs": (inner,),
+        "back_off_table": (order - 1, 256),
+    }
+    if (
+        base[0] != 1
+        or size < 1
+        or (np.diff(base) < 0).any()
+        or any(arrays[k].shape != v for k, v in shapes.items())
+        or not len(arrays["zeros"])
+        or not len(arrays["ones"])
+        or (inner and not len(arrays["shape"]))
+    ):
         raise ValueError("its arrays do not belong together")
 
 
@@ -128,9 +152,9 @@ def read_arpa(path: Path) -> tuple[list[str], list[Table]]:
                     index |= {word: done + i for i, word in enumerate(fields[1])}
                 size = len(fields[0])
                 for k in range(order):
-                    words[done:done + size, k] = [index[word] for word in fields[k + 1]]
+                    words[done : done + size, k] = [index[word] for word in fields[k + 1]]
                 for k, column in enumerate((fields[0], fields[order + 1])):
-                    values[done:done + size, k] = list(map(float, column))
+                    values[done : done + size, k] = list(map(float, column))
                 done += size
             if done != count:
                 raise ValueError(f"{done} of {count} n-grams of order {order}")
@@ -145,10 +169,10 @@ def _fields(lines: Iterator[str], count: int, order: int) -> Iterator[list[list[
         fields = " ".join(part).split()
         if len(fields) != (order + 2) * len(part):  # some or all lines have no back-off
             rows = [line.split() for line in part]
-            fields = [field for row in rows for field in (*row, "0")[:order + 2]]
+            fields = [field for row in rows for field in (*row, "0")[: order + 2]]
         if len(fields) != (order + 2) * len(part):
             raise ValueError(f"a line of order {order} that is none")
-        yield [fields[k::order + 2] for k in range(order + 2)]
+        yield [fields[k :: order + 2] for k in range(order + 2)]
 
 
 def arrays_of(vocabulary: Sequence[str], tables: Sequence[Table]) -> dict[str, np.ndarray]:
@@ -167,8 +191,10 @@ def arrays_of(vocabulary: Sequence[str], tables: Sequence[Table]) -> dict[str, n
             key = (found << shift) | words[:, -1 - k].astype(np.uint64)
             place = np.minimum(np.searchsorted(keys[k - 1], key), len(keys[k - 1]) - 1)
             if not len(keys[k - 1]) or (keys[k - 1][place] != key).any():
-                raise LanguageModelError(f"An n-gram of order {k + 2} is there without its beginning or its end of "
-                                         f"order {k + 1}: estimate the model with KenLM's lmplz.")
+                raise LanguageModelError(
+                    f"An n-gram of order {k + 2} is there without its beginning or its end of "
+                    f"order {k + 1}: estimate the model with KenLM's lmplz."
+                )
             found = place.astype(np.uint64)
         return found
 
@@ -202,18 +228,24 @@ def arrays_of(vocabulary: Sequence[str], tables: Sequence[Table]) -> dict[str, n
     bits[np.cumsum(counts) + np.arange(len(counts))] = 0  # after each node's ones
     first = base[1] + np.concatenate([[0, 0], np.cumsum(children[0] if children else np.zeros(size, np.int64))])
     return {
-        "base": base.astype(np.int64), "unigrams": np.stack(tables[0][1:], axis=1).astype(np.float32),
+        "base": base.astype(np.int64),
+        "unigrams": np.stack(tables[0][1:], axis=1).astype(np.float32),
         "probabilities": np.concatenate([code for code, _ in codes] + empty),
         "back_offs": np.concatenate([code for _, code in codes] + empty),
-        "probability_table": probability_table, "back_off_table": back_off_table,
-        "words": pack_bits(np.concatenate(packed), width), "first": first.astype(np.uint32),
-        "shape": pack_bits(bits, 1), "zeros": _every(bits == 0), "ones": _every(bits == 1),
-        "vocabulary": np.frombuffer("\n".join(vocabulary).encode(), np.uint8)}
+        "probability_table": probability_table,
+        "back_off_table": back_off_table,
+        "words": pack_bits(np.concatenate(packed), width),
+        "first": first.astype(np.uint32),
+        "shape": pack_bits(bits, 1),
+        "zeros": _every(bits == 0),
+        "ones": _every(bits == 1),
+        "vocabulary": np.frombuffer("\n".join(vocabulary).encode(), np.uint8),
+    }
 
 
 def _every(chosen: np.ndarray) -> np.ndarray:
     """Places of every `SAMPLED`-th chosen bit, and at least one."""
-    return np.append(np.flatnonzero(chosen)[::kernels.SAMPLED], len(chosen)).astype(np.uint32)
+    return np.append(np.flatnonzero(chosen)[:: kernels.SAMPLED], len(chosen)).astype(np.uint32)
 
 
 def quantize(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
@@ -240,6 +272,6 @@ def pack_bits(values: np.ndarray, width: int) -> np.ndarray:
     parts = []
     places = np.arange(width)
     for first in range(0, len(values), 1 << 18):  # a multiple of 64 numbers fills whole words
-        bits = ((values[first:first + (1 << 18), None] >> places) & 1).astype(np.uint8).ravel()
+        bits = ((values[first : first + (1 << 18), None] >> places) & 1).astype(np.uint8).ravel()
         parts.append(np.packbits(np.pad(bits, (0, -len(bits) % 64)), bitorder="little").view(np.uint64))
     return np.concatenate([*parts, np.zeros(1, np.uint64)])

@@ -3,6 +3,7 @@
 Each phrase is a path in an Aho–Corasick automaton over words; following a phrase earns its bonus in equal parts,
 leaving it half-way pays back what was lent ("shallow fusion" contextual biasing, Williams et al. 2018).
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -42,9 +43,13 @@ class PhraseAutomaton:
                 order.append(child)
         steps = [pair for each in following for pair in sorted(each.items())]
         self.arrays = kernels.Phrases(
-            np.cumsum([0, *map(len, following)]).astype(np.int32), np.array([word for word, _ in steps], np.int32),
-            np.array([state for _, state in steps], np.int32), np.array(fallback, np.int32),
-            np.array(earned, np.float32), np.array(lent, np.float32))
+            np.cumsum([0, *map(len, following)]).astype(np.int32),
+            np.array([word for word, _ in steps], np.int32),
+            np.array([state for _, state in steps], np.int32),
+            np.array(fallback, np.int32),
+            np.array(earned, np.float32),
+            np.array(lent, np.float32),
+        )
 
     def step(self, state: int, word: int) -> tuple[int, float]:
         """The state after `word`, and the bonus that this word earns (negative: what is paid back)."""

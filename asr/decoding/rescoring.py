@@ -4,6 +4,7 @@ The search can ask an n-gram only, which sees two words back; an LSTM sees the w
 asked about every path. So it is asked about the n best sentences (n-best rescoring, Mikolov et al. 2010, "Recurrent
 neural network based language model"), and its logarithms are mixed with the n-gram's.
 """
+
 from __future__ import annotations
 
 import math
@@ -28,19 +29,29 @@ class Rescorer:
     know keep the n-gram's score.
     """
 
-    def __init__(self, ngram: NGram, neural: Neural, words: Sequence[str], lm_weight: float, share: float,
-                 hot: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        ngram: NGram,
+        neural: Neural,
+        words: Sequence[str],
+        lm_weight: float,
+        share: float,
+        hot: Collection[int] = (),
+    ) -> None:
         self.ngram, self.neural, self.words, self.hot = ngram, neural, words, hot
         self.weight = lm_weight * share
 
     def scores(self, sentences: Sequence[Sequence[int]], searched: Sequence[float]) -> list[float]:
         """New scores (natural log) of sentences of word indices, from those of the search."""
         judged = self.neural.score([[self.words[word] for word in sentence] for sentence in sentences])
-        return [score + self.weight * self._gain(sentence, neural)
-                for sentence, score, neural in zip(sentences, searched, judged, strict=True)]
+        return [
+            score + self.weight * self._gain(sentence, neural)
+            for sentence, score, neural in zip(sentences, searched, judged, strict=True)
+        ]
 
     def _gain(self, sentence: Sequence[int], neural: Sequence[float]) -> float:
         """How much likelier a sentence is to the neural model, log10."""
         judged = zip([*sentence, None], self.ngram.scores(sentence), neural, strict=True)  # None: the sentence's end
-        return sum(new / math.log(10) - old for word, old, new in judged
-                   if word not in self.hot and not math.isnan(new))
+        return sum(
+            new / math.log(10) - old for word, old, new in judged if word not in self.hot and not math.isnan(new)
+        )

@@ -4,6 +4,7 @@ A hypothesis is a node of the lexicon tree, whether its last token is blank, an 
 automaton of hot phrases. Hypotheses that agree in all of it have the same future: the best stays ("recombination").
 The loop over frames is compiled (`asr.decoding.kernels`); docs/architecture/search.md explains it.
 """
+
 from __future__ import annotations
 
 import logging
@@ -27,9 +28,9 @@ class SearchGraph(NamedTuple):
     """What a search walks, shared by any number of them: read-only arrays."""
 
     tree: kernels.Tree
-    hot: kernels.Tree         # of hot words; may have no words
+    hot: kernels.Tree  # of hot words; may have no words
     ngram: kernels.NGram
-    numbers: np.ndarray       # (words,) int32: the n-gram's number of each word of the lexicon
+    numbers: np.ndarray  # (words,) int32: the n-gram's number of each word of the lexicon
     phrases: kernels.Phrases
 
 
@@ -41,6 +42,7 @@ def compiled_anew() -> bool:
 @lru_cache(maxsize=1)
 def prepare() -> None:
     """Compile the search, or load what an earlier process compiled; whoever waits for long is told why."""
+
     def announce() -> None:
         if compiled_anew():
             logging.getLogger(__name__).warning("Compiling the search for this processor, once: some 20 seconds.")
@@ -49,8 +51,12 @@ def prepare() -> None:
     timer.daemon = True
     timer.start()
     try:
-        model = ngram.NGram(ngram.arrays_of([ngram.UNKNOWN, ngram.BEGIN, ngram.END],
-                                            [(np.arange(3, dtype=np.int32)[:, None], *np.zeros((2, 3), np.float32))]))
+        model = ngram.NGram(
+            ngram.arrays_of(
+                [ngram.UNKNOWN, ngram.BEGIN, ngram.END],
+                [(np.arange(3, dtype=np.int32)[:, None], *np.zeros((2, 3), np.float32))],
+            )
+        )
         lexicon = prefix_tree([(0, (2, 1), 0.0)])
         numbers = storage.frozen({"numbers": model.numbers([ngram.UNKNOWN])})["numbers"]
         graph = SearchGraph(lexicon, prefix_tree([]), model.arrays, numbers, PhraseAutomaton([]).arrays)

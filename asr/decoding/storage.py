@@ -4,6 +4,7 @@ A file is a safetensors file (8 bytes of length, a JSON header, the arrays), so 
 mapped, never copied: it is ready in milliseconds, and all processes share its pages. Its checksum is compared on
 opening; what a damaged file holds is never followed.
 """
+
 from __future__ import annotations
 
 import json
@@ -45,8 +46,9 @@ def write(path: Path, kind: str, arrays: Mapping[str, np.ndarray], facts: Mappin
         file.write(data)
 
 
-def read(path: Path, kind: str,
-         expected: Mapping[str, type[np.generic]]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read(
+    path: Path, kind: str, expected: Mapping[str, type[np.generic]]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The read-only arrays that `expected` names with their types, and the facts. Raises CheckpointError."""
     try:
         with path.open("rb") as file:
@@ -54,8 +56,10 @@ def read(path: Path, kind: str,
         return _arrays(mapped, kind, expected)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} is damaged or of another version ({reason:.100}): copy the checkpoint again, or "
-                              f"make it anew with `asr lm`.") from error
+        raise CheckpointError(
+            f"{path} is damaged or of another version ({reason:.100}): copy the checkpoint again, or "
+            f"make it anew with `asr lm`."
+        ) from error
 
 
 def frozen(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -65,12 +69,13 @@ def frozen(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(arrays)
 
 
-def _arrays(mapped: mmap.mmap, kind: str,
-            expected: Mapping[str, type[np.generic]]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    length, = struct.unpack_from("<Q", mapped)
+def _arrays(
+    mapped: mmap.mmap, kind: str, expected: Mapping[str, type[np.generic]]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    (length,) = struct.unpack_from("<Q", mapped)
     if length > min(LONGEST_HEADER, len(mapped) - 8):
         raise ValueError("its header is cut off")
-    header = json.loads(mapped[8:8 + length])
+    header = json.loads(mapped[8 : 8 + length])
     facts = header.pop("__metadata__")
     if (facts["kind"], facts["format"]) != (kind, FORMAT):
         raise ValueError(f"it holds {facts['kind']}, format {facts['format']}")

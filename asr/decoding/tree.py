@@ -12,6 +12,7 @@ where that is missing, or `lexicon.txt` has changed since, it is built again on 
     numbers  (words,) int32: the n-gram model's number of each word
     words    uint8: the words in UTF-8, a line each
 """
+
 from __future__ import annotations
 
 import zlib
@@ -28,8 +29,15 @@ from asr.errors import CheckpointError
 from asr.model.tokens import TokenSet
 
 FILE = "lexicon.safetensors"
-ARRAYS: dict[str, type[np.generic]] = {"token": np.uint8, "first": np.int32, "ahead": np.float32, "ends": np.int32,
-                                       "labels": np.int32, "numbers": np.int32, "words": np.uint8}
+ARRAYS: dict[str, type[np.generic]] = {
+    "token": np.uint8,
+    "first": np.int32,
+    "ahead": np.float32,
+    "ends": np.int32,
+    "labels": np.int32,
+    "numbers": np.int32,
+    "words": np.uint8,
+}
 
 
 class LexiconTree:
@@ -41,10 +49,19 @@ class LexiconTree:
         self.numbers, self.boundary = arrays["numbers"], boundary
         self.arrays = kernels.Tree(**{name: arrays[name] for name in kernels.Tree._fields})
         token, ahead, first, ends, labels = self.arrays
-        if not (len(token) == len(ahead) == len(first) - 1 == len(ends) - 1 and first[0] == 1
-                and first[-1] == len(token) and ends[0] == 0 and ends[-1] == len(labels)
-                and (np.diff(first) >= 0).all() and (np.diff(ends) >= 0).all() and len(self.words) == len(self.numbers)
-                and len(labels) and labels.min() >= 0 and labels.max() < len(self.words)):
+        if not (
+            len(token) == len(ahead) == len(first) - 1 == len(ends) - 1
+            and first[0] == 1
+            and first[-1] == len(token)
+            and ends[0] == 0
+            and ends[-1] == len(labels)
+            and (np.diff(first) >= 0).all()
+            and (np.diff(ends) >= 0).all()
+            and len(self.words) == len(self.numbers)
+            and len(labels)
+            and labels.min() >= 0
+            and labels.max() < len(self.words)
+        ):
             raise ValueError("its arrays do not belong together")
 
     @classmethod
@@ -58,8 +75,12 @@ class LexiconTree:
     def write(self, path: Path, source: Path) -> None:
         """Beside the `lexicon.txt` that it was built from."""
         words = np.frombuffer("\n".join(self.words).encode(), np.uint8)
-        storage.write(path, "lexicon", {**self.arrays._asdict(), "numbers": self.numbers, "words": words},
-                      {"source": _stamp(source)})
+        storage.write(
+            path,
+            "lexicon",
+            {**self.arrays._asdict(), "numbers": self.numbers, "words": words},
+            {"source": _stamp(source)},
+        )
 
     @classmethod
     def read(cls, path: Path, source: Path, ngram: NGram, tokens: TokenSet) -> LexiconTree | None:
@@ -73,8 +94,9 @@ class LexiconTree:
             if numbers.min() < 0 or numbers.max() >= len(ngram.words) or tree.arrays.token.max() >= len(tokens):
                 raise ValueError("it is of another model")
         except (ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} is no usable lexicon ({error}): delete it, and it is built from "
-                                  f"{source.name}.") from error
+            raise CheckpointError(
+                f"{path} is no usable lexicon ({error}): delete it, and it is built from {source.name}."
+            ) from error
         return tree
 
     @cached_property
@@ -110,7 +132,7 @@ def prefix_tree(entries: Sequence[tuple[int, Spelling, float]]) -> kernels.Tree:
     lengths = np.array([len(spelling) - 1 for _, spelling, _ in entries], np.int64)
     table = np.full((len(entries), int(lengths.max(initial=0))), -1, np.int16)
     for row, (_, spelling, _) in zip(table, entries, strict=True):
-        row[:len(spelling) - 1] = spelling[:-1]
+        row[: len(spelling) - 1] = spelling[:-1]
     sort = np.lexsort(table.T[::-1]) if table.size else np.arange(len(entries))
     table, lengths = table[sort], lengths[sort]
     labels = np.array([number for number, _, _ in entries], np.int32)[sort]
@@ -135,8 +157,12 @@ def prefix_tree(entries: Sequence[tuple[int, Spelling, float]]) -> kernels.Tree:
     by_node = np.argsort(ending, kind="stable")
     ends = np.concatenate([[0], np.cumsum(np.bincount(ending, minlength=count))])
     arrays: dict[str, np.ndarray] = {
-        "token": np.concatenate(token), "ahead": np.concatenate(ahead), "labels": labels[by_node],
-        "first": np.concatenate([[1], 1 + np.cumsum(children)]).astype(np.int32), "ends": ends.astype(np.int32)}
+        "token": np.concatenate(token),
+        "ahead": np.concatenate(ahead),
+        "labels": labels[by_node],
+        "first": np.concatenate([[1], 1 + np.cumsum(children)]).astype(np.int32),
+        "ends": ends.astype(np.int32),
+    }
     return kernels.Tree(**storage.frozen(arrays))
 
 

@@ -1,4 +1,5 @@
 """The browser demo. Gradio reads these variables when it is imported: nothing leaves the computer."""
+
 import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

@@ -1,4 +1,5 @@
 """JSON that Gradio would fail on with a traceback is refused before it comes there."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,5 @@
 """What visitors may ask of the page, and the disk space that their files take."""
+
 from __future__ import annotations
 
 import asyncio

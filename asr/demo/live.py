@@ -12,6 +12,7 @@ handler is busy. A socket keeps the order and loses nothing.
                     JSON  {"type": "error", "message"}                                   one sentence
                     JSON  {"type": "end"}                                                after the last final
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -57,9 +58,14 @@ class Slot(Protocol):
     async def prepare(self, hotwords: tuple[Hotword, ...]) -> tuple[Hotword, ...]:
         """Make the page's hot words usable. Raises RillError."""
 
-    def session(self, sample_rate: float, on_event: Callable[[Event], None], *,
-                latency: LatencyLike | None = None,
-                hotwords: tuple[Hotword, ...] | None = None) -> AsyncSession:
+    def session(
+        self,
+        sample_rate: float,
+        on_event: Callable[[Event], None],
+        *,
+        latency: LatencyLike | None = None,
+        hotwords: tuple[Hotword, ...] | None = None,
+    ) -> AsyncSession:
         """Start to recognize."""
 
 
@@ -75,11 +81,23 @@ class UnlimitedSlot:
         await asyncio.to_thread(self.recognizer.prepare_hotwords, hotwords)
         return hotwords
 
-    def session(self, sample_rate: float, on_event: Callable[[Event], None], *,
-                latency: LatencyLike | None = None,
-                hotwords: tuple[Hotword, ...] | None = None) -> AsyncSession:
-        return AsyncSession(self.recognizer, sample_rate, on_event, latency=latency, hotwords=hotwords,
-                            wait=wait_in_thread, catch_up=CatchUp(POLICY))
+    def session(
+        self,
+        sample_rate: float,
+        on_event: Callable[[Event], None],
+        *,
+        latency: LatencyLike | None = None,
+        hotwords: tuple[Hotword, ...] | None = None,
+    ) -> AsyncSession:
+        return AsyncSession(
+            self.recognizer,
+            sample_rate,
+            on_event,
+            latency=latency,
+            hotwords=hotwords,
+            wait=wait_in_thread,
+            catch_up=CatchUp(POLICY),
+        )
 
 
 OpenSlot = Callable[[], AbstractContextManager[Slot]]
@@ -161,8 +179,12 @@ class PageConnection:
             first = await self.socket.receive_json()
         hotwords = await asyncio.to_thread(parse_list, first.get("hotwords") or [])
         await self.slot.prepare(hotwords)
-        return self.slot.session(float(first["rate"]), self._on_event, latency=first.get("latency"),
-                                 hotwords=None if first.get("hotwords") is None else hotwords)
+        return self.slot.session(
+            float(first["rate"]),
+            self._on_event,
+            latency=first.get("latency"),
+            hotwords=None if first.get("hotwords") is None else hotwords,
+        )
 
     async def _receive(self) -> None:
         """Audio and settings, until the end of stream."""
@@ -225,8 +247,14 @@ class PageConnection:
     def _stats(self) -> dict[str, Any]:
         session = self.session
         worst = session.stream.latency.seconds(self.seconds_per_frame)
-        return {"type": "stats", "heard": round(session.seconds, 3), "lag": round(session.lag, 3),
-                "dropped": round(session.dropped, 3), "worst": round(worst, 3), "behind": session.lag > POLICY.behind_s}
+        return {
+            "type": "stats",
+            "heard": round(session.seconds, 3),
+            "lag": round(session.lag, 3),
+            "dropped": round(session.dropped, 3),
+            "worst": round(worst, 3),
+            "behind": session.lag > POLICY.behind_s,
+        }
 
     def _close_code(self) -> int:
         return getattr(self.slot.closed, "code", status.WS_1000_NORMAL_CLOSURE)
@@ -264,8 +292,10 @@ def parse_transcript(data: Mapping[str, Any]) -> Transcript:
     """The inverse of `Transcript.to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
     segments = []
     for segment in data["segments"]:
-        words = tuple(Word(str(w["word"]), float(w["start"]), float(w["end"]), float(w["confidence"]), w.get("text"))
-                      for w in segment["words"])
+        words = tuple(
+            Word(str(w["word"]), float(w["start"]), float(w["end"]), float(w["confidence"]), w.get("text"))
+            for w in segment["words"]
+        )
         punctuated = all(word.written is not None for word in words)
         segments.append(Final(words, float(segment["start"]), float(segment["end"]), punctuated))
     return Transcript(tuple(segments), float(data["duration"]))

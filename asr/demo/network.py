@@ -3,6 +3,7 @@
 `trace` runs the model step by step, as the live path does, and keeps all intermediate outputs. `draw` puts full context
 and live context side by side. Needs matplotlib.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -60,8 +61,15 @@ def trace(recognizer: Recognizer, samples: np.ndarray, latencies: Sequence[Laten
     for latency in latencies:
         forward, backward, out = unroll(model, recording.mel.to(recognizer.engine.device), latency)
         emissions = {name: values.cpu().numpy() for name, values in model.emissions(out).items()}
-        traces.append(Trace(latency, [x.cpu().numpy() for x in forward], [x.cpu().numpy() for x in backward],
-                            np.exp(emissions[recognizer.engine.head]), recognizer.engine.decode(search, emissions)))
+        traces.append(
+            Trace(
+                latency,
+                [x.cpu().numpy() for x in forward],
+                [x.cpu().numpy() for x in backward],
+                np.exp(emissions[recognizer.engine.head]),
+                recognizer.engine.decode(search, emissions),
+            )
+        )
     return recording, traces
 
 
@@ -80,7 +88,7 @@ def unroll(model: AcousticModel, mel: Tensor, latency: Latency) -> tuple[list[Te
     states: list[RNNState | None] = [None] * len(layers)
     for start in range(0, total, chunk):
         commit = min(chunk, total - start)
-        x = frames[:, start:start + chunk + latency.look_ahead]
+        x = frames[:, start : start + chunk + latency.look_ahead]
         for i, layer in enumerate(layers):
             normed = layer.norm(x)
             ahead = run_rnn(layer.backward_rnn, reverse(normed, None))[0]
@@ -101,14 +109,27 @@ class Palette:
     tokens: Sequence[str]
 
 
-LIGHT = Palette("#1d2322", "#7d8785", "#d9dedb", "#0f766e", "#b45309",
-                ("#0f766e", "#b45309", "#4f5bd5", "#a8325e", "#5b7a1e", "#1f7ab8"))
-DARK = Palette("#e6ebe9", "#8b9693", "#333b39", "#4fd1c0", "#f0b35a",
-               ("#4fd1c0", "#f0b35a", "#9aa5ff", "#f08bb0", "#b5d36a", "#79c3f2"))
+LIGHT = Palette(
+    "#1d2322",
+    "#7d8785",
+    "#d9dedb",
+    "#0f766e",
+    "#b45309",
+    ("#0f766e", "#b45309", "#4f5bd5", "#a8325e", "#5b7a1e", "#1f7ab8"),
+)
+DARK = Palette(
+    "#e6ebe9",
+    "#8b9693",
+    "#333b39",
+    "#4fd1c0",
+    "#f0b35a",
+    ("#4fd1c0", "#f0b35a", "#9aa5ff", "#f08bb0", "#b5d36a", "#79c3f2"),
+)
 
 
-def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], layer: int,
-         dark: bool = False) -> Figure:
+def draw(
+    recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], layer: int, dark: bool = False
+) -> Figure:
     """Stacked on one time axis: waveform, mel spectrogram, hidden state of `layer` (from 0) in both directions, token
     probabilities, words; one column for each trace."""
     from matplotlib import rc_context
@@ -117,18 +138,32 @@ def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], 
     palette = DARK if dark else LIGHT
     seconds = len(recording.samples) / SAMPLE_RATE
     frame = recognizer.engine.seconds_per_frame
-    style: Any = {"font.size": 9, "text.color": palette.ink, "axes.labelcolor": palette.faint,
-                  "xtick.color": palette.faint, "ytick.color": palette.faint, "axes.edgecolor": palette.line,
-                  "axes.spines.top": False, "axes.spines.right": False}
+    style: Any = {
+        "font.size": 9,
+        "text.color": palette.ink,
+        "axes.labelcolor": palette.faint,
+        "xtick.color": palette.faint,
+        "ytick.color": palette.faint,
+        "axes.edgecolor": palette.line,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     with rc_context(style):
         figure = Figure(figsize=(max(6.2 * len(traces), 7), 9.8), dpi=110, facecolor="none", layout="constrained")
-        axes = figure.subplots(len(ROW_HEIGHTS), len(traces), sharex=True, squeeze=False, height_ratios=ROW_HEIGHTS,
-                               subplot_kw={"facecolor": "none"})
+        axes = figure.subplots(
+            len(ROW_HEIGHTS),
+            len(traces),
+            sharex=True,
+            squeeze=False,
+            height_ratios=ROW_HEIGHTS,
+            subplot_kw={"facecolor": "none"},
+        )
         tokens = recognizer.engine.checkpoint.config.tokens[recognizer.engine.head]
         shown = [_most_varied(getattr(traces[0], side)[layer]) for side in ("forward", "backward")]
         for column, one in zip(axes.T, traces, strict=True):
-            column[0].set_title(_title(one.latency, frame), loc="left", fontsize=11, fontweight="bold",
-                                color=palette.ink)
+            column[0].set_title(
+                _title(one.latency, frame), loc="left", fontsize=11, fontweight="bold", color=palette.ink
+            )
             _waveform(column[0], recording.samples, palette)
             _mel(column[1], recognizer, recording.mel, dark)
             _hidden(column[2], one.forward[layer][:, shown[0]], frame, dark)
@@ -140,8 +175,15 @@ def draw(recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], 
                 _chunks(column[2:5], one.latency, len(one.probabilities), frame, palette)
             column[-1].set_xlim(0, seconds)
             column[-1].set_xlabel("seconds")
-        labels = ("waveform", "mel bands", f"layer {layer + 1}\nforward →", f"layer {layer + 1}\n← backward",
-                  f"{recognizer.engine.head}\nprobability", "words", "distance")
+        labels = (
+            "waveform",
+            "mel bands",
+            f"layer {layer + 1}\nforward →",
+            f"layer {layer + 1}\n← backward",
+            f"{recognizer.engine.head}\nprobability",
+            "words",
+            "distance",
+        )
         for axis, label in zip(axes[:, 0], labels, strict=True):
             axis.set_ylabel(label)
         figure.align_ylabels()
@@ -155,7 +197,7 @@ def svg(figure: Figure) -> str:
     text = StringIO()
     with rc_context({"svg.fonttype": "none"}):
         figure.savefig(text, format="svg", transparent=True)
-    return text.getvalue()[text.getvalue().index("<svg"):]
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def _title(latency: Latency, seconds_per_frame: float) -> str:
@@ -183,15 +225,31 @@ def _mel(axis: Axes, recognizer: Recognizer, mel: Tensor, dark: bool) -> None:
 
     values = mel.T.cpu().numpy()
     hop = recognizer.engine.frontend.config.hop
-    librosa.display.specshow(values, sr=SAMPLE_RATE, hop_length=hop, x_axis="time", ax=axis,
-                             cmap="magma" if dark else "magma_r", vmin=np.percentile(values, 5), rasterized=True)
+    librosa.display.specshow(
+        values,
+        sr=SAMPLE_RATE,
+        hop_length=hop,
+        x_axis="time",
+        ax=axis,
+        cmap="magma" if dark else "magma_r",
+        vmin=np.percentile(values, 5),
+        rasterized=True,
+    )
     axis.set_xlabel("")
 
 
 def _hidden(axis: Axes, hidden: np.ndarray, seconds_per_frame: float, dark: bool) -> None:
     extent = (0, len(hidden) * seconds_per_frame, 0, hidden.shape[1])
-    axis.imshow(hidden.T, aspect="auto", origin="lower", extent=extent, cmap="berlin" if dark else "RdBu_r",
-                vmin=-1, vmax=1, interpolation="nearest")
+    axis.imshow(
+        hidden.T,
+        aspect="auto",
+        origin="lower",
+        extent=extent,
+        cmap="berlin" if dark else "RdBu_r",
+        vmin=-1,
+        vmax=1,
+        interpolation="nearest",
+    )
     axis.set_yticks([])
 
 
@@ -202,8 +260,9 @@ def _chunks(axes: Sequence[Axes], latency: Latency, frames: int, seconds_per_fra
             axis.axvline(edge * seconds_per_frame, color=palette.ink, lw=0.8, ls=(0, (3, 3)))
 
 
-def _spikes(axis: Axes, probabilities: np.ndarray, tokens: TokenSet, seconds_per_frame: float,
-            palette: Palette) -> None:
+def _spikes(
+    axis: Axes, probabilities: np.ndarray, tokens: TokenSet, seconds_per_frame: float, palette: Palette
+) -> None:
     """Blank as a shade, every other token with a peak as a line with its name on top."""
     times = (np.arange(len(probabilities)) + 0.5) * seconds_per_frame
     axis.fill_between(times, probabilities[:, tokens.blank_index], color=palette.line, alpha=0.6, lw=0, step="mid")
@@ -235,8 +294,15 @@ def _words(axis: Axes, words: Sequence[Word], palette: Palette) -> None:
         height = i % 2
         color = palette.accent if word.confidence >= 0.6 else palette.warm
         axis.hlines(height, word.start, word.end, color=color, lw=2)
-        axis.text((word.start + word.end) / 2, height + 0.16, word.text, ha="center", fontsize=8.5,
-                  color=palette.ink, clip_on=True)
+        axis.text(
+            (word.start + word.end) / 2,
+            height + 0.16,
+            word.text,
+            ha="center",
+            fontsize=8.5,
+            color=palette.ink,
+            clip_on=True,
+        )
     axis.set_ylim(-0.4, 2)
     axis.set_yticks([])
 
@@ -247,8 +313,15 @@ def _distance(axis: Axes, one: Trace, full: Trace, layer: int, seconds_per_frame
     axis.set_ylim(0, 1.5)
     axis.set_yticks([0, 1])
     if one is full:
-        axis.text(0.02, 0.5, "Right: how far the live pass is from this one, frame by frame.",
-                  transform=axis.transAxes, va="center", fontsize=8.5, color=palette.faint)
+        axis.text(
+            0.02,
+            0.5,
+            "Right: how far the live pass is from this one, frame by frame.",
+            transform=axis.transAxes,
+            va="center",
+            fontsize=8.5,
+            color=palette.faint,
+        )
         return
     times = (np.arange(len(one.probabilities)) + 0.5) * seconds_per_frame
     state = np.abs(one.backward[layer] - full.backward[layer]).mean(axis=1) / np.abs(full.backward[layer]).mean()

@@ -3,6 +3,7 @@
 `build` makes the page around one shared recognizer, `serve` runs it, `mount` adds it to a server. The live tab's audio
 has a route of its own (`live`); its markup, script and style are in `static/`.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -47,20 +48,26 @@ KEEP_FILES_S = 86_400  # after which uploads and downloads are deleted
 CLEANUP_INTERVAL_S = KEEP_FILES_S // 24
 SANS = ("Inter", "ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
-LIVE_CHOICES = {f"{name} ({latency.chunk}, {latency.look_ahead})": latency
-                for name, latency in PRESETS.items() if latency.live}
-NO_MODEL_CARD = ("\n\nThis checkpoint has no model card, so this page cannot state its accuracy and limits: measure "
-                 "them with `asr evaluate`.\n")
+LIVE_CHOICES = {
+    f"{name} ({latency.chunk}, {latency.look_ahead})": latency for name, latency in PRESETS.items() if latency.live
+}
+NO_MODEL_CARD = (
+    "\n\nThis checkpoint has no model card, so this page cannot state its accuracy and limits: measure "
+    "them with `asr evaluate`.\n"
+)
 APPEND_DARK_MODE = "(...inputs) => [...inputs.slice(0, -1), document.body.classList.contains('dark')]"
 
 
 def build(recognizer: Recognizer, limits: Limits = NO_LIMITS) -> gr.Blocks:
     """The page. Every visitor has a live session of their own; all share the recognizer."""
     upload_folder()  # before Gradio asks for its own
-    with gr.Blocks(title="Rill – live speech recognition", analytics_enabled=False,
-                   delete_cache=(CLEANUP_INTERVAL_S, KEEP_FILES_S)) as page:
-        gr.HTML("<header class='masthead'><h1>Rill</h1><p>Speech to text while you speak. Nothing leaves "
-                "this computer.</p></header>")
+    with gr.Blocks(
+        title="Rill – live speech recognition", analytics_enabled=False, delete_cache=(CLEANUP_INTERVAL_S, KEEP_FILES_S)
+    ) as page:
+        gr.HTML(
+            "<header class='masthead'><h1>Rill</h1><p>Speech to text while you speak. Nothing leaves "
+            "this computer.</p></header>"
+        )
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Live", id="live-tab"):
                 gr.HTML((STATIC / "live.html").read_text(encoding="utf-8"))
@@ -75,14 +82,22 @@ def build(recognizer: Recognizer, limits: Limits = NO_LIMITS) -> gr.Blocks:
 
 
 def _file_tab(recognizer: Recognizer, limits: Limits) -> None:
-    upload = gr.File(label="Audio or video", file_types=["audio", "video"],
-                     elem_id="file-upload", height=150)
-    result = gr.HTML("<p class='empty'>Any format that FFmpeg reads. The text shows the time of every word; click a "
-                     "word to hear it.</p>", elem_id="file-result")
+    upload = gr.File(label="Audio or video", file_types=["audio", "video"], elem_id="file-upload", height=150)
+    result = gr.HTML(
+        "<p class='empty'>Any format that FFmpeg reads. The text shows the time of every word; click a "
+        "word to hear it.</p>",
+        elem_id="file-result",
+    )
     with gr.Row(visible=False, elem_classes="file-downloads") as row:
         buttons = [gr.DownloadButton(name.upper(), size="sm", elem_id=f"file-{name}") for name in DOWNLOADS]
-    upload.upload(partial(transcribe_file, recognizer, limits), upload, [result, row, *buttons],
-                  show_progress="hidden", concurrency_limit=limits.files, concurrency_id="files")
+    upload.upload(
+        partial(transcribe_file, recognizer, limits),
+        upload,
+        [result, row, *buttons],
+        show_progress="hidden",
+        concurrency_limit=limits.files,
+        concurrency_id="files",
+    )
     upload.clear(lambda: ("", gr.Row(visible=False)), None, [result, row], show_progress="hidden")
 
 
@@ -118,47 +133,81 @@ async def transcribe_file(recognizer: Recognizer, limits: Limits, path: str) -> 
 def progress(name: str, seconds: float, share: float) -> str:
     """HTML."""
     said = f"{_clock(seconds)} recognized" if seconds else "reading"
-    return (f"<div class='progress'><span>{escape(name)}: {said}</span>"
-            f"<progress max='1' value='{min(share, 1):.3f}'></progress></div>")
+    return (
+        f"<div class='progress'><span>{escape(name)}: {said}</span>"
+        f"<progress max='1' value='{min(share, 1):.3f}'></progress></div>"
+    )
 
 
 def file_result(transcript: Transcript, path: str, took: float) -> str:
     """HTML: the player with its subtitles, the text to click in, a table of the words."""
     track = base64.b64encode(render(transcript, "vtt").encode()).decode()
-    player = (f"<video controls preload='metadata' src='gradio_api/file={escape(path, quote=True)}'>"
-              f"<track default kind='captions' label='Text' src='data:text/vtt;base64,{track}'></video>")
+    player = (
+        f"<video controls preload='metadata' src='gradio_api/file={escape(path, quote=True)}'>"
+        f"<track default kind='captions' label='Text' src='data:text/vtt;base64,{track}'></video>"
+    )
     paragraphs = "".join(
-        f"<li><time>{_clock(segment.start)}</time><p>" + " ".join(
+        f"<li><time>{_clock(segment.start)}</time><p>"
+        + " ".join(
             f"<span class='word' style='--doubt:{1 - w.confidence:.2f}' data-start='{w.start:.3f}' "
             f"data-end='{w.end:.3f}' title='{w.start:.2f}–{w.end:.2f} s · confidence {w.confidence:.2f}'>"
             f"{escape(w.display)}</span>"
-            for w in segment.words) + "</p></li>" for segment in transcript.segments)
-    rows = "".join(f"<tr><td>{escape(w.display)}</td><td>{w.start:.2f}</td><td>{w.end:.2f}</td>"
-                   f"<td>{w.confidence:.2f}</td></tr>" for w in transcript.words)
+            for w in segment.words
+        )
+        + "</p></li>"
+        for segment in transcript.segments
+    )
+    rows = "".join(
+        f"<tr><td>{escape(w.display)}</td><td>{w.start:.2f}</td><td>{w.end:.2f}</td><td>{w.confidence:.2f}</td></tr>"
+        for w in transcript.words
+    )
     text = f"<ol>{paragraphs}</ol>" if paragraphs else "<p class='empty'>No words were found in this recording.</p>"
-    return (f"<div class='file-result'><div class='player'>{player}<p class='hint'>{_clock(transcript.duration)} of "
-            f"audio, {len(transcript.words)} words, recognized in {took:.1f} s. Click a word to hear it.</p></div>"
-            f"<div class='player-text paper'>{text}</div>"
-            f"<details><summary>Times and confidence of every word</summary><div class='table'><table><thead><tr>"
-            f"<th>Word</th><th>Start, s</th><th>End, s</th><th>Confidence</th></tr></thead><tbody>{rows}</tbody>"
-            f"</table></div></details></div>")
+    return (
+        f"<div class='file-result'><div class='player'>{player}<p class='hint'>{_clock(transcript.duration)} of "
+        f"audio, {len(transcript.words)} words, recognized in {took:.1f} s. Click a word to hear it.</p></div>"
+        f"<div class='player-text paper'>{text}</div>"
+        f"<details><summary>Times and confidence of every word</summary><div class='table'><table><thead><tr>"
+        f"<th>Word</th><th>Start, s</th><th>End, s</th><th>Confidence</th></tr></thead><tbody>{rows}</tbody>"
+        f"</table></div></details></div>"
+    )
 
 
 def _inside_tab(recognizer: Recognizer) -> None:
-    gr.HTML(f"<p class='lead'>Record or upload a few seconds of speech to see every part of the network at work: once "
-            f"with full context, once as it runs live. The page draws the first {MAX_DRAWN_S:.0f} s.</p>")
+    gr.HTML(
+        f"<p class='lead'>Record or upload a few seconds of speech to see every part of the network at work: once "
+        f"with full context, once as it runs live. The page draws the first {MAX_DRAWN_S:.0f} s.</p>"
+    )
     layers = [f"Layer {i + 1}" for i in range(recognizer.engine.model.config.layers)]
     with gr.Row(elem_classes="inside-controls"):
-        audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Recording", elem_id="inside-audio",
-                         scale=2, min_width=280, buttons=[], editable=False)
+        audio = gr.Audio(
+            sources=["upload", "microphone"],
+            type="filepath",
+            label="Recording",
+            elem_id="inside-audio",
+            scale=2,
+            min_width=280,
+            buttons=[],
+            editable=False,
+        )
         with gr.Column(scale=2, min_width=280):
             layer = gr.Radio(layers, value=layers[-1], label="Hidden state of", elem_id="inside-layer")
-            live = gr.Radio(list(LIVE_CHOICES), value=next(n for n in LIVE_CHOICES if n.startswith("balanced")),
-                            label="Live, with chunk and look-ahead in frames", elem_id="inside-latency")
+            live = gr.Radio(
+                list(LIVE_CHOICES),
+                value=next(n for n in LIVE_CHOICES if n.startswith("balanced")),
+                label="Live, with chunk and look-ahead in frames",
+                elem_id="inside-latency",
+            )
     figure = gr.HTML(elem_id="inside-figure", min_height=120)
     dark = gr.Checkbox(visible="hidden")  # the browser fills it in
-    gr.on([audio.change, layer.change, live.change], partial(look_inside, recognizer), [audio, layer, live, dark],
-          figure, js=APPEND_DARK_MODE, show_progress="minimal", concurrency_limit=1)
+    gr.on(
+        [audio.change, layer.change, live.change],
+        partial(look_inside, recognizer),
+        [audio, layer, live, dark],
+        figure,
+        js=APPEND_DARK_MODE,
+        show_progress="minimal",
+        concurrency_limit=1,
+    )
 
 
 def look_inside(recognizer: Recognizer, path: str | None, layer: str, live: str, dark: bool) -> str:
@@ -185,7 +234,7 @@ def _first_seconds(path: str) -> np.ndarray:
         samples += len(block)
         if samples >= MAX_DRAWN_S * reading.SAMPLE_RATE:
             break
-    drawn = np.concatenate(blocks)[:round(MAX_DRAWN_S * reading.SAMPLE_RATE)]
+    drawn = np.concatenate(blocks)[: round(MAX_DRAWN_S * reading.SAMPLE_RATE)]
     if len(drawn) < MIN_DRAWN_S * reading.SAMPLE_RATE:
         raise AudioError("This recording is too short to draw: record at least a word.")
     return drawn
@@ -197,8 +246,11 @@ def about(recognizer: Recognizer) -> str:
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     shape = config.model
     step = recognizer.engine.seconds_per_frame
-    latencies = "\n".join(f"| {name} | {latency.chunk} | {latency.look_ahead} | {latency.seconds(step):.2f} s |"
-                          for name, latency in PRESETS.items() if latency.live)
+    latencies = "\n".join(
+        f"| {name} | {latency.chunk} | {latency.look_ahead} | {latency.seconds(step):.2f} s |"
+        for name, latency in PRESETS.items()
+        if latency.live
+    )
     card = recognizer.engine.checkpoint.optional("MODEL_CARD.md")
     engine = recognizer.engine
     words_from = engine.head + (", a dictionary and a language model" if engine.language_model else "")
@@ -233,24 +285,51 @@ def _clock(seconds: float) -> str:
 def theme() -> gr.themes.Base:
     """System fonts (the browser fetches nothing), grays, one accent; details are in `static/style.css`."""
     return gr.themes.Base(primary_hue="teal", neutral_hue="zinc", font=SANS, font_mono=MONO, radius_size="lg").set(
-        body_background_fill="*neutral_50", body_background_fill_dark="#121615",
-        block_background_fill="white", block_background_fill_dark="#1a201e",
-        background_fill_primary_dark="#1a201e", background_fill_secondary_dark="#161b1a",
-        border_color_primary="#e2e4e0", border_color_primary_dark="#2c3431", block_border_width="1px",
-        body_text_color="#1d2322", body_text_color_dark="#e6ebe9", body_text_color_subdued="#6b7472",
-        body_text_color_subdued_dark="#8f9a97", block_shadow="none", block_label_background_fill="transparent",
-        block_label_background_fill_dark="transparent", block_label_border_width="0px",
-        color_accent="#0f766e", button_secondary_background_fill="transparent",
-        button_secondary_background_fill_dark="transparent", checkbox_label_background_fill="transparent",
-        checkbox_label_background_fill_dark="transparent", checkbox_label_border_width="1px",
-        checkbox_label_border_color="#e2e4e0", checkbox_label_border_color_dark="#2c3431",
-        checkbox_label_background_fill_selected="#0f766e1a", checkbox_label_background_fill_selected_dark="#4fd1c022",
-        checkbox_background_color_selected="#0f766e", checkbox_background_color_selected_dark="#4fd1c0",
-        checkbox_border_color_selected="#0f766e", checkbox_label_padding="0.4rem 0.75rem")
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="#121615",
+        block_background_fill="white",
+        block_background_fill_dark="#1a201e",
+        background_fill_primary_dark="#1a201e",
+        background_fill_secondary_dark="#161b1a",
+        border_color_primary="#e2e4e0",
+        border_color_primary_dark="#2c3431",
+        block_border_width="1px",
+        body_text_color="#1d2322",
+        body_text_color_dark="#e6ebe9",
+        body_text_color_subdued="#6b7472",
+        body_text_color_subdued_dark="#8f9a97",
+        block_shadow="none",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        block_label_border_width="0px",
+        color_accent="#0f766e",
+        button_secondary_background_fill="transparent",
+        button_secondary_background_fill_dark="transparent",
+        checkbox_label_background_fill="transparent",
+        checkbox_label_background_fill_dark="transparent",
+        checkbox_label_border_width="1px",
+        checkbox_label_border_color="#e2e4e0",
+        checkbox_label_border_color_dark="#2c3431",
+        checkbox_label_background_fill_selected="#0f766e1a",
+        checkbox_label_background_fill_selected_dark="#4fd1c022",
+        checkbox_background_color_selected="#0f766e",
+        checkbox_background_color_selected_dark="#4fd1c0",
+        checkbox_border_color_selected="#0f766e",
+        checkbox_label_padding="0.4rem 0.75rem",
+    )
 
 
-def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, ssl_keyfile: str | None = None,
-          ssl_certfile: str | None = None, block: bool = True, middleware: Sequence[Middleware] = ()) -> gr.Blocks:
+def serve(
+    recognizer: Recognizer,
+    host: str,
+    port: int,
+    *,
+    share: bool = False,
+    ssl_keyfile: str | None = None,
+    ssl_certfile: str | None = None,
+    block: bool = True,
+    middleware: Sequence[Middleware] = (),
+) -> gr.Blocks:
     """Run the page, until it is interrupted where `block`, else until `close()`d. `middleware` is around it.
 
     Raises RillError where host, port or certificate cannot be used.
@@ -262,22 +341,47 @@ def serve(recognizer: Recognizer, host: str, port: int, *, share: bool = False, 
             raise RillError(f"There is no file '{name}': give --ssl-keyfile and --ssl-certfile a PEM file each.")
     page = build(recognizer)
     middleware = [*middleware, *_guards(NO_LIMITS)]
-    page.launch(server_name=host, server_port=port, prevent_thread_lock=not block, share=share,
-                ssl_keyfile=ssl_keyfile, ssl_certfile=ssl_certfile, ssl_verify=False, quiet=not block,
-                favicon_path=ICON, max_file_size=NO_LIMITS.max_upload_bytes,
-                app_kwargs={"routes": routes(recognizer), "middleware": middleware}, **_appearance())
+    page.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=not block,
+        share=share,
+        ssl_keyfile=ssl_keyfile,
+        ssl_certfile=ssl_certfile,
+        ssl_verify=False,
+        quiet=not block,
+        favicon_path=ICON,
+        max_file_size=NO_LIMITS.max_upload_bytes,
+        app_kwargs={"routes": routes(recognizer), "middleware": middleware},
+        **_appearance(),
+    )
     return page
 
 
-def mount(app: Starlette, recognizer: Recognizer, path: str, *, open_slot: OpenSlot,
-          open_upload: Callable[[], AbstractContextManager[None]], files: int, max_seconds: float,
-          max_upload_bytes: int) -> None:
+def mount(
+    app: Starlette,
+    recognizer: Recognizer,
+    path: str,
+    *,
+    open_slot: OpenSlot,
+    open_upload: Callable[[], AbstractContextManager[None]],
+    files: int,
+    max_seconds: float,
+    max_upload_bytes: int,
+) -> None:
     """Add the page to a FastAPI application; `open_slot` as in `live.routes`, the others as in `Limits`."""
     limits = Limits(files, max_seconds, max_upload_bytes, open_upload)
     page = build(recognizer, limits)
-    gr.mount_gradio_app(app, page, path, show_error=False, run_history=False,  # type: ignore[arg-type]
-                        max_file_size=max_upload_bytes, **_appearance(),
-                        app_kwargs={"routes": routes(recognizer, open_slot), "middleware": _guards(limits)})
+    gr.mount_gradio_app(
+        app,
+        page,
+        path,
+        show_error=False,
+        run_history=False,  # type: ignore[arg-type]
+        max_file_size=max_upload_bytes,
+        **_appearance(),
+        app_kwargs={"routes": routes(recognizer, open_slot), "middleware": _guards(limits)},
+    )
     # Browsers look for a page's icon at the root of the server.
     app.router.routes.append(Route("/favicon.ico", lambda request: FileResponse(ICON)))
 
@@ -287,8 +391,13 @@ def _guards(limits: Limits) -> list[Middleware]:
 
 
 def _appearance() -> dict[str, Any]:
-    return {"theme": theme(), "css_paths": STATIC / "style.css", "ssr_mode": False, "footer_links": [],
-            "head": f"<script>{(STATIC / 'live.js').read_text(encoding='utf-8')}</script>"}
+    return {
+        "theme": theme(),
+        "css_paths": STATIC / "style.css",
+        "ssr_mode": False,
+        "footer_links": [],
+        "head": f"<script>{(STATIC / 'live.js').read_text(encoding='utf-8')}</script>",
+    }
 
 
 def _check_port(host: str, port: int) -> None:
@@ -298,5 +407,7 @@ def _check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except (OSError, OverflowError) as error:
-        raise RillError(f"Port {port} of '{host}' cannot be used ({error.args[-1]}): choose another with --port, "
-                        f"or stop the program that holds it.") from error
+        raise RillError(
+            f"Port {port} of '{host}' cannot be used ({error.args[-1]}): choose another with --port, "
+            f"or stop the program that holds it."
+        ) from error

@@ -1,4 +1,5 @@
 """Fits a decoder's word confidences to utterances whose texts are known (`asr.decoding.confidence`)."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -69,8 +70,11 @@ def calibrate(decoder: GreedyDecoder | BeamDecoder, samples: Sequence[Sample], l
     rows, sure, right, fold = [], [], [], []
     for sample in samples:
         # A word may be scored as several, or as none.
-        scored = [(each, features, confidence) for word, features, confidence in record(decoder, sample.emissions)
-                  for each in scored_words([word], language)]
+        scored = [
+            (each, features, confidence)
+            for word, features, confidence in record(decoder, sample.emissions)
+            for each in scored_words([word], language)
+        ]
         rows += [features for _, features, _ in scored]
         sure += [confidence for _, _, confidence in scored]
         right += align_words(sample.reference.split(), [word for word, _, _ in scored])
@@ -85,5 +89,8 @@ def calibrate(decoder: GreedyDecoder | BeamDecoder, samples: Sequence[Sample], l
     except ValueError as error:
         raise ManifestError(f"{error} Give more utterances, of several speakers.") from error
     old = (float("nan"),) * 2 if np.isnan(sure).any() else (auroc(sure, right), normalized_cross_entropy(sure, right))
-    return Calibration(tuple(round(float(value), 5) for value in (*weights, bias)), old,
-                       (auroc(crossed, right), normalized_cross_entropy(crossed, right)))
+    return Calibration(
+        tuple(round(float(value), 5) for value in (*weights, bias)),
+        old,
+        (auroc(crossed, right), normalized_cross_entropy(crossed, right)),
+    )

@@ -4,6 +4,7 @@ Utterances are taken whole, as the manifest cuts them: neither pauses nor endpoi
 text, with 95 % bootstrap intervals over utterances. The real-time factor (RTF) is wall time of features, model and
 decoder over audio time; loading the model and reading files do not count.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -73,15 +74,25 @@ class EvaluationReport:
     left_out: int
 
     def to_dict(self) -> dict[str, Any]:
-        return {"left_out_for_digits": self.left_out, "corpora": {
-            # JSON has no nan and no infinity
-            name: {key: value if np.isfinite(value) else None for key, value in dataclasses.asdict(figures).items()}
-            for name, figures in self.corpora.items()}}
+        return {
+            "left_out_for_digits": self.left_out,
+            "corpora": {
+                # JSON has no nan and no infinity
+                name: {key: value if np.isfinite(value) else None for key, value in dataclasses.asdict(figures).items()}
+                for name, figures in self.corpora.items()
+            },
+        }
 
 
-def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance],
-             latency: LatencyLike = "offline", streamed: bool = False, *, limit: int | None = None,
-             on_progress: OnProgress = lambda corpus, seconds: None) -> EvaluationReport:
+def evaluate(
+    recognizer: Recognizer,
+    utterances: Sequence[Utterance],
+    latency: LatencyLike = "offline",
+    streamed: bool = False,
+    *,
+    limit: int | None = None,
+    on_progress: OnProgress = lambda corpus, seconds: None,
+) -> EvaluationReport:
     """Score the utterances without digits in their text (of the others it is not known what was said).
 
     Args:
@@ -101,7 +112,7 @@ def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance],
     for corpus, members in scorable(utterances, limit).items():
         results[corpus], took[corpus] = [], 0.0
         step = 1 if streamed else UTTERANCES_IN_MEMORY
-        for part in (members[i:i + step] for i in range(0, len(members), step)):
+        for part in (members[i : i + step] for i in range(0, len(members), step)):
             signals = [load(utterance) for utterance in part]
             begin = time.perf_counter()
             heard_words = _live(recognizer, signals[0], settings) if streamed else _whole(recognizer, signals, settings)
@@ -109,7 +120,8 @@ def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance],
             language = recognizer.engine.checkpoint.config.language
             results[corpus] += [
                 Result(spoken(utterance.text, language), scored_words(words, language), len(signal) / SAMPLE_RATE)
-                for utterance, words, signal in zip(part, heard_words, signals, strict=True)]
+                for utterance, words, signal in zip(part, heard_words, signals, strict=True)
+            ]
             on_progress(corpus, sum(map(len, signals)) / SAMPLE_RATE)
     figures = {corpus: measure(results[corpus], took[corpus]) for corpus in results}
     everything = [result for corpus in results.values() for result in corpus]
@@ -132,8 +144,11 @@ def _whole(recognizer: Recognizer, signals: Sequence[np.ndarray], latency: Laten
 
 def _live(recognizer: Recognizer, signal: np.ndarray, latency: Latency) -> list[list[Word]]:
     stream = recognizer.stream(latency=latency, two_pass=False, rules=NO_ENDPOINTS, punctuate=False)
-    events = [event for first in range(0, len(signal), BLOCK_SAMPLES)
-              for event in stream.accept(signal[first:first + BLOCK_SAMPLES])]
+    events = [
+        event
+        for first in range(0, len(signal), BLOCK_SAMPLES)
+        for event in stream.accept(signal[first : first + BLOCK_SAMPLES])
+    ]
     return [[word for event in events + stream.finish() if isinstance(event, Final) for word in event.words]]
 
 
@@ -143,13 +158,25 @@ def scored_words(words: Sequence[Word], language: str) -> tuple[Word, ...]:
 
 def measure(results: Sequence[Result], took: float) -> Figures:
     """`took` in seconds."""
-    result = score([each.reference for each in results],
-                   [" ".join(word.text for word in each.words) for each in results])
+    result = score(
+        [each.reference for each in results], [" ".join(word.text for word in each.words) for each in results]
+    )
     low, high = bootstrap_interval(result.utterance_errors, result.utterance_words)
     right = [ok for each in results for ok in align_words(each.reference.split(), each.words)]
     sure = [word.confidence for each in results for word in each.words]
     seconds = sum(each.seconds for each in results)
-    return Figures(len(results), seconds, result.words, result.substitutions, result.deletions, result.insertions,
-                   result.wer, low, high, result.cer,
-                   *bootstrap_interval(result.utterance_character_errors, result.utterance_characters), took / seconds,
-                   *((auroc(sure, right), normalized_cross_entropy(sure, right)) if right else (np.nan, np.nan)))
+    return Figures(
+        len(results),
+        seconds,
+        result.words,
+        result.substitutions,
+        result.deletions,
+        result.insertions,
+        result.wer,
+        low,
+        high,
+        result.cer,
+        *bootstrap_interval(result.utterance_character_errors, result.utterance_characters),
+        took / seconds,
+        *((auroc(sure, right), normalized_cross_entropy(sure, right)) if right else (np.nan, np.nan)),
+    )

@@ -4,6 +4,7 @@ A mark is right where the same one stands after the same word; a capital where t
 Recognized words are aligned with the reference first (`aligned`). Marks are judged at all of them, capitals at those
 that were recognized right: how a wrong word should be written, nobody knows.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -48,13 +49,15 @@ class Scores:
     words: int = 0
     kinds: dict[str, Counts] = field(default_factory=lambda: {kind: Counts() for kind in KINDS})
 
-    def add(self, punctuator: Punctuator, reference: Labelled,
-            pauses: Sequence[float] | np.ndarray | None = None) -> None:
+    def add(
+        self, punctuator: Punctuator, reference: Labelled, pauses: Sequence[float] | np.ndarray | None = None
+    ) -> None:
         """Judge what the tagger makes of a text's words; `pauses` as `Punctuator.tag` takes them."""
         first = True
         self.words += len(reference.words)
-        for word, mark, form, tag in zip(reference.words, reference.marks, reference.forms,
-                                         punctuator.tag(reference.words, pauses), strict=True):
+        for word, mark, form, tag in zip(
+            reference.words, reference.marks, reference.forms, punctuator.tag(reference.words, pauses), strict=True
+        ):
             if mark != IGNORE:
                 for kind, name in NAMES.items():
                     self._count(name, mark == kind, tag.mark == kind, mark == tag.mark)

@@ -1,4 +1,5 @@
 """How good transcripts and confidences are: error rates with intervals, measures of confidence, calibration."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -72,11 +73,18 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
         utterance_errors=tuple(sum(edit.values()) for edit in edits),
         utterance_words=tuple(map(len, said)),
         utterance_character_errors=tuple(sum(_count_edits(*pair).values()) for pair in spelled),
-        utterance_characters=tuple(len(reference) for reference, _ in spelled))
+        utterance_characters=tuple(len(reference) for reference, _ in spelled),
+    )
 
 
-def bootstrap_interval(errors_per_utterance: ArrayLike, words_per_utterance: ArrayLike, *, level: float = 0.95,
-                       resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(
+    errors_per_utterance: ArrayLike,
+    words_per_utterance: ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
     """Percentile interval (low, high) of the error rate, sum of errors / sum of words, over resampled utterances.
 
     M. Bisani and H. Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
@@ -96,7 +104,7 @@ def align_words(reference: Sequence[str], hypothesis: Sequence[Word]) -> list[bo
     right = [False] * len(hypothesis)
     for chunk in _align(reference, [word.text for word in hypothesis]):
         if chunk.type == "equal":
-            right[chunk.hyp_start_idx:chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
+            right[chunk.hyp_start_idx : chunk.hyp_end_idx] = [True] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
     return right
 
 
@@ -171,8 +179,9 @@ def _align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[jiwer.Al
     if not reference:  # older versions of jiwer refuse it
         return [jiwer.AlignmentChunk("insert", 0, 0, 0, len(hypothesis))] if hypothesis else []
     numbers: dict[str, str] = {}
-    said, heard = (" ".join(numbers.setdefault(token, str(len(numbers))) for token in side)
-                   for side in (reference, hypothesis))
+    said, heard = (
+        " ".join(numbers.setdefault(token, str(len(numbers))) for token in side) for side in (reference, hypothesis)
+    )
     return jiwer.process_words(said, heard).alignments[0]
 
 

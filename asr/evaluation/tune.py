@@ -5,6 +5,7 @@ of the neural language model, by coordinate search for the least word error rate
 weights of both confidences, of beam search and greedy text, by logistic regression over right and wrong words. The
 model runs once; its emissions are kept and decoded many times.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -61,18 +62,27 @@ def hear(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
     language = recognizer.engine.checkpoint.config.language
     samples: list[Sample] = []
     for first in range(0, len(everything), BATCH_UTTERANCES):
-        mels = [(corpus, utterance, recognizer.engine.frontend(torch.from_numpy(load(utterance))))
-                for corpus, utterance in everything[first:first + BATCH_UTTERANCES]]
+        mels = [
+            (corpus, utterance, recognizer.engine.frontend(torch.from_numpy(load(utterance))))
+            for corpus, utterance in everything[first : first + BATCH_UTTERANCES]
+        ]
         batch = [each for each in mels if len(each[2])]
         found = recognizer.engine.emissions([mel for _, _, mel in batch], PRESETS["offline"]) if batch else []
-        samples += [Sample(corpus, utterance.speaker or f"{utterance.path} {utterance.start}",
-                           spoken(utterance.text, language), emissions)
-                    for (corpus, utterance, _), emissions in zip(batch, found, strict=True)]
+        samples += [
+            Sample(
+                corpus,
+                utterance.speaker or f"{utterance.path} {utterance.start}",
+                spoken(utterance.text, language),
+                emissions,
+            )
+            for (corpus, utterance, _), emissions in zip(batch, found, strict=True)
+        ]
     return samples
 
 
-def beam_decoder(recognizer: Recognizer, settings: DecodingConfig,
-                 language_model: LanguageModel | None = None) -> BeamDecoder:
+def beam_decoder(
+    recognizer: Recognizer, settings: DecodingConfig, language_model: LanguageModel | None = None
+) -> BeamDecoder:
     """A decoder of these settings over the recognizer's language model and prefix tree, or another like it."""
     checkpoint = recognizer.engine.checkpoint
     chosen = language_model or recognizer.engine.language_model
@@ -104,8 +114,9 @@ class Remembered:
         return [self.known[sentence] for sentence in asked]
 
 
-def coordinate_search(start: DecodingConfig, loss: Callable[[DecodingConfig], float],
-                      steps: Mapping[str, float] = STEPS) -> DecodingConfig:
+def coordinate_search(
+    start: DecodingConfig, loss: Callable[[DecodingConfig], float], steps: Mapping[str, float] = STEPS
+) -> DecodingConfig:
     """The settings of `steps` moved one at a time as long as the loss falls, then by half steps."""
     best = start
     for halving in range(HALVINGS + 1):
@@ -123,8 +134,9 @@ def coordinate_search(start: DecodingConfig, loss: Callable[[DecodingConfig], fl
     return best
 
 
-def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | None = None,
-         say: Say = lambda line: None) -> Tuning:
+def tune(
+    recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | None = None, say: Say = lambda line: None
+) -> Tuning:
     """New decoding settings, beside the old ones. Without a language model only greedy confidence is fitted.
 
     The new error rates are those of the data that the settings were chosen on, so they are a little too good.
@@ -143,8 +155,10 @@ def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
         @cache
         def rates(settings: DecodingConfig) -> dict[str, float]:
             found = word_error_rates(recognizer, beam_decoder(recognizer, settings, language_model), samples)
-            say(", ".join(f"{name} {getattr(settings, name):g}" for name in steps)
-                + f": WER {100 * float(np.mean(list(found.values()))):.2f} %")
+            say(
+                ", ".join(f"{name} {getattr(settings, name):g}" for name in steps)
+                + f": WER {100 * float(np.mean(list(found.values()))):.2f} %"
+            )
             return found
 
         start = replace(old, lm_confidence=())  # no word depends on them, and they may be for other features
@@ -159,8 +173,9 @@ def tune(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
     return tuning
 
 
-def _fit(name: str, decoder: BeamDecoder | GreedyDecoder, samples: Sequence[Sample], language: str,
-         tuning: Tuning, say: Say) -> tuple[float, ...] | None:
+def _fit(
+    name: str, decoder: BeamDecoder | GreedyDecoder, samples: Sequence[Sample], language: str, tuning: Tuning, say: Say
+) -> tuple[float, ...] | None:
     """New weights of a decoder's confidence; None where there is too little to fit them to, which must not cost the
     settings that were found."""
     try:

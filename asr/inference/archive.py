@@ -7,6 +7,7 @@ Ray Data (https://docs.ray.io/en/latest/data/data.html) hands the recordings out
 room for, and once more where a worker is lost. Workers only read; this process alone writes, each result when it comes.
 So an output is there once and whole, however often its recording was worked on, and whoever is killed.
 """
+
 from __future__ import annotations
 
 import atexit
@@ -75,14 +76,21 @@ class Manifest:
             except ValueError:  # the process was killed while it wrote this line
                 continue
             except (KeyError, TypeError) as error:
-                raise RillError(f"{self.file.name} is not of an archive's transcripts: give another --output."
-                                ) from error
+                raise RillError(
+                    f"{self.file.name} is not of an archive's transcripts: give another --output."
+                ) from error
         if not whole:
             self.file.write("\n")
 
     def add(self, answer: Answer, outputs: Sequence[str]) -> None:
-        record = {"source": answer.source, "status": "failed" if answer.error else "done", "outputs": list(outputs),
-                  "seconds": round(answer.seconds, 3), "error": answer.error, "warnings": list(answer.warnings)}
+        record = {
+            "source": answer.source,
+            "status": "failed" if answer.error else "done",
+            "outputs": list(outputs),
+            "seconds": round(answer.seconds, 3),
+            "error": answer.error,
+            "warnings": list(answer.warnings),
+        }
         self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self.file.flush()
         os.fsync(self.file.fileno())
@@ -114,8 +122,15 @@ class Manifest:
             self.outputs[record["source"]] = list(dict.fromkeys([*known, *record["outputs"]]))
 
 
-def transcribe_archive(sources: Sequence[str], options: Options, formats: Sequence[str], output: Path, address: str,
-                       workers: int | None = None, on_answer: OnAnswer = lambda answer, done, total: None) -> int:
+def transcribe_archive(
+    sources: Sequence[str],
+    options: Options,
+    formats: Sequence[str],
+    output: Path,
+    address: str,
+    workers: int | None = None,
+    on_answer: OnAnswer = lambda answer, done, total: None,
+) -> int:
     """Transcribe recordings on a cluster into a folder; what it has from an earlier run stays.
 
     Args:
@@ -131,8 +146,11 @@ def transcribe_archive(sources: Sequence[str], options: Options, formats: Sequen
     try:
         everything = [absolute(source) for source in sources]
         places = manifest.names(everything)
-        missing = [source for source in everything
-                   if not manifest.has(source, [f"{places[source]}.{suffix}" for suffix in formats])]
+        missing = [
+            source
+            for source in everything
+            if not manifest.has(source, [f"{places[source]}.{suffix}" for suffix in formats])
+        ]
         failed = 0
         with closing(_answers(missing, options, formats, address, workers)) as answers:
             for done, answer in enumerate(answers, 1):
@@ -148,8 +166,9 @@ def transcribe_archive(sources: Sequence[str], options: Options, formats: Sequen
     return failed
 
 
-def _answers(sources: Sequence[str], options: Options, formats: Sequence[str], address: str, workers: int | None
-             ) -> Generator[Answer, None, None]:
+def _answers(
+    sources: Sequence[str], options: Options, formats: Sequence[str], address: str, workers: int | None
+) -> Generator[Answer, None, None]:
     """An answer for each source, as they come. Raises RillError."""
     if not sources:
         return
@@ -162,8 +181,10 @@ def _answers(sources: Sequence[str], options: Options, formats: Sequence[str], a
             check_address(address)
             session = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # of many classes, Exception itself among them
-            raise RillError(f"No Ray cluster answers at '{address}' ({str(error).partition('. ')[0]}): start one with "
-                            f"`ray start --head`, or give --ray local.") from error
+            raise RillError(
+                f"No Ray cluster answers at '{address}' ({str(error).partition('. ')[0]}): start one with "
+                f"`ray start --head`, or give --ray local."
+            ) from error
         with session:
             _on_sigterm(_leave if handler == signal.SIG_DFL else handler)
             try:
@@ -203,8 +224,9 @@ def _leave(*_: object) -> None:
     sys.exit(128 + signal.SIGTERM)
 
 
-def hand_out(worker: type, sources: Sequence[str], options: Options, formats: Sequence[str], workers: int | None
-             ) -> Iterator[Answer]:
+def hand_out(
+    worker: type, sources: Sequence[str], options: Options, formats: Sequence[str], workers: int | None
+) -> Iterator[Answer]:
     """What the workers say, as it comes. Raises RayError."""
     import ray.data
 
@@ -218,8 +240,12 @@ def hand_out(worker: type, sources: Sequence[str], options: Options, formats: Se
     pool = ray.data.ActorPoolStrategy(size=min(workers or room, len(sources)), max_tasks_in_flight_per_actor=1)
     names = [json.dumps(source) for source in sources]  # Arrow takes no name that is not UTF-8
     answers = ray.data.from_items(names, override_num_blocks=min(len(sources), MAX_TASKS)).map(
-        worker, fn_constructor_args=(options, tuple(formats), attempts), compute=pool,
-        num_gpus=1 if unit == "GPU" else None, num_cpus=1 if unit == "CPU" else None)
+        worker,
+        fn_constructor_args=(options, tuple(formats), attempts),
+        compute=pool,
+        num_gpus=1 if unit == "GPU" else None,
+        num_cpus=1 if unit == "CPU" else None,
+    )
     for batch in answers.iter_batches(batch_size=None, prefetch_batches=0):  # as they come
         for answer in batch["answer"]:
             yield Answer(**json.loads(answer))
@@ -255,8 +281,10 @@ class Worker:
 
         source = json.loads(row["item"])
         if not ray.get(self.attempts.begin.remote(source)):
-            answer = Answer(source, error=f"{source}: every worker was lost over it, perhaps for want of memory; try "
-                                          f"it without --ray.")
+            answer = Answer(
+                source,
+                error=f"{source}: every worker was lost over it, perhaps for want of memory; try it without --ray.",
+            )
         else:
             try:
                 answer = self.transcribe(source)

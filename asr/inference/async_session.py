@@ -2,6 +2,7 @@
 
 `LiveSession` is the same with a thread, for programs without an event loop.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -38,12 +39,20 @@ class AsyncSession:
     An error of the recognition is raised by whatever the caller does next.
     """
 
-    def __init__(self, recognizer: Recognizer, sample_rate: float, on_event: Callable[[Event], None], *,
-                 latency: LatencyLike | None = None, hotwords: tuple[Hotword, ...] | None = None,
-                 punctuate: bool | None = None, wait: Wait = wait_async,
-                 catch_up: CatchUp | None = None,
-                 on_recognized: Callable[[float], None] = lambda seconds: None,
-                 on_dropped: Callable[[float], None] = lambda seconds: None) -> None:
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        sample_rate: float,
+        on_event: Callable[[Event], None],
+        *,
+        latency: LatencyLike | None = None,
+        hotwords: tuple[Hotword, ...] | None = None,
+        punctuate: bool | None = None,
+        wait: Wait = wait_async,
+        catch_up: CatchUp | None = None,
+        on_recognized: Callable[[float], None] = lambda seconds: None,
+        on_dropped: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         self.recognizer, self.sample_rate, self.on_event = recognizer, sample_rate, on_event
         self.on_recognized, self.on_dropped = on_recognized, on_dropped
         self.latency = recognizer.latency if latency is None else Latency.parse(latency)
@@ -89,7 +98,7 @@ class AsyncSession:
         self._raise_error()
         longest = max(1, round(MAX_BLOCK_S * self.sample_rate))
         for first in range(0, len(samples), longest):
-            self._queue.append((self._pushed + first, samples[first:first + longest]))
+            self._queue.append((self._pushed + first, samples[first : first + longest]))
         self._pushed += len(samples)
         self._waiting += len(samples)
         if self._due():
@@ -132,8 +141,9 @@ class AsyncSession:
             self._task.result()
 
     def _open_stream(self) -> Stream:
-        return self.recognizer.stream(self.sample_rate, latency=self.latency, hotwords=self.hotwords,
-                                      punctuate=self.punctuate)
+        return self.recognizer.stream(
+            self.sample_rate, latency=self.latency, hotwords=self.hotwords, punctuate=self.punctuate
+        )
 
     async def _run(self) -> None:
         while True:
@@ -188,4 +198,3 @@ class AsyncSession:
     def _report(self, events: list[Event]) -> None:
         for event in events:
             self.on_event(event)
-

@@ -6,6 +6,7 @@
 Every stream of `shared` asks the runner. Threads wait for its futures in `Stream.accept`, coroutines in
 `pending.wait_async`. The busier it is, the larger the batches become, and the more previews `LoadPolicy` leaves out.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -56,7 +57,7 @@ class StepRule:
         order = list(range(len(waiting)))
         if len(waiting) <= self.policy.crowd_steps:
             order.sort(key=lambda i: not waiting[i].urgent)
-        return order[:self.policy.steps_per_batch]
+        return order[: self.policy.steps_per_batch]
 
 
 class SecondPassRule:
@@ -72,9 +73,10 @@ class SecondPassRule:
         length, ratio = len(waiting[0][0]), self.policy.min_length_ratio
         similar = [i for i, (mel, _) in enumerate(waiting) if ratio * length <= len(mel) <= length / ratio]
         totals = accumulate(len(waiting[i][0]) for i in similar)
-        fitting = [i for i, total in zip(similar, totals, strict=True)
-                   if i == 0 or total <= self.policy.max_batch_mel_frames]
-        return fitting[:self.most]
+        fitting = [
+            i for i, total in zip(similar, totals, strict=True) if i == 0 or total <= self.policy.max_batch_mel_frames
+        ]
+        return fitting[: self.most]
 
 
 class BatchRunner:
@@ -84,16 +86,19 @@ class BatchRunner:
     neither waits for the other. On a GPU steps have one thread, whose batches are the larger.
     """
 
-    def __init__(self, engine: Engine, threads: int | None = None, policy: BatchPolicy = BatchPolicy()
-                 ) -> None:
+    def __init__(self, engine: Engine, threads: int | None = None, policy: BatchPolicy = BatchPolicy()) -> None:
         self.engine, self.load_policy = engine, LoadPolicy()
         threads = threads or cores()
         self.lag = 0.0  # seconds from a result to its stream's going on; a server measures and sets it
         self.steps: BatchPool[StepRequest, StepResult] = BatchPool(
-            "steps", 1 if engine.device.type == "cuda" else threads,
-            lambda requests: [run_steps(engine.model, requests)], StepRule(policy))
+            "steps",
+            1 if engine.device.type == "cuda" else threads,
+            lambda requests: [run_steps(engine.model, requests)],
+            StepRule(policy),
+        )
         self.second_passes: BatchPool[SecondPassRequest, list[Word]] = BatchPool(
-            "second-passes", threads, self._recognize, SecondPassRule(policy, engine.model.useful_batch))
+            "second-passes", threads, self._recognize, SecondPassRule(policy, engine.model.useful_batch)
+        )
 
     def step(self, request: StepRequest) -> Future[StepResult]:
         return self.steps.submit(request)

@@ -2,6 +2,7 @@
 
 A frame is *active* where blank and word boundary together hold less than half of the undivided posterior.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ LEADING_SILENCE_KEPT_S = 0.5  # in front of an utterance, so that its first soun
 class EndpointRules:
     """When an utterance ends. All values are in seconds.
 
-        recognizer.stream(rules=EndpointRules(min_trailing_silence=0.5))     # shorter pauses, earlier finals
+    recognizer.stream(rules=EndpointRules(min_trailing_silence=0.5))     # shorter pauses, earlier finals
     """
 
     max_leading_silence: float = 5.0  # an utterance without a word is dropped after so long

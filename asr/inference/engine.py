@@ -1,4 +1,5 @@
 """Everything of a checkpoint that all its users share: the model, the decoders, and how mel frames become words."""
+
 from __future__ import annotations
 
 import os
@@ -46,8 +47,16 @@ class Engine:
     Raises CheckpointError, and RillError for a device or backend that is not there.
     """
 
-    def __init__(self, name: str | os.PathLike[str] | None = None, *, lm: bool = True, device: str = "auto",
-                 backend: str = "auto", int8: bool | None = False, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str | os.PathLike[str] | None = None,
+        *,
+        lm: bool = True,
+        device: str = "auto",
+        backend: str = "auto",
+        int8: bool | None = False,
+        threads: int | None = None,
+    ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() and backend != "onnx" and not int8 else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
@@ -64,8 +73,9 @@ class Engine:
         self.language_model = LanguageModel(self.checkpoint) if lm else None
         self.head = self.language_model.head if self.language_model else CHARACTERS
         # Each thread has a batch of its own: inside one batch several would wait for each other at every frame.
-        self.workers = ThreadPoolExecutor(1 if self.device.type == "cuda" else threads or cores(), "recognize",
-                                          initializer=set_threads, initargs=(1,))
+        self.workers = ThreadPoolExecutor(
+            1 if self.device.type == "cuda" else threads or cores(), "recognize", initializer=set_threads, initargs=(1,)
+        )
         self._decoders = lru_cache(maxsize=8)(self._build_decoder)
 
     @property
@@ -109,22 +119,28 @@ class Engine:
         else:
             guesses = self._g2p.pronounce(word, n=3) if self._g2p else []
         index = {symbol: i for i, symbol in enumerate(tokens.symbols)}
-        spellings = [(*(index[symbol] for symbol in guess), tokens.boundary_index)
-                     for guess in guesses if set(guess) <= set(index)]
+        spellings = [
+            (*(index[symbol] for symbol in guess), tokens.boundary_index)
+            for guess in guesses
+            if set(guess) <= set(index)
+        ]
         if not spellings:
-            raise HotwordError(f"Hot word '{word}' has no known pronunciation: write it as it sounds, in letters "
-                               f"that the checkpoint knows.")
+            raise HotwordError(
+                f"Hot word '{word}' has no known pronunciation: write it as it sounds, in letters "
+                f"that the checkpoint knows."
+            )
         return spellings
 
-    def recognize(self, utterances: Sequence[Tensor], latency: Latency,
-                  hotwords: tuple[Hotword, ...] = ()) -> list[list[Word]]:
+    def recognize(
+        self, utterances: Sequence[Tensor], latency: Latency, hotwords: tuple[Hotword, ...] = ()
+    ) -> list[list[Word]]:
         """Utterances of mel frames (T, bands) → the words of each, times from its beginning.
 
         They go through the model in batches of similar length, on the engine's threads.
         """
         decoder = self.decoder(hotwords)
         order = sorted((i for i in range(len(utterances)) if len(utterances[i])), key=lambda i: len(utterances[i]))
-        batches = [order[first:first + BATCH_UTTERANCES] for first in range(0, len(order), BATCH_UTTERANCES)]
+        batches = [order[first : first + BATCH_UTTERANCES] for first in range(0, len(order), BATCH_UTTERANCES)]
 
         def recognize(batch: list[int]) -> list[list[Word]]:
             return [self.decode(decoder, e) for e in self.emissions([utterances[i] for i in batch], latency)]
@@ -173,12 +189,15 @@ def _model(model: AcousticModel, backend: str, device: str, int8: bool) -> Strea
         try:
             from asr.model.onnx_runtime import OnnxModel
         except ModuleNotFoundError as error:
-            raise RillError("The engine 'onnx' needs packages that are not there: pip install onnx onnxruntime, or "
-                            "choose the engine 'torch'.") from error
+            raise RillError(
+                "The engine 'onnx' needs packages that are not there: pip install onnx onnxruntime, or "
+                "choose the engine 'torch'."
+            ) from error
         return OnnxModel(model, int8)
     if backend != "torch":
         raise RillError(f"There is no engine '{backend}': choose auto, torch or onnx.")
     if int8:
-        raise RillError("The engine 'torch' has no 8-bit weights: choose the engine 'onnx' on the CPU, or leave out "
-                        "--int8.")
+        raise RillError(
+            "The engine 'torch' has no 8-bit weights: choose the engine 'onnx' on the CPU, or leave out --int8."
+        )
     return model

@@ -1,8 +1,9 @@
 """Many recordings to transcripts, one after another or several at once, a bad one not stopping the others.
 
-    for outcome in transcribe_files(["a.mp3", "b.wav"], Options(numerals=True), jobs=2):
-        print(outcome.source, outcome.transcript.text if outcome.transcript else outcome.error)
+for outcome in transcribe_files(["a.mp3", "b.wav"], Options(numerals=True), jobs=2):
+    print(outcome.source, outcome.transcript.text if outcome.transcript else outcome.error)
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -54,8 +55,16 @@ class Options:
     def load(self) -> Recognizer:
         from asr.inference.recognizer import load
 
-        return load(self.checkpoint, hotwords=self.hotwords, lm=self.lm, device=self.device, engine=self.engine,
-                    int8=self.int8, threads=self.threads, punctuate=self.punctuate)
+        return load(
+            self.checkpoint,
+            hotwords=self.hotwords,
+            lm=self.lm,
+            device=self.device,
+            engine=self.engine,
+            int8=self.int8,
+            threads=self.threads,
+            punctuate=self.punctuate,
+        )
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,13 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
-def transcribe_files(sources: Sequence[str], options: Options = Options(), *, jobs: int = 1,
-                     on_progress: OnProgress = lambda source, seconds, segments: None) -> Iterator[Outcome]:
+def transcribe_files(
+    sources: Sequence[str],
+    options: Options = Options(),
+    *,
+    jobs: int = 1,
+    on_progress: OnProgress = lambda source, seconds, segments: None,
+) -> Iterator[Outcome]:
     """Outcomes in the order in which they are done; `jobs` processes share the processor's cores.
 
     `on_progress(source, seconds, segments)` is called after every stretch of audio with its segments; with several jobs
@@ -105,8 +119,9 @@ def _transcribe(recognizer: Recognizer, source: str, options: Options, on_progre
     return Outcome(source, Transcript(tuple(segments), seconds))
 
 
-def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, on_progress: OnProgress
-                        ) -> Iterator[Outcome]:
+def _transcribe_at_once(
+    sources: Sequence[str], options: Options, jobs: int, on_progress: OnProgress
+) -> Iterator[Outcome]:
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor threads that were running
     seconds = context.Value("d", 0.0)
     known = 0.0
@@ -122,8 +137,12 @@ def _transcribe_at_once(sources: Sequence[str], options: Options, jobs: int, on_
                 try:
                     outcome = future.result()
                 except BrokenProcessPool:
-                    outcome = Outcome(sent[future], None, f"{sent[future]}: a process was ended from outside, perhaps "
-                                                          f"for want of memory; try fewer --jobs.")
+                    outcome = Outcome(
+                        sent[future],
+                        None,
+                        f"{sent[future]}: a process was ended from outside, perhaps "
+                        f"for want of memory; try fewer --jobs.",
+                    )
                 for message in outcome.warnings:
                     warnings.warn(message, AudioWarning, stacklevel=3)
                 yield outcome
@@ -163,8 +182,9 @@ def _work(source: str, options: Options) -> Outcome:
     return transcribe_file(source, options, on_progress)
 
 
-def transcribe_file(source: str, options: Options,
-                    on_progress: OnProgress = lambda source, seconds, segments: None) -> Outcome:
+def transcribe_file(
+    source: str, options: Options, on_progress: OnProgress = lambda source, seconds, segments: None
+) -> Outcome:
     """One source in a worker process, warnings included. The model stays; it loads at the first source, not at the
     worker's start, so that its errors reach the caller."""
     recognizer = _load(options)

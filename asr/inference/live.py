@@ -3,6 +3,7 @@
 When recognition falls behind, `LoadPolicy` says what is left out. Audio that is dropped is counted, and later times
 stay right.
 """
+
 from __future__ import annotations
 
 import threading
@@ -55,8 +56,15 @@ class LiveSession:
 
     _policy = LoadPolicy()
 
-    def __init__(self, recognizer: Recognizer, sample_rate: float, on_event: Callable[[Event, float], None], *,
-                 latency: LatencyLike | None = None, hotwords: Hotwords | None = None) -> None:
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        sample_rate: float,
+        on_event: Callable[[Event, float], None],
+        *,
+        latency: LatencyLike | None = None,
+        hotwords: Hotwords | None = None,
+    ) -> None:
         self.recognizer, self.sample_rate, self.on_event = recognizer, sample_rate, on_event
         self.latency = recognizer.latency if latency is None else Latency.parse(latency)
         self.hotwords = recognizer.hotwords if hotwords is None else recognizer.prepare_hotwords(hotwords)
@@ -96,8 +104,14 @@ class LiveSession:
     @property
     def stats(self) -> Stats:
         with self._changed:
-            return Stats(self._pushed / self.sample_rate, self._lag_s(), self._dropped / self.sample_rate, self._level,
-                         self._stream.latency, self._catch_up.behind)
+            return Stats(
+                self._pushed / self.sample_rate,
+                self._lag_s(),
+                self._dropped / self.sample_rate,
+                self._level,
+                self._stream.latency,
+                self._catch_up.behind,
+            )
 
     def set_latency(self, latency: LatencyLike) -> None:
         """Acts from the next chunk. Raises ValueError, also for full context."""

@@ -2,6 +2,7 @@
 
 Utterances end at the same frames, and finals say the same, whatever else is left out.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -3,6 +3,7 @@
 A stream's work is a generator. It yields each future that it needs and is sent the result, so that it need not know
 how its caller waits.
 """
+
 from __future__ import annotations
 
 import asyncio

@@ -2,6 +2,7 @@
 
 The busier they are, the more requests wait together, and the larger and cheaper the batches become.
 """
+
 from __future__ import annotations
 
 import threading
@@ -54,8 +55,14 @@ class BatchPool(Generic[Request, Result]):
         clock: seconds, as `time.monotonic`.
     """
 
-    def __init__(self, name: str, threads: int, work: Callable[[list[Request]], Iterable[Sequence[Result]]],
-                 rule: BatchRule[Request], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        work: Callable[[list[Request]], Iterable[Sequence[Result]]],
+        rule: BatchRule[Request],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.work, self.rule, self.clock = work, rule, clock
         # Hands results over: on the pool's thread, or on an event loop, which is then woken once for a batch.
         self.deliver: Callable[[Callable[[], None]], object] = lambda hand_over: hand_over()

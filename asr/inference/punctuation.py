@@ -1,4 +1,5 @@
 """The tagger of a checkpoint by itself, for text of any origin."""
+
 from __future__ import annotations
 
 import os

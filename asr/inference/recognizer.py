@@ -5,6 +5,7 @@
 Files, microphones, browsers and sockets feed the same `Stream`. A recording is cut where it is quietest, and each
 segment is decoded with full context: the highest latency of the same engine.
 """
+
 from __future__ import annotations
 
 import os
@@ -40,9 +41,16 @@ class Recognizer:
     sentences where the checkpoint has a tagger for it; each call may choose otherwise.
     """
 
-    def __init__(self, engine: Engine, *, latency: LatencyLike = "balanced",
-                 hotwords: Hotwords = (), rules: EndpointRules | None = None,
-                 runner: ModelRunner | None = None, punctuate: bool = True) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        latency: LatencyLike = "balanced",
+        hotwords: Hotwords = (),
+        rules: EndpointRules | None = None,
+        runner: ModelRunner | None = None,
+        punctuate: bool = True,
+    ) -> None:
         self.engine = engine
         self.latency = Latency.parse(latency)
         self.hotwords = self.prepare_hotwords(hotwords)
@@ -52,8 +60,14 @@ class Recognizer:
 
     def with_runner(self, runner: ModelRunner) -> Recognizer:
         """A recognizer with the same engine and settings whose streams share another runner."""
-        return Recognizer(self.engine, latency=self.latency, hotwords=self.hotwords, rules=self.rules, runner=runner,
-                          punctuate=self.punctuate)
+        return Recognizer(
+            self.engine,
+            latency=self.latency,
+            hotwords=self.hotwords,
+            rules=self.rules,
+            runner=runner,
+            punctuate=self.punctuate,
+        )
 
     def prepare_hotwords(self, hotwords: Hotwords) -> tuple[Hotword, ...]:
         """Parses hot words and builds their search, so that a stream finds it ready. Raises HotwordError."""
@@ -61,21 +75,40 @@ class Recognizer:
         self.engine.decoder(chosen)
         return chosen
 
-    def stream(self, sample_rate: float = reading.SAMPLE_RATE, *,
-               latency: LatencyLike | None = None, hotwords: Hotwords | None = None,
-               two_pass: bool = True, rules: EndpointRules | None = None, punctuate: bool | None = None) -> Stream:
+    def stream(
+        self,
+        sample_rate: float = reading.SAMPLE_RATE,
+        *,
+        latency: LatencyLike | None = None,
+        hotwords: Hotwords | None = None,
+        two_pass: bool = True,
+        rules: EndpointRules | None = None,
+        punctuate: bool | None = None,
+    ) -> Stream:
         """A stream for one speaker, fed at `sample_rate` Hz; settings that are not given are the recognizer's.
 
         Without `two_pass` a final is the last partial: what was committed at this latency. Partials are raw. Raises
         AudioError for a rate that cannot be used, HotwordError, and ValueError for full context.
         """
-        return Stream(self.engine, self._runner, sample_rate,
-                      self.latency if latency is None else Latency.parse(latency),
-                      self.hotwords if hotwords is None else self.engine.parse_hotwords(hotwords),
-                      two_pass, rules or self.rules, self._sentences(punctuate))
+        return Stream(
+            self.engine,
+            self._runner,
+            sample_rate,
+            self.latency if latency is None else Latency.parse(latency),
+            self.hotwords if hotwords is None else self.engine.parse_hotwords(hotwords),
+            two_pass,
+            rules or self.rules,
+            self._sentences(punctuate),
+        )
 
-    def transcribe(self, source: reading.Source, *, sample_rate: float | None = None,
-                   latency: LatencyLike = "offline", punctuate: bool | None = None) -> Transcript:
+    def transcribe(
+        self,
+        source: reading.Source,
+        *,
+        sample_rate: float | None = None,
+        latency: LatencyLike = "offline",
+        punctuate: bool | None = None,
+    ) -> Transcript:
         """A file, a binary stream or an array with its rate, as a whole. Raises AudioError."""
         found: list[Final] = []
         seconds = 0.0
@@ -84,9 +117,14 @@ class Recognizer:
             found += new
         return Transcript(tuple(found), seconds)
 
-    def transcribe_parts(self, source: reading.Source, *, sample_rate: float | None = None,
-                         latency: LatencyLike = "offline", punctuate: bool | None = None
-                         ) -> Iterator[tuple[float, list[Final]]]:
+    def transcribe_parts(
+        self,
+        source: reading.Source,
+        *,
+        sample_rate: float | None = None,
+        latency: LatencyLike = "offline",
+        punctuate: bool | None = None,
+    ) -> Iterator[tuple[float, list[Final]]]:
         """As `transcribe`, in parts: (seconds read so far, segments that became known). Memory does not grow."""
         settings = Latency.parse(latency)
         features = self.engine.frontend.stream()
@@ -123,7 +161,7 @@ class Recognizer:
     def decode_utterance(self, samples: np.ndarray, latency: LatencyLike = "offline") -> Final:
         """One utterance of mono float32 samples at 16 kHz as it is: no segments, no endpoints."""
         mel = self.engine.frontend(torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)))
-        words, = self.engine.recognize([mel], Latency.parse(latency), self.hotwords)
+        (words,) = self.engine.recognize([mel], Latency.parse(latency), self.hotwords)
         return Final.of(words)
 
 
@@ -145,10 +183,19 @@ class _Joined:
         return found if last else found[:-1]
 
 
-def load(name: str | os.PathLike[str] | None = None, *, latency: LatencyLike = "balanced",
-         hotwords: Hotwords = (), lm: bool = True, device: str = "auto", engine: str = "auto",
-         int8: bool | None = False, rules: EndpointRules | None = None, threads: int | None = None,
-         punctuate: bool = True) -> Recognizer:
+def load(
+    name: str | os.PathLike[str] | None = None,
+    *,
+    latency: LatencyLike = "balanced",
+    hotwords: Hotwords = (),
+    lm: bool = True,
+    device: str = "auto",
+    engine: str = "auto",
+    int8: bool | None = False,
+    rules: EndpointRules | None = None,
+    threads: int | None = None,
+    punctuate: bool = True,
+) -> Recognizer:
     """A recognizer from a checkpoint's folder, or from the checkpoint that is shipped.
 
     Args:
@@ -167,5 +214,10 @@ def load(name: str | os.PathLike[str] | None = None, *, latency: LatencyLike = "
     Raises CheckpointError, HotwordError, ValueError for a latency that does not exist, and RillError for a device or
     engine that is not there.
     """
-    return Recognizer(Engine(name, lm=lm, device=device, backend=engine, int8=int8, threads=threads),
-                      latency=latency, hotwords=hotwords, rules=rules, punctuate=punctuate)
+    return Recognizer(
+        Engine(name, lm=lm, device=device, backend=engine, int8=int8, threads=threads),
+        latency=latency,
+        hotwords=hotwords,
+        rules=rules,
+        punctuate=punctuate,
+    )

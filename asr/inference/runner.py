@@ -1,4 +1,5 @@
 """Runs the model for live streams: on the caller's thread here, on threads that share batches in `batching`."""
+
 from __future__ import annotations
 
 from concurrent.futures import Future

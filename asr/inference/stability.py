@@ -4,6 +4,7 @@ The newest words of a live hypothesis flicker. Each is held back until it has co
 more if its confidence is high; words before a shown word are shown with it. (Compare local agreement of the last n
 hypotheses, Liu et al. 2020, arXiv 2005.11185, which also hides the words after one that has changed.)
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -28,12 +29,18 @@ class StablePartials:
     def update(self, hypothesis: Sequence[Word]) -> None:
         before, self._repeats = self._repeats, []
         for word in hypothesis:
-            counts = [count + 1 for other, count in before
-                      if other.text == word.text and abs(other.start - word.start) < SAME_PLACE_S]
+            counts = [
+                count + 1
+                for other, count in before
+                if other.text == word.text and abs(other.start - word.start) < SAME_PLACE_S
+            ]
             self._repeats.append((word, max(counts, default=0)))
-        steady = [i for i, (word, count) in enumerate(self._repeats, 1)
-                  if count >= (REPEATS_IF_SURE if word.confidence > SURE else REPEATS)]
-        self.words = tuple(hypothesis[:steady[-1]]) if steady else ()
+        steady = [
+            i
+            for i, (word, count) in enumerate(self._repeats, 1)
+            if count >= (REPEATS_IF_SURE if word.confidence > SURE else REPEATS)
+        ]
+        self.words = tuple(hypothesis[: steady[-1]]) if steady else ()
 
     def changed(self, start: float) -> list[Partial]:
         """A partial of the utterance that starts at `start` seconds, if its text is another than the last one's."""

@@ -3,6 +3,7 @@
 A step commits every chunk whose look-ahead has come; then, on request, it previews the frames that still wait.
 Windows of different widths share a batch: the shorter ones are padded, and the backward RNN starts at each one's end.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -47,8 +48,11 @@ def run_steps(model: StreamingModel, requests: Sequence[StepRequest]) -> list[St
 
     Each result is the one that its request gives alone.
     """
-    model.push_all([request.state for request in requests], [request.mel for request in requests],
-                   [request.last for request in requests])
+    model.push_all(
+        [request.state for request in requests],
+        [request.mel for request in requests],
+        [request.last for request in requests],
+    )
     results = [StepResult() for _ in requests]
     for latency in dict.fromkeys(request.latency for request in requests):
         rows = [row for row in zip(requests, results, strict=True) if row[0].latency == latency]
@@ -89,8 +93,9 @@ def _run_batch(model: StreamingModel, latency: Latency, rows: Sequence[tuple[Ste
         waiting, ready = request.state.frames.shape[1], _ready(request)
         commits.append(min(latency.chunk, waiting) if ready else 0)
         widths.append(min(latency.chunk + latency.look_ahead, waiting) if ready else waiting)
-    for (_, result), emissions, commit, width in zip(rows, model.run_all(states, commits, widths), commits, widths,
-                                                     strict=True):
+    for (_, result), emissions, commit, width in zip(
+        rows, model.run_all(states, commits, widths), commits, widths, strict=True
+    ):
         arrays = {head: values.cpu().numpy() for head, values in emissions.items()}
         if commit:
             result.committed.append({head: values[:commit] for head, values in arrays.items()})

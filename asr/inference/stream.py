@@ -3,6 +3,7 @@
 An utterance's final text comes from a second pass with full context over its buffered mel frames, so it is as accurate
 as a file's; partials come from the latency-controlled pass and a preview of the frames right of it.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -40,9 +41,17 @@ class Stream:
     `pending.wait_async`; the work of one call must end before the next call.
     """
 
-    def __init__(self, engine: Engine, runner: ModelRunner, sample_rate: float, latency: Latency,
-                 hotwords: tuple[Hotword, ...], two_pass: bool, rules: EndpointRules,
-                 sentences: Sentences | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        runner: ModelRunner,
+        sample_rate: float,
+        latency: Latency,
+        hotwords: tuple[Hotword, ...],
+        two_pass: bool,
+        rules: EndpointRules,
+        sentences: Sentences | None = None,
+    ) -> None:
         self.sample_rate = sample_rate
         self.latency = latency
         self.preview_interval_steps = 1  # from one preview to the next, at least: raise it when computing falls behind
@@ -126,7 +135,7 @@ class Stream:
         self._waiting = torch.cat([self._waiting, mel])
         events: list[Event] = []
         while len(self._waiting) >= self._step_mel_frames:
-            step, self._waiting = self._waiting[:self._step_mel_frames], self._waiting[self._step_mel_frames:]
+            step, self._waiting = self._waiting[: self._step_mel_frames], self._waiting[self._step_mel_frames :]
             if cut := (yield from self._advance(step)):
                 events += yield from self._end(cut)
             self._step_mel_frames = self._schedule.next_step(self._latency, self._interval_steps())
@@ -146,7 +155,8 @@ class Stream:
         utterance.push(mel)
         schedule.unseen_mel_frames += len(mel)
         result: StepResult = yield self._runner.step(
-            StepRequest(utterance.state, mel, self._latency, last, preview or decision))
+            StepRequest(utterance.state, mel, self._latency, last, preview or decision)
+        )
         utterance.update(result)
         seen = result.complete and (preview or bool(result.committed))
         if seen:

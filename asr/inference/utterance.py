@@ -2,6 +2,7 @@
 
 Frames are those of the model (40 ms) and count from the utterance's beginning; mel frames (10 ms) are said to be such.
 """
+
 from __future__ import annotations
 
 from concurrent.futures import Future
@@ -73,7 +74,7 @@ class Utterance:
     def audio(self, frames: range) -> Tensor:
         """The mel frames of these frames, (T, bands)."""
         subsampling = self.engine.model.config.subsampling
-        return torch.cat(self.mel)[frames.start * subsampling:frames.stop * subsampling]
+        return torch.cat(self.mel)[frames.start * subsampling : frames.stop * subsampling]
 
     def _active(self, emissions: Emissions) -> np.ndarray:
         head = self.engine.head
@@ -94,8 +95,9 @@ class PreviewSchedule:
 
     def next_step(self, latency: Latency, interval_steps: int) -> int:
         """Mel frames, at least 1, until a chunk is ready, a decision due, or a preview."""
-        return max(1, min(self.utterance.until_chunk(latency), self._until_decision(),
-                          self._until_preview(interval_steps)))
+        return max(
+            1, min(self.utterance.until_chunk(latency), self._until_decision(), self._until_preview(interval_steps))
+        )
 
     def is_decision(self, mel_frames: int) -> bool:
         """Whether a decision is due once so many more have come."""

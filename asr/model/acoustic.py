@@ -15,6 +15,7 @@ The same weights run in three ways, equal where they overlap:
 
 Shapes: B utterances, T mel frames, F frames (⌈T / subsampling⌉), H hidden units, V tokens of a head.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
@@ -90,8 +91,9 @@ class LatencyControlledLayer(nn.Module):
         normed = self.norm(x)
         return self.merge(x, run_rnn(self.forward_rnn, normed)[0], normed, lengths)
 
-    def step(self, x: Tensor, state: RNNState | None, commit: int, lengths: Tensor | None = None
-             ) -> tuple[Tensor, RNNState]:
+    def step(
+        self, x: Tensor, state: RNNState | None, commit: int, lengths: Tensor | None = None
+    ) -> tuple[Tensor, RNNState]:
         """One window: (B, commit + look-ahead, H), of it `lengths` real frames; the state after `commit` frames."""
         normed = self.norm(x)
         forward, state = run_rnn(self.forward_rnn, normed[:, :commit], state)
@@ -147,8 +149,9 @@ class AcousticModel(nn.Module, StreamingModel):
         x = self.norm(x)
         return {name: head(x).log_softmax(dim=-1) for name, head in self.heads.items()}
 
-    def forward(self, mel: Tensor, lengths: Tensor | None = None, tap: Tap | None = None
-                ) -> tuple[Emissions, Tensor | None]:
+    def forward(
+        self, mel: Tensor, lengths: Tensor | None = None, tap: Tap | None = None
+    ) -> tuple[Emissions, Tensor | None]:
         """As the base says; `tap` is shown every layer's output, here and in `forward_chunked`."""
         x = self.embed(mel, lengths)
         frames = None if lengths is None else self.frame_lengths(lengths)
@@ -158,8 +161,9 @@ class AcousticModel(nn.Module, StreamingModel):
                 tap(index, x)
         return self.emissions(x), frames
 
-    def forward_chunked(self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int, tap: Tap | None = None
-                        ) -> tuple[Emissions, Tensor | None]:
+    def forward_chunked(
+        self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int, tap: Tap | None = None
+    ) -> tuple[Emissions, Tensor | None]:
         x = self.embed(mel, lengths)
         total = x.shape[1]
         chunk = min(chunk, total)
@@ -178,11 +182,12 @@ class AcousticModel(nn.Module, StreamingModel):
                 tap(index, x)
         return self.emissions(x), frames
 
-    def advance(self, window: Tensor, states: RNNState | None, commit: int, lengths: Tensor | None = None
-                ) -> tuple[Emissions, RNNState]:
+    def advance(
+        self, window: Tensor, states: RNNState | None, commit: int, lengths: Tensor | None = None
+    ) -> tuple[Emissions, RNNState]:
         after = []
         for index, layer in enumerate(self.encoder()):
-            before = tuple(part[index:index + 1] for part in states) if states else None
+            before = tuple(part[index : index + 1] for part in states) if states else None
             window, state = layer.step(window, before, commit, lengths)
             after.append(state)
         return self.emissions(window), tuple(torch.cat(parts) for parts in zip(*after, strict=True))

@@ -1,15 +1,16 @@
 """A checkpoint is a folder that anyone can read: JSON for what it is, safetensors for the weights. No pickle, ever.
 
-    config.json                 frontend, model, token sets with their priors, decoding defaults, facts of the training
-    model.safetensors           weights in fp16; mean and deviation of the mel bands
-    lexicon.txt                 word TAB phonemes, optional
-    ngram.safetensors           packed n-gram language model, optional
-    lexicon.safetensors         prefix tree of the lexicon, optional: built on loading where it is missing
-    neural_lm.safetensors       LSTM language model that judges final text once more, optional
-    pronunciation.safetensors   letter-to-sound network for words that the lexicon lacks, optional
-    punctuation.safetensors     tagger that writes words as sentences, optional
-    MODEL_CARD.md               data, licences, accuracy, limits
+config.json                 frontend, model, token sets with their priors, decoding defaults, facts of the training
+model.safetensors           weights in fp16; mean and deviation of the mel bands
+lexicon.txt                 word TAB phonemes, optional
+ngram.safetensors           packed n-gram language model, optional
+lexicon.safetensors         prefix tree of the lexicon, optional: built on loading where it is missing
+neural_lm.safetensors       LSTM language model that judges final text once more, optional
+pronunciation.safetensors   letter-to-sound network for words that the lexicon lacks, optional
+punctuation.safetensors     tagger that writes words as sentences, optional
+MODEL_CARD.md               data, licences, accuracy, limits
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -35,8 +36,14 @@ from asr.schema import SchemaError, build, check_range
 
 FORMAT = 1
 DEFAULT = "en-small"
-OPTIONAL = ("lexicon.txt", "lexicon.safetensors", "ngram.safetensors", "neural_lm.safetensors",
-            "pronunciation.safetensors", "punctuation.safetensors")
+OPTIONAL = (
+    "lexicon.txt",
+    "lexicon.safetensors",
+    "ngram.safetensors",
+    "neural_lm.safetensors",
+    "pronunciation.safetensors",
+    "punctuation.safetensors",
+)
 
 
 @dataclass(frozen=True)
@@ -143,8 +150,10 @@ def load(name: str | os.PathLike[str] | None = None, device: str = "cpu") -> Che
         if key not in tensors:
             raise CheckpointError(f"{weights} has no tensor '{key}', which config.json asks for.")
         if tensors[key].shape != tensor.shape:
-            raise CheckpointError(f"{weights}: tensor '{key}' has shape {tuple(tensors[key].shape)}, "
-                                  f"config.json asks for {tuple(tensor.shape)}.")
+            raise CheckpointError(
+                f"{weights}: tensor '{key}' has shape {tuple(tensors[key].shape)}, "
+                f"config.json asks for {tuple(tensor.shape)}."
+            )
         if not torch.isfinite(tensors[key]).all():
             raise CheckpointError(f"{weights}: tensor '{key}' holds NaN or infinite values: the training diverged.")
     if unknown := sorted(set(tensors) - set(expected)):
@@ -159,8 +168,10 @@ def load(name: str | os.PathLike[str] | None = None, device: str = "cpu") -> Che
 def save(path: Path, config: Config, model: AcousticModel) -> None:
     """Write `config.json` and `model.safetensors` (fp16); each file appears whole or not at all."""
     weights = {name for name, _ in model.named_parameters()}  # the bands' statistics stay in full precision
-    tensors = {name: (value.half() if name in weights else value).detach().cpu().contiguous()
-               for name, value in model.state_dict().items()}
+    tensors = {
+        name: (value.half() if name in weights else value).detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+    }
     with replacing(path / "model.safetensors") as part:
         save_file(tensors, part)
     write_config(path / "config.json", config)

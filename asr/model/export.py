@@ -17,6 +17,7 @@ and the smallest of a whole batch, so what shares a batch would change the resul
 that are always the largest and the smallest that may come, and two more units that always say 1 and −1. To the others
 their weights are zero.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -92,8 +93,9 @@ class Graph:
 
     def norm(self, layer: nn.LayerNorm, x: str) -> tuple[str, float]:
         """Also the limit of what comes out, which 8-bit values are cut off at."""
-        (x,) = self.add("LayerNormalization", x, self.constant(layer.weight), self.constant(layer.bias), axis=-1,
-                        epsilon=layer.eps)
+        (x,) = self.add(
+            "LayerNormalization", x, self.constant(layer.weight), self.constant(layer.bias), axis=-1, epsilon=layer.eps
+        )
         limit = MAX_DEVIATIONS * float((layer.weight.detach().square() + layer.bias.detach().square()).mean().sqrt())
         if self.int8:
             (x,) = self.add("Clip", x, self.scalar(-limit), self.scalar(limit))
@@ -115,6 +117,7 @@ class Graph:
 
     def rnn_weights(self, rnn: nn.RNNBase) -> tuple[list[str], list[str]]:
         """The inputs of a node before and behind its lengths and states; several nodes may share them."""
+
         def gates(name: str, *padding: int, guards: Sequence[float] = (0.0,) * 4) -> Tensor:
             parts = getattr(rnn, f"{name}_l0").detach().float().cpu().chunk(len(GATES[rnn.mode]))
             order = zip(GATES[rnn.mode], guards, strict=False)
@@ -127,8 +130,16 @@ class Graph:
         w_names, r_names = self.quantized(w.transpose(1, 2)), self.quantized(r.transpose(1, 2))
         return [w_names[0], r_names[0], bias], ["", *w_names[1:], *r_names[1:]]
 
-    def rnn(self, rnn: nn.RNNBase, weights: tuple[list[str], list[str]], x: str, states: Sequence[str], *,
-            lengths: str = "", direction: str = "forward") -> tuple[str, list[str]]:
+    def rnn(
+        self,
+        rnn: nn.RNNBase,
+        weights: tuple[list[str], list[str]],
+        x: str,
+        states: Sequence[str],
+        *,
+        lengths: str = "",
+        direction: str = "forward",
+    ) -> tuple[str, list[str]]:
         """(F, B, H) from the given states, "" for zeros → outputs (F, B, H), and the states after the last frame.
         Inputs and states are guarded, outputs are not."""
         operator = rnn.mode.removesuffix("_TANH")
@@ -136,18 +147,30 @@ class Graph:
         attributes: dict[str, Any] = {"linear_before_reset": 1} if operator == "GRU" else {}
         if self.int8:
             operator, size, attributes = f"DynamicQuantize{operator}", size + 2, {"domain": MICROSOFT}
-        y, *after = self.add(operator, x, *weights[0], lengths, *states, *weights[1], outputs=1 + len(states),
-                             hidden_size=size, direction=direction, **attributes)
+        y, *after = self.add(
+            operator,
+            x,
+            *weights[0],
+            lengths,
+            *states,
+            *weights[1],
+            outputs=1 + len(states),
+            hidden_size=size,
+            direction=direction,
+            **attributes,
+        )
         (y,) = self.add("Squeeze", y, self.constant([1]))  # of the axis of directions
         return self.unguarded(y), after
 
     def model(self, inputs: Mapping[str, tuple[int, Shape]], outputs: Mapping[str, Shape]) -> ModelProto:
         """Inputs: name → kind and shape; outputs are float32."""
         graph = helper.make_graph(
-            self.nodes, "rill",
+            self.nodes,
+            "rill",
             [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-            self.weights)
+            self.weights,
+        )
         domains = [helper.make_opsetid("", OPSET)] + [helper.make_opsetid(MICROSOFT, 1)] * self.int8
         return helper.make_model(graph, producer_name="rill", opset_imports=domains, ir_version=IR_VERSION)
 
@@ -157,14 +180,17 @@ def stem(model: AcousticModel) -> ModelProto:
     graph, module = Graph(int8=False), model.stem
     (x,) = graph.add("Unsqueeze", "mel", graph.constant([1]))
     for conv in (module.conv1, module.conv2):
-        (x,) = graph.add("Conv", x, *map(graph.constant, conv.parameters()), strides=conv.stride,
-                         pads=[*conv.padding, *conv.padding])
+        (x,) = graph.add(
+            "Conv", x, *map(graph.constant, conv.parameters()), strides=conv.stride, pads=[*conv.padding, *conv.padding]
+        )
         (x,) = graph.add("Relu", x)
     (x,) = graph.add("Transpose", x, perm=[0, 2, 1, 3])
     (x,) = graph.add("Reshape", x, graph.constant([0, 0, -1]))
     graph.add("Identity", graph.linear(module.linear, x), outputs=["frames"])
-    return graph.model({"mel": (TensorProto.FLOAT, ["batch", "mel", len(model.mel_mean)])},
-                       {"frames": ["batch", "frames", model.config.hidden]})
+    return graph.model(
+        {"mel": (TensorProto.FLOAT, ["batch", "mel", len(model.mel_mean)])},
+        {"frames": ["batch", "frames", model.config.hidden]},
+    )
 
 
 def encoder(model: AcousticModel, int8: bool = False) -> ModelProto:
@@ -197,8 +223,14 @@ def encoder(model: AcousticModel, int8: bool = False) -> ModelProto:
         chunk, carried = graph.rnn(layer.forward_rnn, weights, chunk, before)
         ahead, _ = graph.rnn(layer.forward_rnn, weights, ahead, carried)
         (forward,) = graph.add("Concat", chunk, ahead, axis=0)
-        backward, _ = graph.rnn(layer.backward_rnn, graph.rnn_weights(layer.backward_rnn), normed, nothing,
-                                lengths="lengths", direction="reverse")
+        backward, _ = graph.rnn(
+            layer.backward_rnn,
+            graph.rnn_weights(layer.backward_rnn),
+            normed,
+            nothing,
+            lengths="lengths",
+            direction="reverse",
+        )
         (both,) = graph.add("Concat", forward, backward, axis=-1)
         (x,) = graph.add("Add", x, graph.linear(layer.proj, both, 1.0))
         after.append([graph.unguarded(state) for state in carried])
@@ -214,17 +246,25 @@ def encoder(model: AcousticModel, int8: bool = False) -> ModelProto:
     state: Shape = [config.layers, "batch", config.hidden]
     inputs: dict[str, tuple[int, Shape]] = {
         "frames": (TensorProto.FLOAT, ["batch", "frames", config.hidden]),
-        "lengths": (TensorProto.INT32, ["batch"]), "commit": (TensorProto.INT64, [1])}
-    return graph.model(inputs | {name: (TensorProto.FLOAT, state) for name in names},
-                       outputs | {f"{name}_after": state for name in names})
+        "lengths": (TensorProto.INT32, ["batch"]),
+        "commit": (TensorProto.INT64, [1]),
+    }
+    return graph.model(
+        inputs | {name: (TensorProto.FLOAT, state) for name in names},
+        outputs | {f"{name}_after": state for name in names},
+    )
 
 
 def write(loaded: Checkpoint, folder: Path, int8: bool = False) -> list[Path]:
     """`stem.onnx` and `encoder.onnx`; each appears whole or not at all. Raises CheckpointError, as `encoder`."""
     model = loaded.model
     graphs = {"stem.onnx": stem(model), "encoder.onnx": encoder(model, int8)}
-    metadata = {"config": dataclasses.asdict(loaded.config), "context": model.stem.context,
-                "mel_mean": model.mel_mean.tolist(), "mel_std": model.mel_std.tolist()}
+    metadata = {
+        "config": dataclasses.asdict(loaded.config),
+        "context": model.stem.context,
+        "mel_mean": model.mel_mean.tolist(),
+        "mel_std": model.mel_std.tolist(),
+    }
     for file, graph in graphs.items():
         helper.set_model_props(graph, {key: json.dumps(value) for key, value in metadata.items()})
         with replacing(folder / file) as part:

@@ -1,4 +1,5 @@
 """What this computer has, and what is fast on it."""
+
 from __future__ import annotations
 
 import os
@@ -25,7 +26,7 @@ def set_threads(count: int) -> None:
 
 
 def training_device(name: str) -> str:
-    """"cuda" or "cpu", also for "auto". Raises RillError where there is no such device."""
+    """ "cuda" or "cpu", also for "auto". Raises RillError where there is no such device."""
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():

@@ -1,4 +1,5 @@
 """Latency as a run-time setting: how many frames are committed together, and how many the model may look ahead."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -3,6 +3,7 @@
 They are made in memory, in a fraction of a second, so that no exported file can be older than its checkpoint. A run
 computes on the thread that calls it and on no other: whoever has several cores runs several batches or streams at once.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -41,33 +42,38 @@ class OnnxModel(StreamingModel):
         emissions, _ = self.advance(frames, None, frames.shape[1], real)
         return emissions, real
 
-    def forward_chunked(self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int
-                        ) -> tuple[Emissions, Tensor | None]:
+    def forward_chunked(
+        self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int
+    ) -> tuple[Emissions, Tensor | None]:
         frames = self.embed(mel, lengths)
         total = frames.shape[1]
         real = None if lengths is None else self.frame_lengths(lengths)
         states: RNNState | None = None
         parts = []
         for start in range(0, total, chunk):
-            window = frames[:, start:start + chunk + look_ahead]
+            window = frames[:, start : start + chunk + look_ahead]
             commit = min(chunk, total - start)
             emissions, states = self.advance(window, states, commit, None if real is None else real - start)
             parts.append({name: values[:, :commit] for name, values in emissions.items()})
         return {name: torch.cat([part[name] for part in parts], dim=1) for name in self.heads}, real
 
-    def advance(self, window: Tensor, states: RNNState | None, commit: int, lengths: Tensor | None = None
-                ) -> tuple[Emissions, RNNState]:
+    def advance(
+        self, window: Tensor, states: RNNState | None, commit: int, lengths: Tensor | None = None
+    ) -> tuple[Emissions, RNNState]:
         batch, width, _ = window.shape
         shape = (self.config.layers, batch, self.config.hidden)
         # A window of no real frame is run as if it had one: nobody looks at what comes out.
         real = np.full(batch, width) if lengths is None else lengths.clamp(1, width).numpy()
-        inputs = {"frames": window.numpy(), "lengths": real.astype(np.int32),
-                  "commit": np.array([commit], dtype=np.int64)}
+        inputs = {
+            "frames": window.numpy(),
+            "lengths": real.astype(np.int32),
+            "commit": np.array([commit], dtype=np.int64),
+        }
         for i, name in enumerate(self.states):
             inputs[name] = states[i].numpy() if states else np.zeros(shape, dtype=np.float32)
         arrays = self.session.run(self.heads + [f"{name}_after" for name in self.states], inputs)
         tensors = [torch.from_numpy(array) for array in arrays]
-        return dict(zip(self.heads, tensors, strict=False)), tuple(tensors[len(self.heads):])
+        return dict(zip(self.heads, tensors, strict=False)), tuple(tensors[len(self.heads) :])
 
 
 class OnnxStem:

@@ -5,6 +5,7 @@ window runs through all layers at once, alone or with those of other streams.
 
 Shapes: B utterances, T mel frames, F frames (⌈T / subsampling⌉), H hidden units, V tokens of a head.
 """
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -82,13 +83,15 @@ class StreamingModel(ABC):
         """
 
     @abstractmethod
-    def forward_chunked(self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int
-                        ) -> tuple[Emissions, Tensor | None]:
+    def forward_chunked(
+        self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int
+    ) -> tuple[Emissions, Tensor | None]:
         """Latency-controlled, with shapes as `forward`. A chunk as long as the batch is full context."""
 
     @abstractmethod
-    def advance(self, window: Tensor, states: RNNState | None, commit: int, lengths: Tensor | None = None
-                ) -> tuple[Emissions, RNNState]:
+    def advance(
+        self, window: Tensor, states: RNNState | None, commit: int, lengths: Tensor | None = None
+    ) -> tuple[Emissions, RNNState]:
         """Run a window (B, commit + look-ahead, H) of stem frames through all layers from the given states.
 
         `lengths` (B,) are the real frames of each window, None where all are. Returns emissions (B, commit +
@@ -141,11 +144,11 @@ class StreamingModel(ABC):
             if last:
                 x = F.pad(x, (0, 0, 0, context))
             count = max(0, (x.shape[1] - 2 * context - 1) // subsampling + 1)
-            for state, rest in zip(group, unbind_copy(x[:, count * subsampling:]), strict=True):
+            for state, rest in zip(group, unbind_copy(x[:, count * subsampling :]), strict=True):
                 state.mel = rest
                 state.ended |= last
             if count:
-                frames = self.stem(x[:, :(count - 1) * subsampling + 2 * context + 1])
+                frames = self.stem(x[:, : (count - 1) * subsampling + 2 * context + 1])
                 for state, each in zip(group, frames.split(1), strict=True):
                     state.frames = torch.cat([state.frames, each], dim=1)
 
@@ -159,9 +162,11 @@ class StreamingModel(ABC):
             return None
         waiting = state.frames.shape[1]
         commit = min(chunk, waiting)
-        emissions, = self.run_all([state], [commit], [min(chunk + look_ahead, waiting)])
-        return ({name: values[:commit] for name, values in emissions.items()},
-                {name: values[commit:] for name, values in emissions.items()})
+        (emissions,) = self.run_all([state], [commit], [min(chunk + look_ahead, waiting)])
+        return (
+            {name: values[:commit] for name, values in emissions.items()},
+            {name: values[commit:] for name, values in emissions.items()},
+        )
 
     def preview(self, state: StreamState) -> Emissions:
         """Provisional emissions (waiting frames, V) of at least one waiting frame, as if the utterance ended here; the
@@ -181,8 +186,9 @@ class StreamingModel(ABC):
         if all(state.frames.shape[1] == width for state in states):
             windows = torch.cat([state.frames for state in states])
         else:
-            windows = nn.utils.rnn.pad_sequence([state.frames[0, :n] for state, n in zip(states, widths, strict=True)],
-                                                batch_first=True)
+            windows = nn.utils.rnn.pad_sequence(
+                [state.frames[0, :n] for state, n in zip(states, widths, strict=True)], batch_first=True
+            )
         before = tuple(torch.cat(parts, dim=1) for parts in zip(*(state.rnn for state in states), strict=True))
         emissions, after = self.advance(windows, before, boundary, lengths)
         if any(commits):

@@ -1,4 +1,5 @@
 """Token sets: what a head's outputs stand for."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 An ASGI middleware: it checks the token before it receives any body, and covers every protocol.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -39,8 +40,9 @@ def read_tokens(path: Path | None) -> list[bytes]:
     if not tokens:
         raise RillError(f"The token file {path} is empty: write a token a line, or leave out --token-file.")
     if any(len(token) < MIN_TOKEN_LENGTH for token in tokens):
-        raise RillError(f"A token in {path} is shorter than {MIN_TOKEN_LENGTH} characters: make one with "
-                        f"'openssl rand -hex 16'.")
+        raise RillError(
+            f"A token in {path} is shorter than {MIN_TOKEN_LENGTH} characters: make one with 'openssl rand -hex 16'."
+        )
     return tokens
 
 
@@ -105,8 +107,9 @@ class AccessMiddleware:
             try:
                 message = await asyncio.wait_for(receive(), min(idle, left))
             except asyncio.TimeoutError:
-                raise HTTPException(408, f"Nothing came for {idle:g} s, or under {MIN_BODY_BYTES_PER_S} bytes a second."
-                                    ) from None
+                raise HTTPException(
+                    408, f"Nothing came for {idle:g} s, or under {MIN_BODY_BYTES_PER_S} bytes a second."
+                ) from None
             size += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if size > self.options.upload_bytes:

@@ -5,6 +5,7 @@
 
 Everything but the model runs on one event loop. The model and the second passes have threads of their own (`batching`).
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -31,13 +32,21 @@ from asr.server.responses import error_response
 from asr.server.service import Busy, Service, SessionSlot
 
 DEMO_PATH = "/demo"
-TAGS = [{"name": "OpenAI's API", "description": "For programs that use OpenAI's transcription API: set their "
-                                                "`base_url` to this server's address and `/v1`."},
-        {"name": "The server itself", "description": "For operators."}]
+TAGS = [
+    {
+        "name": "OpenAI's API",
+        "description": "For programs that use OpenAI's transcription API: set their "
+        "`base_url` to this server's address and `/v1`.",
+    },
+    {"name": "The server itself", "description": "For operators."},
+]
 ERRORS: dict[int | str, dict[str, Any]] = {
     403: {"description": "The server does not know the host, or the page that asks."},
-    404: {"description": "There is no such path."}, 405: {"description": "The path has no such method."},
-    408: {"description": "The request came too slowly."}, 503: {"description": "The server has no room now."}}
+    404: {"description": "There is no such path."},
+    405: {"description": "The path has no such method."},
+    408: {"description": "The request came too slowly."},
+    503: {"description": "The server has no room now."},
+}
 DESCRIPTION = """
 Speech to text: recordings through OpenAI's API below, live speech through Vosk's WebSocket protocol.
 
@@ -58,10 +67,18 @@ Where the server wants a token, every request needs it: `Authorization: Bearer T
 class MountDemo(Protocol):
     """Adds the demo's page to an application, at a path."""
 
-    def __call__(self, app: FastAPI, recognizer: Recognizer, path: str, *,
-                 open_slot: Callable[[], AbstractContextManager[SessionSlot]],
-                 open_upload: Callable[[], AbstractContextManager[None]], files: int, max_seconds: float,
-                 max_upload_bytes: int) -> None:
+    def __call__(
+        self,
+        app: FastAPI,
+        recognizer: Recognizer,
+        path: str,
+        *,
+        open_slot: Callable[[], AbstractContextManager[SessionSlot]],
+        open_upload: Callable[[], AbstractContextManager[None]],
+        files: int,
+        max_seconds: float,
+        max_upload_bytes: int,
+    ) -> None:
         """`open_slot` is for a live session, `open_upload` for a recording, `files` of which at the same time."""
 
 
@@ -78,24 +95,46 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
         watching.cancel()
         await asyncio.to_thread(service.batcher.close)
 
-    app = FastAPIOffline(redoc_url=None, title="Rill", version=__version__, description=DESCRIPTION, openapi_tags=TAGS,
-                         lifespan=lifespan, responses=ERRORS, exception_handlers={
-                             HTTPException: _on_error, RequestValidationError: _on_error, RillError: _on_error})
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="Rill",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        lifespan=lifespan,
+        responses=ERRORS,
+        exception_handlers={HTTPException: _on_error, RequestValidationError: _on_error, RillError: _on_error},
+    )
     app.include_router(openai.router(service))
     app.router.routes.extend(vosk.routes(service))
 
-    @app.get("/health", tags=["The server itself"], summary="Whether the server accepts clients",
-             responses={503: {"description": "It is shutting down."}})
+    @app.get(
+        "/health",
+        tags=["The server itself"],
+        summary="Whether the server accepts clients",
+        responses={503: {"description": "It is shutting down."}},
+    )
     async def health() -> Response:
         """Never wants a token. `sessions` are the live sessions open now, `places` the most that may be."""
         status = "closing" if service.closing else "ok"
         model = service.recognizer.engine.checkpoint.config.name
-        return JSONResponse({"status": status, "version": __version__, "model": model,
-                             "sessions": len(service.slots), "places": service.options.sessions},
-                            503 if service.closing else 200)
+        return JSONResponse(
+            {
+                "status": status,
+                "version": __version__,
+                "model": model,
+                "sessions": len(service.slots),
+                "places": service.options.sessions,
+            },
+            503 if service.closing else 200,
+        )
 
-    @app.get("/metrics", tags=["The server itself"], summary="Counts and measures, for Prometheus",
-             response_class=PlainTextResponse)
+    @app.get(
+        "/metrics",
+        tags=["The server itself"],
+        summary="Counts and measures, for Prometheus",
+        response_class=PlainTextResponse,
+    )
     async def metrics() -> Response:
         """Sessions, refusals, seconds of audio, the model's work and delay, and the time from the end of speech to its
         final text."""
@@ -106,9 +145,16 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
         return RedirectResponse("/docs")
 
     if mount_demo:
-        mount_demo(app, service.recognizer, DEMO_PATH, open_slot=lambda: service.slot("demo"),
-                   open_upload=service.upload, files=options.uploads, max_seconds=options.session_s,
-                   max_upload_bytes=options.upload_bytes)
+        mount_demo(
+            app,
+            service.recognizer,
+            DEMO_PATH,
+            open_slot=lambda: service.slot("demo"),
+            open_upload=service.upload,
+            files=options.uploads,
+            max_seconds=options.session_s,
+            max_upload_bytes=options.upload_bytes,
+        )
     app.add_middleware(openai.UploadMiddleware, service=service)
     # A page cannot know the token, whatever name it uses.
     app.add_middleware(OriginMiddleware, hosts=("*",) if tokens else options.allow_host, origins=options.cors)

@@ -1,4 +1,5 @@
 """How many requests and sockets are served at the same time: of all clients, and of one address."""
+
 from __future__ import annotations
 
 from collections import Counter

@@ -9,6 +9,7 @@ name:
 
     serve run asr.cluster:app sessions=64 max_replicas=16         (in a config for `serve deploy`: `args:`)
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -74,15 +75,20 @@ class ClusterOptions(ServiceOptions, frozen=True, extra="forbid"):
 
 def read_options(args: dict[str, Any]) -> ClusterOptions:
     """The given options, else the environment's, else the defaults. Raises RillError."""
-    environment = {name: os.environ[PREFIX + name.upper()] for name in ClusterOptions.model_fields
-                   if PREFIX + name.upper() in os.environ}
+    environment = {
+        name: os.environ[PREFIX + name.upper()]
+        for name in ClusterOptions.model_fields
+        if PREFIX + name.upper() in os.environ
+    }
     try:
         return ClusterOptions(**{**environment, **args})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise RillError(f"The setting '{name}' cannot be used ({first['msg']}): the settings are "
-                        f"{', '.join(ClusterOptions.model_fields)}.") from error
+        raise RillError(
+            f"The setting '{name}' cannot be used ({first['msg']}): the settings are "
+            f"{', '.join(ClusterOptions.model_fields)}."
+        ) from error
 
 
 def app(args: dict[str, Any]) -> Application:
@@ -98,14 +104,20 @@ def app(args: dict[str, Any]) -> Application:
         name="rill",
         ray_actor_options={"num_cpus": options.cores, "num_gpus": int(options.device == "cuda")},
         # Serve finds a replica with room, so that a client is refused only where no replica has any.
-        max_ongoing_requests=options.sessions, max_queued_requests=options.sessions,
-        autoscaling_config={"min_replicas": options.min_replicas, "max_replicas": options.max_replicas,
-                            "target_ongoing_requests": options.fill * options.sessions,
-                            "look_back_period_s": LOOK_BACK_S,
-                            "upscale_delay_s": UPSCALE_DELAY_S, "downscale_delay_s": DOWNSCALE_DELAY_S},
+        max_ongoing_requests=options.sessions,
+        max_queued_requests=options.sessions,
+        autoscaling_config={
+            "min_replicas": options.min_replicas,
+            "max_replicas": options.max_replicas,
+            "target_ongoing_requests": options.fill * options.sessions,
+            "look_back_period_s": LOOK_BACK_S,
+            "upscale_delay_s": UPSCALE_DELAY_S,
+            "downscale_delay_s": DOWNSCALE_DELAY_S,
+        },
         # A replica that stops waits for its sessions, whose length is limited, so that they lose nothing.
         graceful_shutdown_wait_loop_s=DRAIN_INTERVAL_S,
-        graceful_shutdown_timeout_s=options.session_s + SHUTDOWN_GRACE_S)
+        graceful_shutdown_timeout_s=options.session_s + SHUTDOWN_GRACE_S,
+    )
     return deployment(serve.ingress(build)()).bind()
 
 
@@ -118,9 +130,16 @@ def create_app(options: ClusterOptions) -> FastAPI:
 
     torch.set_num_threads(1)  # as in `process.run_server`
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    recognizer = load(options.checkpoint, latency=options.latency, hotwords=options.hotwords, lm=options.lm,
-                      device=options.device, engine=options.engine, int8=options.int8,
-                      threads=max(1, options.cores // 2))
+    recognizer = load(
+        options.checkpoint,
+        latency=options.latency,
+        hotwords=options.hotwords,
+        lm=options.lm,
+        device=options.device,
+        engine=options.engine,
+        int8=options.int8,
+        threads=max(1, options.cores // 2),
+    )
     service = Service(recognizer, options, threads=options.cores)
     app = application.create_app(service, read_tokens(options.token_file))
     app.add_middleware(InboxMiddleware, options=options)
@@ -150,11 +169,13 @@ class InboxMiddleware:
                 size = _size(message)
                 unread += size
                 if size > max_message:
-                    problem = SessionClosed(status.WS_1009_MESSAGE_TOO_BIG,
-                                            f"A message may have {self.options.max_message} KiB at most.")
+                    problem = SessionClosed(
+                        status.WS_1009_MESSAGE_TOO_BIG, f"A message may have {self.options.max_message} KiB at most."
+                    )
                 elif unread > MAX_UNREAD_MESSAGES * max_message:
-                    problem = SessionClosed(status.WS_1008_POLICY_VIOLATION,
-                                            "Too much audio waits: send no more until it is answered.")
+                    problem = SessionClosed(
+                        status.WS_1008_POLICY_VIOLATION, "Too much audio waits: send no more until it is answered."
+                    )
                 messages.put_nowait(message)
 
         async def receive_next() -> Message:

@@ -1,4 +1,5 @@
 """What the server counts and measures, for Prometheus: `GET /metrics`."""
+
 from __future__ import annotations
 
 import time
@@ -29,32 +30,58 @@ class Metrics:
         self.sessions = Gauge("rill_sessions", "Live sessions open now.", ["door"], registry=registry)
         self.uploads = Gauge("rill_uploads", "Recordings being transcribed now.", registry=registry)
         self.refused = Counter("rill_refused", "Clients that were refused.", ["reason"], registry=registry)
-        self.ended = Counter("rill_ended", "Live sessions that ended, by their WebSocket close code.", ["code"],
-                             registry=registry)
-        self.audio = Counter("rill_audio_seconds", "Audio that was recognized, in seconds.", ["door"],
-                             registry=registry)
-        self.dropped = Counter("rill_dropped_seconds", "Audio of the browser demo that was left out because the "
-                                                       "computer was too slow; other protocols slow their clients down "
-                                                       "instead.", registry=registry)
+        self.ended = Counter(
+            "rill_ended", "Live sessions that ended, by their WebSocket close code.", ["code"], registry=registry
+        )
+        self.audio = Counter(
+            "rill_audio_seconds", "Audio that was recognized, in seconds.", ["door"], registry=registry
+        )
+        self.dropped = Counter(
+            "rill_dropped_seconds",
+            "Audio of the browser demo that was left out because the "
+            "computer was too slow; other protocols slow their clients down "
+            "instead.",
+            registry=registry,
+        )
         self.finals = Counter("rill_finals", "Final texts through Vosk's protocol.", registry=registry)
-        self.latency = Histogram("rill_final_latency_seconds",
-                                 "From the arrival of the end of an utterance's last word to its final text, through "
-                                 "Vosk's protocol; the demo's page shows its own.",
-                                 buckets=FINAL_LATENCIES_S, registry=registry)
+        self.latency = Histogram(
+            "rill_final_latency_seconds",
+            "From the arrival of the end of an utterance's last word to its final text, through "
+            "Vosk's protocol; the demo's page shows its own.",
+            buckets=FINAL_LATENCIES_S,
+            registry=registry,
+        )
         self.live_s = 0.0  # seconds of live audio
         self.lag = Gauge("rill_event_loop_lag_seconds", "How late the event loop is.", registry=registry)
-        self.work = Counter("rill_model_seconds", "Time in which threads ran the model; of second passes the beam "
-                                                  "search too.", ["pass"], registry=registry)
-        self.delay = Histogram("rill_model_delay_seconds", "From a request to the model until its result, mean "
-                                                           "of a batch.", ["pass"], buckets=DELAYS_S, registry=registry)
-        self.batch = Histogram("rill_batch_size", "Streams, or utterances, in a batch.", ["pass"], buckets=BATCH_SIZES,
-                               registry=registry)
+        self.work = Counter(
+            "rill_model_seconds",
+            "Time in which threads ran the model; of second passes the beam search too.",
+            ["pass"],
+            registry=registry,
+        )
+        self.delay = Histogram(
+            "rill_model_delay_seconds",
+            "From a request to the model until its result, mean of a batch.",
+            ["pass"],
+            buckets=DELAYS_S,
+            registry=registry,
+        )
+        self.batch = Histogram(
+            "rill_batch_size", "Streams, or utterances, in a batch.", ["pass"], buckets=BATCH_SIZES, registry=registry
+        )
         self.queue = Gauge("rill_queue", "Requests to the model that wait for a batch.", ["pass"], registry=registry)
-        self.factor = Gauge("rill_real_time_factor", "Model seconds for each second of live audio, since the start; "
-                                                     "lately: rate(rill_model_seconds_total) / "
-                                                     "rate(rill_audio_seconds_total).", registry=registry)
-        self.previews = Gauge("rill_preview_every", "Steps of 160 ms from one provisional pass of a stream to the "
-                                                    "next: 1 without load, more under load.", registry=registry)
+        self.factor = Gauge(
+            "rill_real_time_factor",
+            "Model seconds for each second of live audio, since the start; "
+            "lately: rate(rill_model_seconds_total) / "
+            "rate(rill_audio_seconds_total).",
+            registry=registry,
+        )
+        self.previews = Gauge(
+            "rill_preview_every",
+            "Steps of 160 ms from one provisional pass of a stream to the next: 1 without load, more under load.",
+            registry=registry,
+        )
 
     def watch(self, batcher: BatchRunner) -> None:
         """Reports what the batcher does."""

@@ -1,4 +1,5 @@
 """OpenAI's transcription API, for the clients that speak it (https://platform.openai.com/docs/api-reference/audio)."""
+
 from __future__ import annotations
 
 import asyncio
@@ -29,15 +30,20 @@ SHUTDOWN_MARGIN_S = 5.0  # before the deadline of the shutdown: the server gives
 MAX_NAME_LENGTH = 100  # characters of what a client names, in errors and in the log
 MIN_CONFIDENCE = 1e-3  # whose logarithm is taken
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The text, in the requested format.",
-          "content": {"application/json": {"example": {"text": "there was nothing on the rock"}},
-                      "text/plain": {"example": "there was nothing on the rock"},
-                      "text/event-stream": {"example": 'data: {"type": "transcript.text.done", "text": "…"}'}}},
+    200: {
+        "description": "The text, in the requested format.",
+        "content": {
+            "application/json": {"example": {"text": "there was nothing on the rock"}},
+            "text/plain": {"example": "there was nothing on the rock"},
+            "text/event-stream": {"example": 'data: {"type": "transcript.text.done", "text": "…"}'},
+        },
+    },
     400: {"description": "The recording, or a parameter, cannot be used."},
     401: {"description": "The server wants a bearer token."},
     404: {"description": "There is no such model."},
     413: {"description": "The recording is too large or too long."},
-    503: {"description": "The server has no room now: try again later."}}
+    503: {"description": "The server has no room now: try again later."},
+}
 
 
 class ModelNotFound(HTTPException):
@@ -63,16 +69,24 @@ class Granularity(str, Enum):
 
 
 Recording = Annotated[UploadFile, File(description="An audio or video file in any format that FFmpeg reads.")]
-Model = Annotated[str, Form(description="The model's name from `GET /v1/models`; `whisper-1` and OpenAI's other "
-                                        "names work too.")]
+Model = Annotated[
+    str, Form(description="The model's name from `GET /v1/models`; `whisper-1` and OpenAI's other names work too.")
+]
 Language = Annotated[str | None, Form(description="The model's own language, as ISO 639-1; another one is refused.")]
 Prompt = Annotated[str | None, Form(description="Accepted, but not used.")]
 Format = Annotated[ResponseFormat, Form(description="`text`, `srt` and `vtt` come as plain text.")]
 Temperature = Annotated[float, Form(description="Accepted, but not used: the search is deterministic.")]
-Stream = Annotated[bool, Form(description="Send the text as it becomes known, as server-sent events "
-                                          "(`transcript.text.delta`, `transcript.text.done`). With `json` only.")]
-Granularities = Annotated[list[Granularity] | None, Form(
-    alias="timestamp_granularities[]", description="What `verbose_json` times; segments by default.")]
+Stream = Annotated[
+    bool,
+    Form(
+        description="Send the text as it becomes known, as server-sent events "
+        "(`transcript.text.delta`, `transcript.text.done`). With `json` only."
+    ),
+]
+Granularities = Annotated[
+    list[Granularity] | None,
+    Form(alias="timestamp_granularities[]", description="What `verbose_json` times; segments by default."),
+]
 
 
 def router(service: Service) -> APIRouter:
@@ -80,8 +94,9 @@ def router(service: Service) -> APIRouter:
     api = APIRouter(tags=["OpenAI's API"])
     api.get("/v1/models", summary="The models of this server: one")(protocol.models)
     api.get("/v1/models/{name}", summary="One model")(protocol.model)
-    api.post(PATH, summary="A recording as text, subtitles or JSON", responses=RESPONSES,
-             response_class=Response)(protocol.transcribe)
+    api.post(PATH, summary="A recording as text, subtitles or JSON", responses=RESPONSES, response_class=Response)(
+        protocol.transcribe
+    )
     return api
 
 
@@ -119,20 +134,31 @@ class Transcriptions:
         known = self.checkpoint.config.name
         if name not in (known, *MODEL_ALIASES):
             raise ModelNotFound(404, f"There is no model '{name:.{MAX_NAME_LENGTH}}' here: ask for '{known}'.")
-        return {"id": known, "object": "model", "created": int(self.checkpoint.path.stat().st_mtime),
-                "owned_by": "rill"}
+        return {
+            "id": known,
+            "object": "model",
+            "created": int(self.checkpoint.path.stat().st_mtime),
+            "owned_by": "rill",
+        }
 
-    async def transcribe(self, request: Request, file: Recording, model: Model, language: Language = None,
-                         prompt: Prompt = None, response_format: Format = ResponseFormat.json,
-                         temperature: Temperature = 0.0, timestamp_granularities: Granularities = None,
-                         stream: Stream = False) -> Response:
+    async def transcribe(
+        self,
+        request: Request,
+        file: Recording,
+        model: Model,
+        language: Language = None,
+        prompt: Prompt = None,
+        response_format: Format = ResponseFormat.json,
+        temperature: Temperature = 0.0,
+        timestamp_granularities: Granularities = None,
+        stream: Stream = False,
+    ) -> Response:
         """Transcribes with full context, the highest accuracy of the model. Text is written as sentences where the
         checkpoint can; words with times are raw. The recording may have any length within the server's limits."""
         self.model(model)
         own = self.checkpoint.config.language
         if language and language.lower().partition("-")[0] not in (own, _language_name(own)):
-            raise HTTPException(400, f"This model understands '{own}' only, not "
-                                     f"'{language:.{MAX_NAME_LENGTH}}'.")
+            raise HTTPException(400, f"This model understands '{own}' only, not '{language:.{MAX_NAME_LENGTH}}'.")
         if stream and response_format is not ResponseFormat.json:
             raise HTTPException(400, "A stream comes as json only: leave out response_format, or stream.")
         parts = self._parts(request, cast(BinaryIO, NamedUpload(file)))
@@ -145,8 +171,13 @@ class Transcriptions:
             segments += finals
             seconds = heard
         # For hours of speech this takes a while; the event loop must not wait for it.
-        return await asyncio.to_thread(_response, Transcript(tuple(segments), seconds), response_format, own,
-                                       timestamp_granularities or [Granularity.segment])
+        return await asyncio.to_thread(
+            _response,
+            Transcript(tuple(segments), seconds),
+            response_format,
+            own,
+            timestamp_granularities or [Granularity.segment],
+        )
 
     async def _parts(self, request: Request, recording: BinaryIO) -> AsyncIterator[Part]:
         """The recording's parts, until its end or until the client disconnects. Raises AudioError and Busy."""
@@ -175,8 +206,9 @@ class NamedUpload:
         return True
 
 
-def _response(transcript: Transcript, format: ResponseFormat, language: str,
-              granularities: Sequence[Granularity]) -> Response:
+def _response(
+    transcript: Transcript, format: ResponseFormat, language: str, granularities: Sequence[Granularity]
+) -> Response:
     if format is ResponseFormat.json:
         return JSONResponse({"text": _text(transcript.segments), "usage": _usage(transcript)})
     if format is ResponseFormat.verbose_json:
@@ -189,22 +221,37 @@ def _response(transcript: Transcript, format: ResponseFormat, language: str,
 def verbose(transcript: Transcript, language: str, granularities: Sequence[Granularity]) -> dict[str, Any]:
     """OpenAI's verbose JSON. `avg_logprob` is the mean logarithm of the words' confidences. This model has no subword
     tokens and no probability of silence: `tokens` is empty, and `no_speech_prob` is 0."""
-    answer: dict[str, Any] = {"task": "transcribe", "language": _language_name(language), "usage": _usage(transcript),
-                              "duration": round(transcript.duration, 3), "text": _text(transcript.segments)}
+    answer: dict[str, Any] = {
+        "task": "transcribe",
+        "language": _language_name(language),
+        "usage": _usage(transcript),
+        "duration": round(transcript.duration, 3),
+        "text": _text(transcript.segments),
+    }
     if Granularity.segment in granularities:
         answer["segments"] = [_segment(number, final) for number, final in enumerate(transcript.segments)]
     if Granularity.word in granularities:
-        answer["words"] = [{"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
-                           for word in transcript.words]
+        answer["words"] = [
+            {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)} for word in transcript.words
+        ]
     return answer
 
 
 def _segment(number: int, final: Final) -> dict[str, Any]:
     text = final.text.encode()
     log_confidence = sum(math.log(max(word.confidence, MIN_CONFIDENCE)) for word in final.words) / len(final.words)
-    return {"id": number, "seek": round(100 * final.start), "start": round(final.start, 3), "end": round(final.end, 3),
-            "text": final.text, "tokens": [], "temperature": 0.0, "avg_logprob": round(log_confidence, 4),
-            "compression_ratio": round(len(text) / len(zlib.compress(text)), 4), "no_speech_prob": 0.0}
+    return {
+        "id": number,
+        "seek": round(100 * final.start),
+        "start": round(final.start, 3),
+        "end": round(final.end, 3),
+        "text": final.text,
+        "tokens": [],
+        "temperature": 0.0,
+        "avg_logprob": round(log_confidence, 4),
+        "compression_ratio": round(len(text) / len(zlib.compress(text)), 4),
+        "no_speech_prob": 0.0,
+    }
 
 
 async def _events(part: Part, others: AsyncIterator[Part]) -> AsyncIterator[str]:

@@ -3,6 +3,7 @@
 `ServiceOptions` hold wherever the service runs. `ServeOptions` add what one process needs (`asr serve`), and
 `cluster.ClusterOptions` what replicas on a cluster need.
 """
+
 from __future__ import annotations
 
 from pathlib import Path

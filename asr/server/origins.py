@@ -3,6 +3,7 @@
 A page of another site can send requests to this computer from its visitor's browser. `Origin` and `Sec-Fetch-Site` give
 it away, unless its name has been made to point to this computer ("DNS rebinding"): then `Host` has that name.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence

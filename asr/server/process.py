@@ -1,4 +1,5 @@
 """`asr serve`: one process that serves the application with Uvicorn, from its start to its orderly end."""
+
 from __future__ import annotations
 
 import asyncio
@@ -32,8 +33,12 @@ MAX_IDLE_CONNECTIONS = 50  # of one address, without a request; of more, the old
 SHUTDOWN_TIMEOUT_S = 5  # for connections that remain when all sessions have ended
 
 
-def run_server(load: Callable[[], Recognizer], options: ServeOptions, on_ready: Callable[[str], None],
-               mount_demo: MountDemo | None = None) -> None:
+def run_server(
+    load: Callable[[], Recognizer],
+    options: ServeOptions,
+    on_ready: Callable[[str], None],
+    mount_demo: MountDemo | None = None,
+) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Args:
@@ -50,8 +55,10 @@ def run_server(load: Callable[[], Recognizer], options: ServeOptions, on_ready: 
     options = options.model_copy(update={"allow_host": (*options.allow_host, options.host)})
     with closing(listen(options.host, options.port)) as listener:
         if not (tokens or options.no_token or ip_address(listener.getsockname()[0]).is_loopback):
-            raise RillError(f"At --host {options.host} other computers reach the server: give --token-file FILE, or "
-                            f"--no-token to let all of them use it.")
+            raise RillError(
+                f"At --host {options.host} other computers reach the server: give --token-file FILE, or "
+                f"--no-token to let all of them use it."
+            )
         service = Service(load(), options)
         if tokens:
             mount_demo = None
@@ -66,8 +73,10 @@ def _addresses(listener: socket.socket, options: ServeOptions, demo: bool) -> st
     scheme, (host, port, *_) = "https" if options.ssl_certfile else "http", listener.getsockname()
     here = f"//{host}:{port}"
     page = f", demo {scheme}:{here}{DEMO_PATH}" if demo else ""
-    return (f"Serving {options.sessions} speakers: Vosk's protocol ws{scheme[4:]}:{here}/ws, OpenAI's API "
-            f"{scheme}:{here}/v1{page}. Ctrl-C ends.")
+    return (
+        f"Serving {options.sessions} speakers: Vosk's protocol ws{scheme[4:]}:{here}/ws, OpenAI's API "
+        f"{scheme}:{here}/v1{page}. Ctrl-C ends."
+    )
 
 
 class Server(uvicorn.Server):
@@ -75,11 +84,23 @@ class Server(uvicorn.Server):
     A second signal does not wait for them. `on_ready` is called once clients can connect."""
 
     def __init__(self, app: FastAPI, service: Service, options: ServeOptions, on_ready: Callable[[], None]) -> None:
-        super().__init__(uvicorn.Config(
-            app, http=TimeoutHTTP, ws="websockets-sansio", ws_max_size=options.message_bytes,
-            ws_per_message_deflate=False, ws_ping_interval=PING_INTERVAL_S, ws_ping_timeout=PONG_TIMEOUT_S,
-            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S, log_level="warning", access_log=False, server_header=False,
-            ssl_certfile=options.ssl_certfile, ssl_keyfile=options.ssl_keyfile))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=TimeoutHTTP,
+                ws="websockets-sansio",
+                ws_max_size=options.message_bytes,
+                ws_per_message_deflate=False,
+                ws_ping_interval=PING_INTERVAL_S,
+                ws_ping_timeout=PONG_TIMEOUT_S,
+                timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                ssl_certfile=options.ssl_certfile,
+                ssl_keyfile=options.ssl_keyfile,
+            )
+        )
         self.service, self.on_ready = service, on_ready
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -112,8 +133,14 @@ class TimeoutHTTP(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self.opened = self.loop.time()
         self._check_later()
         address = self.client and self.client[0]
-        idle = [each for each in self.connections if isinstance(each, TimeoutHTTP) and each._idle
-                and (each.client and each.client[0]) == address and not each.transport.is_closing()]
+        idle = [
+            each
+            for each in self.connections
+            if isinstance(each, TimeoutHTTP)
+            and each._idle
+            and (each.client and each.client[0]) == address
+            and not each.transport.is_closing()
+        ]
         for each in sorted(idle, key=lambda each: each.opened)[:-MAX_IDLE_CONNECTIONS]:
             each.transport.close()
 
@@ -145,8 +172,10 @@ def listen(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
         listener.bind(address)
     except (OSError, OverflowError) as error:
-        raise RillError(f"Port {port} of '{host}' cannot be used ({error.args[-1]}): choose another with --port, "
-                        f"or stop the program that holds it.") from error
+        raise RillError(
+            f"Port {port} of '{host}' cannot be used ({error.args[-1]}): choose another with --port, "
+            f"or stop the program that holds it."
+        ) from error
     return listener
 
 
@@ -157,5 +186,7 @@ def _check_certificate(options: ServeOptions) -> None:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.ssl_certfile, options.ssl_keyfile)
         except OSError as error:  # ssl.SSLError is one
-            raise RillError(f"{options.ssl_certfile} and {options.ssl_keyfile} cannot be used ({error.strerror}): "
-                            f"give a certificate and its key as PEM files.") from error
+            raise RillError(
+                f"{options.ssl_certfile} and {options.ssl_keyfile} cannot be used ({error.strerror}): "
+                f"give a certificate and its key as PEM files."
+            ) from error

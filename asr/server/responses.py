@@ -1,4 +1,5 @@
 """How the server refuses a request, whatever refuses it."""
+
 from __future__ import annotations
 
 from starlette.responses import JSONResponse

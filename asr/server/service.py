@@ -3,6 +3,7 @@
 A protocol (`vosk`, `openai`, the demo's page) opens a `SessionSlot` or an upload here for each client, and leaves it at
 the client's end.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -74,14 +75,27 @@ class SessionSlot:
         self.closed: SessionClosed | None = None
         self._task = asyncio.current_task()
 
-    def session(self, sample_rate: float, on_event: Callable[[Event], None], *,
-                latency: LatencyLike | None = None, hotwords: tuple[Hotword, ...] | None = None,
-                punctuate: bool | None = None) -> AsyncSession:
+    def session(
+        self,
+        sample_rate: float,
+        on_event: Callable[[Event], None],
+        *,
+        latency: LatencyLike | None = None,
+        hotwords: tuple[Hotword, ...] | None = None,
+        punctuate: bool | None = None,
+    ) -> AsyncSession:
         """A session of the service's recognizer whose audio the metrics count. `prepare` its hot words first."""
         metrics = self._service.metrics
-        return AsyncSession(self._service.recognizer, sample_rate, on_event, latency=latency, hotwords=hotwords,
-                            punctuate=punctuate, on_recognized=partial(metrics.recognized, self._protocol),
-                            on_dropped=metrics.dropped.inc)
+        return AsyncSession(
+            self._service.recognizer,
+            sample_rate,
+            on_event,
+            latency=latency,
+            hotwords=hotwords,
+            punctuate=punctuate,
+            on_recognized=partial(metrics.recognized, self._protocol),
+            on_dropped=metrics.dropped.inc,
+        )
 
     async def prepare(self, hotwords: tuple[Hotword, ...], beside: tuple[Hotword, ...] = ()) -> tuple[Hotword, ...]:
         """Make the client's hot words, and those that stand beside them, usable; returns all of them.
@@ -128,8 +142,13 @@ class Service:
         max_model_delay: seconds; see `MAX_MODEL_DELAY_S`.
     """
 
-    def __init__(self, recognizer: Recognizer, options: ServiceOptions, threads: int | None = None,
-                 max_model_delay: float = MAX_MODEL_DELAY_S) -> None:
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        options: ServiceOptions,
+        threads: int | None = None,
+        max_model_delay: float = MAX_MODEL_DELAY_S,
+    ) -> None:
         self.options, self.metrics = options, Metrics()
         self.max_model_delay = max_model_delay
         self.slots: set[SessionSlot] = set()

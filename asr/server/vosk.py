@@ -12,6 +12,7 @@ Clients send a message and then wait for its answer. The server answers when it 
 or after half the time that this audio lasts, so that load never slows a live client down. It slows a client down that
 sends faster than real time.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -157,8 +158,9 @@ class VoskConnection:
         if self.session is None:
             await self.service.build_search(self.hotwords)
             self.latency = FinalLatency(self.service.metrics)
-            self.session = slot.session(self.sample_rate, self._on_event, hotwords=self.hotwords,
-                                        punctuate=self.punctuate)
+            self.session = slot.session(
+                self.sample_rate, self._on_event, hotwords=self.hotwords, punctuate=self.punctuate
+            )
         samples = np.frombuffer(data, dtype="<i2")
         self.session.push(samples)
         self.latency.arrived(self.session.seconds)
@@ -196,8 +198,15 @@ class VoskConnection:
         self.finals.clear()
         answer: dict[str, Any] = {"text": " ".join(word.display for word in words)}
         if words and self.words:
-            answer["result"] = [{"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3),
-                                 "conf": round(word.confidence, 3)} for word in words]
+            answer["result"] = [
+                {
+                    "word": word.text,
+                    "start": round(word.start, 3),
+                    "end": round(word.end, 3),
+                    "conf": round(word.confidence, 3),
+                }
+                for word in words
+            ]
         return _dumps(answer)
 
 

@@ -5,6 +5,7 @@ Alumäe 2016, "Bidirectional recurrent neural network with attention mechanism f
 (colons and dashes too), period (exclamation marks and semicolons too) and question mark. A word's case is the one that
 it has in mid-sentence: what a capital at the beginning of a sentence hides is not known, and `IGNORE`d.
 """
+
 from __future__ import annotations
 
 import re
@@ -65,7 +66,7 @@ def token(raw: str, language: str) -> Token:
     if not inside:
         mark, sign = _mark(raw)
         return Token((), (), (), mark, sign, False, False, False)
-    head, core, tail = raw[:inside[0]], raw[inside[0]:inside[-1] + 1], raw[inside[-1] + 1:]
+    head, core, tail = raw[: inside[0]], raw[inside[0] : inside[-1] + 1], raw[inside[-1] + 1 :]
     forms = _forms(core.translate(APOSTROPHES))
     words = tuple(normalize(form, language) for form in forms)
     if any(map(str.isdigit, core)) or not all(words) or any(" " in word for word in words):
@@ -75,8 +76,16 @@ def token(raw: str, language: str) -> Token:
     mark, sign = _mark(tail)
     if ellipsis and mark != QUESTION:
         mark, sign = COMMA, ""
-    return Token(words, forms, tuple(map(case_of, forms)), mark, sign, ellipsis and mark == COMMA,
-                 tail.strip(QUOTES + ")") == ".", any(quote in head for quote in QUOTES))
+    return Token(
+        words,
+        forms,
+        tuple(map(case_of, forms)),
+        mark,
+        sign,
+        ellipsis and mark == COMMA,
+        tail.strip(QUOTES + ")") == ".",
+        any(quote in head for quote in QUOTES),
+    )
 
 
 def _forms(core: str) -> tuple[str, ...]:
@@ -123,8 +132,11 @@ class Spelling:
         for place, each in enumerate(listed, 1):
             self.signs[each.mark, each.sign] += 1
             self.words.update(each.words)
-            self.mixed.update((word, form) for word, form, case in zip(each.words, each.forms, each.cases, strict=True)
-                              if case == MIXED)
+            self.mixed.update(
+                (word, form)
+                for word, form, case in zip(each.words, each.forms, each.cases, strict=True)
+                if case == MIXED
+            )
             if each.period and len(each.words) == 1 and len(each.words[0]) <= ABBREVIATION_CHARS:
                 self.periods[each.words[0], each.forms[0]] += 1
                 self.ends[each.words[0]] += place == len(listed)
@@ -135,9 +147,12 @@ class Spelling:
         count: Counter[str] = Counter()
         for (word, _), times in self.periods.items():
             count[word] += times
-        return {word: f"{form}." for (word, form), _ in reversed(self.periods.most_common())
-                if count[word] >= max(ABBREVIATION_COUNT, ABBREVIATION_SHARE * self.words[word])
-                and self.ends[word] <= ABBREVIATION_ENDS * count[word]}
+        return {
+            word: f"{form}."
+            for (word, form), _ in reversed(self.periods.most_common())
+            if count[word] >= max(ABBREVIATION_COUNT, ABBREVIATION_SHARE * self.words[word])
+            and self.ends[word] <= ABBREVIATION_ENDS * count[word]
+        }
 
     def forms(self) -> dict[str, str]:
         """Words with capitals inside, as they are mostly written: "iphone" → "iPhone"."""
@@ -170,7 +185,7 @@ def label(paragraphs: Iterable[str], language: str, abbreviations: Mapping[str, 
                 found.cases[-len(each.words)] = IGNORE
             mark = each.mark
             if each.period or each.ellipsis:
-                following = next((other for other in listed[place + 1:place + 3] if other.words), None)
+                following = next((other for other in listed[place + 1 : place + 3] if other.words), None)
                 mark = _resolve(each, following, abbreviations)
             found.marks.extend([NONE] * (len(each.words) - 1) + [mark])
             first = mark in SENTENCE_ENDS or each.ellipsis

@@ -1,4 +1,5 @@
 """Written text to the words that are said: one form for training, language models and scoring."""
+
 from __future__ import annotations
 
 import re
@@ -16,7 +17,8 @@ def _number(thousands: str, point: str, ordinal: str) -> re.Pattern[str]:
     return re.compile(
         rf"(?P<sign>[$€£])?\s?(?P<whole>\d{{1,3}}(?:{thousands}\d{{3}})+(?!\d)|\d+)(?P<decimals>{point}\d+)?"
         rf"(?:(?P<ordinal>{ordinal})\b|\s?(?P<unit>[%$€£])|\s(?P<scale>(?:thousand|million|billion|trillion)\b))?",
-        re.IGNORECASE)
+        re.IGNORECASE,
+    )
 
 
 ENGLISH_NUMBER = _number(",", r"\.", "st|nd|rd|th")  # 1,234.5 and 21st

@@ -4,6 +4,7 @@ The words may be written as sentences already (`asr.text.sentences`): marks part
 The grammar of numbers is the library text2num's (https://github.com/allo-media/text2num). Here is what needs a number's
 neighbors: years, clock times, telephone numbers, percentages, money, and what is better left in words.
 """
+
 from __future__ import annotations
 
 import re
@@ -22,10 +23,30 @@ OH = {"oh", "o"}  # zero, beside another digit
 DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", *OH}
 MILLIONS = {"million": 6, "billion": 9, "trillion": 12}
 SCALES = {"hundred", "thousand", *MILLIONS}
-DECADES = {"twenties": "20s", "thirties": "30s", "forties": "40s", "fifties": "50s", "sixties": "60s",
-           "seventies": "70s", "eighties": "80s", "nineties": "90s"}
-MONTHS = {"january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
-          "december"}
+DECADES = {
+    "twenties": "20s",
+    "thirties": "30s",
+    "forties": "40s",
+    "fifties": "50s",
+    "sixties": "60s",
+    "seventies": "70s",
+    "eighties": "80s",
+    "nineties": "90s",
+}
+MONTHS = {
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+}
 HALVES = {("a", "m"): "a.m.", ("p", "m"): "p.m.", ("am",): "a.m.", ("pm",): "p.m."}
 CURRENCIES = {"dollar": "$", "dollars": "$", "euro": "€", "euros": "€"}  # a pound may be a weight
 CENTS = {"cent", "cents"}
@@ -47,8 +68,11 @@ def numerals(words: Sequence[Word]) -> tuple[Word, ...]:
     result: list[Word] = []
     first = 0
     for stop in range(1, len(words) + 1):
-        if (stop == len(words) or words[stop].start - words[stop - 1].end >= PAUSE_S
-                or words[stop - 1].display[-1:] in MARK_OF):
+        if (
+            stop == len(words)
+            or words[stop].start - words[stop - 1].end >= PAUSE_S
+            or words[stop - 1].display[-1:] in MARK_OF
+        ):
             result += _written(_units(words[first:stop]))
             first = stop
     return tuple(result)
@@ -84,13 +108,13 @@ def _units(words: Sequence[Word]) -> list[_Unit]:
     """The words with text2num's numbers put together; "two million" is "2" and the word "million"."""
     said = [word.text for word in words]
     around = ["", "", *said, ""]
-    tokens = [_token(_spoken(*around[at:at + 4])) for at in range(len(words))]
+    tokens = [_token(_spoken(*around[at : at + 4])) for at in range(len(words))]
     units: list[_Unit] = []
     at = 0
     for found in find_numbers(tokens, "en", threshold=0.0):
         start, stop, text = found.start, found.end, found.text
         if said[stop - 1] in MILLIONS and len(MILLIONS.keys() & set(said[start:stop])) == 1:
-            stop, text = stop - 1, text[:-MILLIONS[said[stop - 1]]]
+            stop, text = stop - 1, text[: -MILLIONS[said[stop - 1]]]
         leading = re.match(r"0+(?=\d)", text)  # "oh one hundred people" is "0" and "100"
         zeros = leading.end() if leading and not DIGITS.issuperset(said[start:stop]) else 0
         for first, end, digits in ((start, start + zeros, text[:zeros]), (start + zeros, stop, text[zeros:])):
@@ -117,24 +141,29 @@ def _written(units: Sequence[_Unit]) -> Iterator[Word]:
     at = 2
     while at < len(units) + 2:
         for text, count in _digits(padded, at) or [("", 1)]:
-            words = [word for unit in padded[at:at + count] for word in unit.words]
+            words = [word for unit in padded[at : at + count] for word in unit.words]
             at += count
             if text:
                 mark = words[-1].display[-1:] if words[-1].display[-1:] in MARK_OF else ""
-                yield Word(" ".join(word.text for word in words), words[0].start, words[-1].end,
-                           min(word.confidence for word in words), text if text.endswith(mark) else text + mark)
+                yield Word(
+                    " ".join(word.text for word in words),
+                    words[0].start,
+                    words[-1].end,
+                    min(word.confidence for word in words),
+                    text if text.endswith(mark) else text + mark,
+                )
             else:
                 yield from words
 
 
 def _digits(units: Sequence[_Unit], at: int) -> list[tuple[str, int]]:
     """What begins at unit `at`, in digits: texts, each with the number of its units; nothing to keep the words."""
-    before, number, second, third = units[at - 1:at + 3]
+    before, number, second, third = units[at - 1 : at + 3]
     if not number.number:
         return []
     if number.within(1, 12):
         clock, count = (f"{number.text}:{second.text}", 2) if second.pair and second.within(0, 59) else (number.text, 1)
-        tail = tuple(unit.text for unit in units[at + count:at + count + 2])
+        tail = tuple(unit.text for unit in units[at + count : at + count + 2])
         for half in HALVES.keys() & {tail[:1], tail}:
             return [(clock, count), (HALVES[half], len(half))]
         if (count == 1 and second.text == "o'clock") or (count == 2 and before.text in {"at", "until", "till"}):
@@ -142,7 +171,7 @@ def _digits(units: Sequence[_Unit], at: int) -> list[tuple[str, int]]:
     run = list(takewhile(lambda unit: unit.digits, units[at:]))
     if sum(len(unit.words) for unit in run) >= 3:
         return [(_telephone("".join(unit.text for unit in run)), len(run))]
-    if money := _money(units[at:at + 6]):
+    if money := _money(units[at : at + 6]):
         return [money]
     if number.within(13, 20) and second.text in DECADES:
         return [(number.text + DECADES[second.text], 2)]
@@ -175,7 +204,7 @@ def _money(units: Sequence[_Unit]) -> tuple[str, int] | None:
         return None
     amount = f"{int(number.text):,}" if number.text.isdecimal() else number.text
     link = units[count].text == "and"
-    cents, unit = units[count + link:count + link + 2]
+    cents, unit = units[count + link : count + link + 2]
     if not scale and number.text.isdecimal() and cents.within(1, 99) and unit.text in CENTS:
         return f"{sign}{amount}.{int(cents.text):02}", count + link + 2
     return f"{sign}{amount}{' ' * bool(scale)}{scale}", count

@@ -7,6 +7,7 @@ after it. Two linear layers give the mark that follows the word and its case. `a
     punctuator = Punctuator.load(path)
     punctuator.punctuate("and so my fellow americans ask not")     # "And so, my fellow Americans, ask not"
 """
+
 from __future__ import annotations
 
 import json
@@ -60,8 +61,11 @@ class PunctuatorConfig:
 def grams(word: str, buckets: int) -> list[int]:
     """The rows of a word's character n-grams; word boundaries count as characters."""
     marked = f"<{word}>"
-    return [zlib.crc32(marked[at:at + size].encode()) % buckets
-            for size in range(GRAMS[0], GRAMS[1] + 1) for at in range(max(1, len(marked) - size + 1))]
+    return [
+        zlib.crc32(marked[at : at + size].encode()) % buckets
+        for size in range(GRAMS[0], GRAMS[1] + 1)
+        for at in range(max(1, len(marked) - size + 1))
+    ]
 
 
 def pause_input(seconds: np.ndarray) -> np.ndarray:
@@ -88,12 +92,18 @@ class Punctuator:
         self._words, self._pieces = weights["words"], weights["pieces"]
         self._layers = []
         size, hidden = config.width + 2, config.hidden
-        shapes = {"words": (len(self._rows) + 2, config.width), "pieces": (config.buckets, config.width),
-                  "marks": (len(config.marks), 2 * hidden), "cases": (MIXED + 1, 2 * hidden)}
+        shapes = {
+            "words": (len(self._rows) + 2, config.width),
+            "pieces": (config.buckets, config.width),
+            "marks": (len(config.marks), 2 * hidden),
+            "cases": (MIXED + 1, 2 * hidden),
+        }
         for layer in range(config.layers):
             for direction in ("forward", "backward"):
-                shapes |= {f"{layer}.{direction}.input": (4 * hidden, size),
-                           f"{layer}.{direction}.state": (4 * hidden, hidden)}
+                shapes |= {
+                    f"{layer}.{direction}.input": (4 * hidden, size),
+                    f"{layer}.{direction}.state": (4 * hidden, hidden),
+                }
             size = 2 * hidden
         for name, shape in shapes.items():
             if weights[name].shape != shape:
@@ -101,12 +111,18 @@ class Punctuator:
         # σ(x) = (1 + tanh(x/2))/2: with the gates' weights halved, one tanh serves all four.
         half = np.repeat(np.array([0.5, 0.5, 1.0, 0.5], np.float32), hidden)
         for layer in range(config.layers):
-            each = [[weights[f"{layer}.{direction}.{part}"] for direction in ("forward", "backward")]
-                    for part in ("input", "state", "bias")]
+            each = [
+                [weights[f"{layer}.{direction}.{part}"] for direction in ("forward", "backward")]
+                for part in ("input", "state", "bias")
+            ]
             inputs, states, biases = (np.stack(both) for both in each)
-            self._layers.append((np.ascontiguousarray((inputs * half[:, None]).transpose(0, 2, 1)),
-                                 np.ascontiguousarray((states * half[:, None]).transpose(0, 2, 1)),
-                                 (biases * half)[:, None, :]))
+            self._layers.append(
+                (
+                    np.ascontiguousarray((inputs * half[:, None]).transpose(0, 2, 1)),
+                    np.ascontiguousarray((states * half[:, None]).transpose(0, 2, 1)),
+                    (biases * half)[:, None, :],
+                )
+            )
         self._head = np.concatenate([weights["marks"], weights["cases"]]).T
         self._head_bias = np.concatenate([weights["marks.bias"], weights["cases.bias"]])
         self._vector = lru_cache(maxsize=8192)(self._vector_of)
@@ -118,12 +134,16 @@ class Punctuator:
             with safe_open(path, framework="np") as file:
                 config = PunctuatorConfig(**json.loads((file.metadata() or {})["config"]))
                 stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            weights = {name: values * stored[f"{name}.scale"] if values.dtype == np.int8 else values
-                       for name, values in stored.items()}
+            weights = {
+                name: values * stored[f"{name}.scale"] if values.dtype == np.int8 else values
+                for name, values in stored.items()
+            }
             return cls(config, weights)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path} is not a usable tagger of punctuation ({' '.join(str(error).split())}): "
-                                  "download the checkpoint again, or train one: asr punctuate --train.") from error
+            raise CheckpointError(
+                f"{path} is not a usable tagger of punctuation ({' '.join(str(error).split())}): "
+                "download the checkpoint again, or train one: asr punctuate --train."
+            ) from error
 
     def tag(self, words: Sequence[str], pauses: Sequence[float] | np.ndarray | None = None) -> list[Tag]:
         """A tag for each word. `words` are raw: lower case, no punctuation; `pauses` are the seconds of silence after
@@ -132,10 +152,10 @@ class Punctuator:
         tags: list[Tag] = []
         for begin in range(0, len(words), WINDOW):
             first, end = max(0, begin - OVERLAP), begin + WINDOW
-            scores = self.scores(words[first:end + OVERLAP], silence[first:end + OVERLAP])
+            scores = self.scores(words[first : end + OVERLAP], silence[first : end + OVERLAP])
             if end + OVERLAP >= len(words):
                 scores[-1, SENTENCE_ENDS] += np.log(END_ODDS)
-            scores = scores[begin - first:][:WINDOW]
+            scores = scores[begin - first :][:WINDOW]
             kinds = len(self.config.marks)
             tags += map(Tag, scores[:, :kinds].argmax(1).tolist(), scores[:, kinds:].argmax(1).tolist())
         return tags
@@ -161,8 +181,8 @@ class Punctuator:
             written = config.forms[word]
         elif tag.case == UPPER:
             ending = CLITIC.search(word)
-            stem = word[:ending.start()] if ending else word
-            written = stem.upper() + word[len(stem):]
+            stem = word[: ending.start()] if ending else word
+            written = stem.upper() + word[len(stem) :]
         else:
             written = capitalize(word) if tag.case in (CAPITAL, MIXED) else word
         if first and tag.case != MIXED:
@@ -202,8 +222,8 @@ def _lstm(inputs: np.ndarray, weights: np.ndarray, states: np.ndarray, bias: np.
     out = np.empty((2, steps, size), np.float32)
     hidden, cell = np.zeros((2, 1, size), np.float32), np.zeros((2, 1, size), np.float32)
     for step in range(steps):
-        gates = np.tanh(projected[:, step:step + 1] + hidden @ states)
-        enter, keep, new, leave = (gates[..., at:at + size] for at in range(0, 4 * size, size))
+        gates = np.tanh(projected[:, step : step + 1] + hidden @ states)
+        enter, keep, new, leave = (gates[..., at : at + size] for at in range(0, 4 * size, size))
         cell = 0.5 * ((1 + keep) * cell + (1 + enter) * new)
         hidden = 0.5 * (1 + leave) * np.tanh(cell)
         out[:, step] = hidden[:, 0]

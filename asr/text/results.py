@@ -1,4 +1,5 @@
 """What recognition gives: words, live events, transcripts. One shape for the API, the command line and the writers."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -51,8 +52,12 @@ class Partial:
         return " ".join(word.text for word in self.words)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"type": "partial", "text": self.text, "start": round(self.start, 3),
-                "words": [word.to_dict() for word in self.words]}
+        return {
+            "type": "partial",
+            "text": self.text,
+            "start": round(self.start, 3),
+            "words": [word.to_dict() for word in self.words],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,13 @@ class Final:
         return " ".join(word.display for word in self.words)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"type": "final", "text": self.text, "start": round(self.start, 3), "end": round(self.end, 3),
-                "words": [word.to_dict() for word in self.words]}
+        return {
+            "type": "final",
+            "text": self.text,
+            "start": round(self.start, 3),
+            "end": round(self.end, 3),
+            "words": [word.to_dict() for word in self.words],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +110,11 @@ class Transcript:
         return tuple(word for segment in self.segments for word in segment.words)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"text": self.text, "duration": round(self.duration, 3),
-                "segments": [segment.to_dict() for segment in self.segments]}
+        return {
+            "text": self.text,
+            "duration": round(self.duration, 3),
+            "segments": [segment.to_dict() for segment in self.segments],
+        }
 
 
 class Paragraphs:

@@ -6,6 +6,7 @@
 What was written never changes. So live, each final is written with what came before it; of a recording, words wait
 until the tagger has seen what follows them, and a sentence may cross the places where the recording was cut.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -41,16 +42,16 @@ class Sentences:
     def write(self, words: Sequence[Word], look_ahead: int = 0) -> list[Word]:
         """These words, and those that wait, as written; the last `look_ahead` of them wait for more."""
         self._waiting += words
-        settled = self._waiting[:max(0, len(self._waiting) - look_ahead)]
+        settled = self._waiting[: max(0, len(self._waiting) - look_ahead)]
         if not settled:
             return []
         seen = [*self._context, *self._waiting]
-        tags = self._punctuator.tag([word.text for word in seen], pauses(seen))[len(self._context):]
+        tags = self._punctuator.tag([word.text for word in seen], pauses(seen))[len(self._context) :]
         written = []
         for word, tag in zip(settled, tags, strict=False):
             written.append(replace(word, written=self._punctuator.write(word.text, tag, self._first)))
             self._first = tag.mark in SENTENCE_ENDS
-        self._waiting = self._waiting[len(settled):]
+        self._waiting = self._waiting[len(settled) :]
         self._context = [*self._context, *settled][-CONTEXT:]
         return written
 
@@ -58,7 +59,7 @@ class Sentences:
 def pauses(words: Sequence[Word]) -> np.ndarray:
     """Seconds of silence after each word, NaN after the last."""
     gaps = [max(0.0, following.start - word.end) for word, following in pairwise(words)]
-    return np.array([*gaps, np.nan][:len(words)])
+    return np.array([*gaps, np.nan][: len(words)])
 
 
 def segments(words: Sequence[Word], punctuated: bool) -> list[Final]:

@@ -3,6 +3,7 @@
 Each segment is laid out by itself, so that a live session's file and `render` of the same segments are the same text.
 Subtitle limits follow the usual style guides (BBC, Netflix). WebVTT: https://www.w3.org/TR/webvtt1/. TSV is Whisper's.
 """
+
 from __future__ import annotations
 
 import json
@@ -125,8 +126,11 @@ class Layout:
         if format not in FORMATS:
             raise RillError(f"Unknown transcript format {format!r}: choose one of {', '.join(FORMATS)}.")
         self.format = format
-        self.begin = {"vtt": "WEBVTT\n\n", "tsv": "start\tend\ttext\n",
-                      "json": '{\n  "segments": [],\n  "duration": 0.0\n}\n'}.get(format, "")
+        self.begin = {
+            "vtt": "WEBVTT\n\n",
+            "tsv": "start\tend\ttext\n",
+            "json": '{\n  "segments": [],\n  "duration": 0.0\n}\n',
+        }.get(format, "")
         self.begin_stays = self.begin.index("]") if format == "json" else len(self.begin)
         self.paragraphs = Paragraphs()
         self.count = 0  # segments, or cues, that stay
@@ -207,7 +211,7 @@ class LiveWriter:
         self._file.seek(self._stays)
         left = memoryview(stays + tail)
         while left:
-            left = left[self._file.write(left):]
+            left = left[self._file.write(left) :]
         self._stays += len(stays)
 
     def close(self) -> None:

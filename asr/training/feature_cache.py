@@ -7,6 +7,7 @@ mel power: speed by interpolation, noise added as power, rooms as an exponential
 late reverberation), telephones and microphones as gains of the bands. Each batch draws from its own seed, so a resumed
 run sees the batches that an unbroken one sees.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -29,24 +30,24 @@ from asr.training.data import GAPS_S, MAX_JOIN_S, SPEEDS, Batch
 from asr.training.prepare import load_prepared
 from asr.training.recipe import AugmentConfig, DataConfig
 
-LENGTH_JITTER = 0.08      # of the lengths that batches are sorted by, so that an epoch's batches are not the last one's
+LENGTH_JITTER = 0.08  # of the lengths that batches are sorted by, so that an epoch's batches are not the last one's
 FILLER_FRAMES = 100
 TELEPHONE_HZ = 3400.0
-CONTROL_POINTS = 6        # of a random microphone's response, spread over the bands
-REVERBERATION_S = (0.15, 0.7)   # time in which the tail falls by 60 dB
-TAIL_DB = (0.0, 14.0)     # the direct sound over the tail
-SILENCE_DB = 35.0         # a gap between joined utterances lies so far below them
+CONTROL_POINTS = 6  # of a random microphone's response, spread over the bands
+REVERBERATION_S = (0.15, 0.7)  # time in which the tail falls by 60 dB
+TAIL_DB = (0.0, 14.0)  # the direct sound over the tail
+SILENCE_DB = 35.0  # a gap between joined utterances lies so far below them
 
 
 @dataclass(frozen=True)
 class Clip:
-    first: int            # row of the features
+    first: int  # row of the features
     frames: int
     text: str
     features: np.ndarray[Any, Any]  # memory-mapped, of all clips of the folder
 
     def mel(self) -> np.ndarray[Any, Any]:
-        return np.asarray(self.features[self.first:self.first + self.frames], np.float32)
+        return np.asarray(self.features[self.first : self.first + self.frames], np.float32)
 
 
 def cached(folder: Path, split: str, frontend: Frontend) -> list[Clip]:
@@ -99,8 +100,17 @@ class FeatureBatches:
             raise ManifestError("The training folders hold no sentence that dev does not: add folders to data.train.")
         self.noises = [clip.mel() for clip in cached(Path(data.noise), "train", frontend)] if data.noise else []
 
-    def epoch(self, strength: Callable[[int], float], *, epoch: int, skip: int, first: int, seed: int, rank: int = 0,
-              world: int = 1) -> Iterator[Batch]:
+    def epoch(
+        self,
+        strength: Callable[[int], float],
+        *,
+        epoch: int,
+        skip: int,
+        first: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Iterator[Batch]:
         """One epoch from its batch `skip` on; `first` is the update that this one is. See `data.batches`."""
         for number, clips in enumerate(self.plan(random.Random(hash((seed, epoch))))[skip:]):
             update = first + number
@@ -151,7 +161,7 @@ class FeatureBatches:
         lengths = torch.tensor([len(mel) for mel, _ in changed])
         batch = torch.full((len(changed), int(lengths.max()), self.frontend.bands), self.floor)
         for row, (mel, _) in zip(batch, changed, strict=True):
-            row[:len(mel)] = torch.from_numpy(np.logaddexp(mel, np.float32(self.floor)))
+            row[: len(mel)] = torch.from_numpy(np.logaddexp(mel, np.float32(self.floor)))
         return Batch(batch, lengths, [text for _, text in changed], [], rate=self.rate)
 
     def join(self, rows: list[tuple[np.ndarray, str]], rng: random.Random) -> list[tuple[np.ndarray, str]]:
@@ -173,14 +183,14 @@ class FeatureBatches:
         """So many frames of a recording, repeated where it is shorter."""
         noise = rng.choice(self.noises)
         first = rng.randrange(max(1, len(noise) - frames))
-        return np.resize(noise[first:first + frames], (frames, noise.shape[1]))
+        return np.resize(noise[first : first + frames], (frames, noise.shape[1]))
 
     def narrow(self, mel: np.ndarray) -> np.ndarray:
         """As through a telephone: nothing above 3.4 kHz."""
         config = self.frontend.config
         low, high, cut = (math.log1p(f / 700) for f in (config.f_min, config.f_max, TELEPHONE_HZ))
         mel = mel.copy()
-        mel[:, round(config.mels * (cut - low) / (high - low)):] = self.floor
+        mel[:, round(config.mels * (cut - low) / (high - low)) :] = self.floor
         return mel
 
 

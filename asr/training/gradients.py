@@ -3,6 +3,7 @@
 Bengio, Simard & Frasconi 1994 ("Learning long-term dependencies with gradient descent is difficult") and Pascanu,
 Mikolov & Bengio 2013 (arXiv 1211.5063) say why; these two functions show it for a model at hand.
 """
+
 from __future__ import annotations
 
 import torch
@@ -13,10 +14,19 @@ from asr.model.acoustic import AcousticModel
 
 def by_layer(model: AcousticModel) -> dict[str, float]:
     """The norm of the gradient that the last backward pass left in the stem, each layer and the heads."""
-    parts = {"stem": model.stem, **{f"layer {i}": layer for i, layer in enumerate(model.encoder(), 1)},
-             "heads": model.heads}
-    return {name: float(torch.stack([each.grad.norm() for each in part.parameters() if each.grad is not None] or
-                                    [torch.zeros(())]).norm()) for name, part in parts.items()}
+    parts = {
+        "stem": model.stem,
+        **{f"layer {i}": layer for i, layer in enumerate(model.encoder(), 1)},
+        "heads": model.heads,
+    }
+    return {
+        name: float(
+            torch.stack(
+                [each.grad.norm() for each in part.parameters() if each.grad is not None] or [torch.zeros(())]
+            ).norm()
+        )
+        for name, part in parts.items()
+    }
 
 
 def by_distance(model: AcousticModel, mel: Tensor, lengths: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Its source is inside the `kenlm` sdist on PyPI (LGPL); CMake builds it with Boost. What is built goes into the user's
 cache; programs on PATH come first.
 """
+
 from __future__ import annotations
 
 import os
@@ -18,8 +19,10 @@ from asr.errors import LanguageModelError
 
 PROGRAM = "lmplz"
 SOURCE = "kenlm>=0.2,<1"
-NEEDED = ("a C++ compiler, CMake and Boost (Debian, Ubuntu: apt-get install build-essential cmake "
-          "libboost-program-options-dev libboost-system-dev libboost-thread-dev libboost-test-dev)")
+NEEDED = (
+    "a C++ compiler, CMake and Boost (Debian, Ubuntu: apt-get install build-essential cmake "
+    "libboost-program-options-dev libboost-system-dev libboost-thread-dev libboost-test-dev)"
+)
 ERROR_CHARACTERS = 300  # of what a program said, that are shown
 
 Say = Callable[[str], None]
@@ -33,8 +36,9 @@ def find() -> str:
     """The program's path. Raises LanguageModelError that says how to get it."""
     found = shutil.which(PROGRAM) or shutil.which(PROGRAM, path=cache())
     if not found:
-        raise LanguageModelError(f"KenLM's {PROGRAM} is not here: `asr lm --build-tools` builds it, with {NEEDED}; "
-                                 f"or put it on PATH.")
+        raise LanguageModelError(
+            f"KenLM's {PROGRAM} is not here: `asr lm --build-tools` builds it, with {NEEDED}; or put it on PATH."
+        )
     return found
 
 
@@ -50,16 +54,34 @@ def build(say: Say = lambda line: None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         say("Downloading KenLM's source.")
-        _run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "kenlm", "--dest", folder,
-              SOURCE], "KenLM's source cannot be downloaded")
-        archive, = folder.glob("kenlm-*.tar.gz")
+        _run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--no-binary",
+                "kenlm",
+                "--dest",
+                folder,
+                SOURCE,
+            ],
+            "KenLM's source cannot be downloaded",
+        )
+        (archive,) = folder.glob("kenlm-*.tar.gz")
         _run(["cmake", "-E", "tar", "xzf", archive], "KenLM's source cannot be unpacked", folder)
         say("Building it: a minute or two.")
         source = folder / archive.name.removesuffix(".tar.gz")
-        _run(["cmake", "-S", source, "-B", folder / "build", "-DCMAKE_BUILD_TYPE=Release"],
-             f"KenLM cannot be built; it needs {NEEDED}")
-        _run(["cmake", "--build", folder / "build", "--parallel", str(os.cpu_count() or 1), "--target", PROGRAM],
-             "KenLM cannot be built")
+        _run(
+            ["cmake", "-S", source, "-B", folder / "build", "-DCMAKE_BUILD_TYPE=Release"],
+            f"KenLM cannot be built; it needs {NEEDED}",
+        )
+        _run(
+            ["cmake", "--build", folder / "build", "--parallel", str(os.cpu_count() or 1), "--target", PROGRAM],
+            "KenLM cannot be built",
+        )
         with replacing(cache() / PROGRAM) as part:
             shutil.copy2(folder / "build" / "bin" / PROGRAM, part)
     say(f"{PROGRAM} is in {cache()}.")

@@ -3,6 +3,7 @@
 `torch.optim.Muon` computes in bfloat16, which takes 30 times as long on a CPU that has no instructions for it; this one
 computes in the parameters' own precision, and iterates on the smaller square matrix.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable

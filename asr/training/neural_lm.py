@@ -7,6 +7,7 @@ that next to nothing is padding. The folder holds
     neural_lm.text          while it is trained: the text as word numbers
     neural_lm.state         while it is trained: everything that --resume needs, replaced as a whole
 """
+
 from __future__ import annotations
 
 import math
@@ -33,11 +34,11 @@ from asr.training.resume import reading_state, write_state
 from asr.training.schedule import learning_rate
 
 TEXT, STATE = "neural_lm.text", "neural_lm.state"
-BATCH_WORDS = 2048           # of an update
-MAX_SENTENCE_WORDS = 60      # a longer sentence is cut
-LEARNING_RATE = 3e-3         # at its peak: warm-up, then a cosine
+BATCH_WORDS = 2048  # of an update
+MAX_SENTENCE_WORDS = 60  # a longer sentence is cut
+LEARNING_RATE = 3e-3  # at its peak: warm-up, then a cosine
 WARMUP_UPDATES = 200
-CLIP = 1.0                   # largest norm of the gradient
+CLIP = 1.0  # largest norm of the gradient
 SAVE_EVERY_UPDATES = 250
 VALIDATION_SENTENCES = 2000  # held out, that the perplexity during training is of
 
@@ -57,7 +58,7 @@ class Text:
         for sentence in sentences:
             said = sentence.split()
             for first in range(0, len(said), MAX_SENTENCE_WORDS):
-                words.extend(model.numbers(said[first:first + MAX_SENTENCE_WORDS]))
+                words.extend(model.numbers(said[first : first + MAX_SENTENCE_WORDS]))
                 starts.append(len(words))
         return cls(torch.from_numpy(np.array(words, dtype=np.int32)), torch.tensor(starts))
 
@@ -73,7 +74,7 @@ class Text:
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Word numbers (B, T) and lengths (B,), as `NeuralLM` takes them."""
-        sentences = [self.words[self.starts[i]:self.starts[i + 1]] for i in indices]
+        sentences = [self.words[self.starts[i] : self.starts[i + 1]] for i in indices]
         lengths = self.starts.diff()[indices]
         return nn.utils.rnn.pad_sequence(sentences, batch_first=True).long().to(device), lengths.to(device)
 
@@ -123,9 +124,16 @@ class LMTrainingState:
     def save(self, folder: Path) -> None:
         """The model, and the state."""
         self.model.save(folder / FILE)
-        write_state(folder / STATE, {
-            "config": self.model.config, "model": self.model.state_dict(), "updates": self.updates,
-            "optimizer": self.optimizer.state_dict(), "update": self.update})
+        write_state(
+            folder / STATE,
+            {
+                "config": self.model.config,
+                "model": self.model.state_dict(),
+                "updates": self.updates,
+                "optimizer": self.optimizer.state_dict(),
+                "update": self.update,
+            },
+        )
 
     @classmethod
     def restore(cls, folder: Path, device: torch.device) -> LMTrainingState:
@@ -153,13 +161,21 @@ def train(state: LMTrainingState, text: Text, held_out: Text, folder: Path, say:
         words += int(batch[1].sum())
         if state.update % SAVE_EVERY_UPDATES == 0 or state.update == state.updates:
             state.save(folder)
-            say(f"{state.update}/{state.updates}: perplexity {math.exp(loss):.1f}, held out "
-                f"{fit(state.model, held_out).perplexity:.1f}, {words / (time.perf_counter() - begun):.0f} words/s")
+            say(
+                f"{state.update}/{state.updates}: perplexity {math.exp(loss):.1f}, held out "
+                f"{fit(state.model, held_out).perplexity:.1f}, {words / (time.perf_counter() - begun):.0f} words/s"
+            )
             words, begun = 0, time.perf_counter()
 
 
-def read_texts(texts: Sequence[Path], folder: Path, vocabulary: int | list[str], withheld: Withheld, language: str,
-         say: Say = lambda line: None) -> tuple[NeuralLM, Text, Text]:
+def read_texts(
+    texts: Sequence[Path],
+    folder: Path,
+    vocabulary: int | list[str],
+    withheld: Withheld,
+    language: str,
+    say: Say = lambda line: None,
+) -> tuple[NeuralLM, Text, Text]:
     """Texts → a model of their vocabulary, not trained yet; the text to learn from, and that held out; both are kept
     in the folder. Raises LanguageModelError."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,15 +183,24 @@ def read_texts(texts: Sequence[Path], folder: Path, vocabulary: int | list[str],
         learn, hold = Path(name) / "learn.txt", Path(name) / "hold.txt"
         corpus = separate(texts, withheld, language, learn, hold)
         words = most_frequent(corpus.counts, vocabulary) if isinstance(vocabulary, int) else vocabulary
-        say(f"Text: {corpus.learned} sentences, {corpus.counts.total()} words; {corpus.held_out} sentences held out, "
-            f"{corpus.withheld} withheld. Vocabulary: {len(words)} words.")
+        say(
+            f"Text: {corpus.learned} sentences, {corpus.counts.total()} words; {corpus.held_out} sentences held out, "
+            f"{corpus.withheld} withheld. Vocabulary: {len(words)} words."
+        )
         torch.manual_seed(0)
         model = NeuralLM(words)
         with learn.open(encoding="utf-8") as learned, hold.open(encoding="utf-8") as held:
             text, held_out = Text.of(model, learned), Text.of(model, islice(held, VALIDATION_SENTENCES))
     with replacing(folder / TEXT) as part:
-        save_file({"words": text.words, "starts": text.starts, "held_out.words": held_out.words,
-                   "held_out.starts": held_out.starts}, part)
+        save_file(
+            {
+                "words": text.words,
+                "starts": text.starts,
+                "held_out.words": held_out.words,
+                "held_out.starts": held_out.starts,
+            },
+            part,
+        )
     return model, text, held_out
 
 
@@ -188,9 +213,18 @@ def resume_texts(folder: Path) -> tuple[Text, Text]:
     return Text(kept["words"], kept["starts"]), Text(kept["held_out.words"], kept["held_out.starts"])
 
 
-def train_from_texts(texts: Sequence[Path], folder: Path, *, vocabulary: int | list[str],
-                     tests: Mapping[str, Sequence[str]], language: str, epochs: float | None = None,
-                     resume: bool = False, device: str = "auto", say: Say = lambda line: None) -> dict[str, Fit]:
+def train_from_texts(
+    texts: Sequence[Path],
+    folder: Path,
+    *,
+    vocabulary: int | list[str],
+    tests: Mapping[str, Sequence[str]],
+    language: str,
+    epochs: float | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    say: Say = lambda line: None,
+) -> dict[str, Fit]:
     """Train a model and leave it in the folder; gives how well it predicts the text held out and each of `tests`.
 
     Args:

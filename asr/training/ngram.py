@@ -10,6 +10,7 @@ for each n-gram.
     lexicon.txt           their spellings in the checkpoint's tokens (asr.training.dictionary)
     lexicon.safetensors   the prefix tree of the spellings (asr.decoding.tree)
 """
+
 from __future__ import annotations
 
 import bz2
@@ -38,10 +39,10 @@ from asr.model.tokens import TokenSet
 from asr.text.normalize import normalize
 from asr.training import kenlm_tools
 
-HELD_OUT = 100        # one of so many sentences is not learned from and measures the model
+HELD_OUT = 100  # one of so many sentences is not learned from and measures the model
 HELD_OUT_TEXT = "text held out"
-IN_COMMON_WORDS = 8   # in a row, which show that two sentences are from the same place
-MEMORY = "1G"         # of KenLM's sorting; more than that goes through the disk
+IN_COMMON_WORDS = 8  # in a row, which show that two sentences are from the same place
+MEMORY = "1G"  # of KenLM's sorting; more than that goes through the disk
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 # A full stop after a title ends no sentence.
 SENTENCE_END = re.compile(r"[.!?…](?<!\bMr.)(?<!\bMrs.)(?<!\bMs.)(?<!\bDr.)(?<!\bSt.)[\"'”’)\]]*\s+")
@@ -111,8 +112,11 @@ def separate(paths: Sequence[Path], withheld: Withheld, language: str, learn: Pa
 
 def read_tests(manifests: Sequence[Path], split: str, language: str) -> dict[str, list[str]]:
     """The sentences of each corpus of the manifests, normalized. Raises ManifestError."""
-    return {f"{manifest.stem}, {corpus}": [normalize(each.text, language) for each in members]
-            for manifest in manifests for corpus, members in by_corpus(of_split(manifest, split)).items()}
+    return {
+        f"{manifest.stem}, {corpus}": [normalize(each.text, language) for each in members]
+        for manifest in manifests
+        for corpus, members in by_corpus(of_split(manifest, split)).items()
+    }
 
 
 def most_frequent(counts: Counter[str], size: int) -> list[str]:
@@ -123,8 +127,9 @@ def most_frequent(counts: Counter[str], size: int) -> list[str]:
 def read_vocabulary(path: Path) -> list[str]:
     """The first field of each line: a list of words, or a lexicon. Raises LanguageModelError where there is none."""
     try:
-        words = list(dict.fromkeys(line.split()[0] for line in path.read_text(encoding="utf-8").splitlines()
-                                   if line.strip()))
+        words = list(
+            dict.fromkeys(line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        )
     except (OSError, UnicodeDecodeError) as error:
         raise LanguageModelError(f"The vocabulary {path} cannot be read ({error}): give words, one a line.") from error
     if not words:
@@ -136,9 +141,23 @@ def estimate(text: Path, vocabulary: Path, order: int, prune: Sequence[int], mod
     """The n-gram model of a file of sentences, over a file of words. Raises LanguageModelError."""
     with tempfile.TemporaryDirectory(dir=model.parent) as name:
         arpa = Path(name) / "lm.arpa"
-        kenlm_tools.call("--order", order, "--prune", *prune, "--limit_vocab_file", vocabulary,
-                         "--discount_fallback", "--memory", MEMORY, "--temp_prefix", f"{name}/", "--text", text,
-                         "--arpa", arpa)
+        kenlm_tools.call(
+            "--order",
+            order,
+            "--prune",
+            *prune,
+            "--limit_vocab_file",
+            vocabulary,
+            "--discount_fallback",
+            "--memory",
+            MEMORY,
+            "--temp_prefix",
+            f"{name}/",
+            "--text",
+            text,
+            "--arpa",
+            arpa,
+        )
         pack(arpa, model)
 
 
@@ -184,8 +203,17 @@ class Built:
     fits: dict[str, Fit]
 
 
-def build(texts: Sequence[Path], folder: Path, *, order: int, prune: Sequence[int], vocabulary: int | list[str],
-          tests: Mapping[str, Sequence[str]], language: str, say: Say = lambda line: None) -> Built:
+def build(
+    texts: Sequence[Path],
+    folder: Path,
+    *,
+    order: int,
+    prune: Sequence[int],
+    vocabulary: int | list[str],
+    tests: Mapping[str, Sequence[str]],
+    language: str,
+    say: Say = lambda line: None,
+) -> Built:
     """Write the model and `vocabulary.txt`; both appear when all is done.
 
     Args:
@@ -197,8 +225,11 @@ def build(texts: Sequence[Path], folder: Path, *, order: int, prune: Sequence[in
     Raises LanguageModelError.
     """
     kenlm_tools.find()  # a missing one is reported before the text is read
-    with (replacing(folder / FILE) as model, replacing(folder / "vocabulary.txt") as listed,
-          tempfile.TemporaryDirectory(dir=folder) as name):
+    with (
+        replacing(folder / FILE) as model,
+        replacing(folder / "vocabulary.txt") as listed,
+        tempfile.TemporaryDirectory(dir=folder) as name,
+    ):
         learn, hold = Path(name) / "learn.txt", Path(name) / "hold.txt"
         withheld = Withheld(sentence for members in tests.values() for sentence in members)
         corpus = separate(texts, withheld, language, learn, hold)
@@ -206,8 +237,10 @@ def build(texts: Sequence[Path], folder: Path, *, order: int, prune: Sequence[in
         listed.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
         total = corpus.counts.total()
         covered = sum(corpus.counts[word] for word in words)
-        say(f"Text: {corpus.learned} sentences, {total} words, {len(corpus.counts)} different; {corpus.held_out} "
-            f"sentences held out, {corpus.withheld} withheld.")
+        say(
+            f"Text: {corpus.learned} sentences, {total} words, {len(corpus.counts)} different; {corpus.held_out} "
+            f"sentences held out, {corpus.withheld} withheld."
+        )
         say(f"Vocabulary: {len(words)} words, {100 * covered / total:.2f} % of the text.")
         estimate(learn, listed, order, prune, model)
         say(f"Model: order {order}, pruned {' '.join(map(str, prune))}, {model.stat().st_size / 1e6:.1f} MB.")

@@ -1,5 +1,6 @@
 """What training minimizes: the CTC losses of every head, of the same token sets read from the middle layer, and the
 CTC-CRF's denominator, where the recipe asks for it."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,13 @@ Targets = Mapping[str, tuple[Tensor, Tensor]]  # token set → targets of all ut
 
 def pack(targets: Sequence[Mapping[str, Sequence[int]]], device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
     """Each utterance's targets (see `data.TargetEncoder`) in the form that `torch.nn.functional.ctc_loss` takes."""
-    return {name: (torch.tensor([token for each in targets for token in each[name]], dtype=torch.long, device=device),
-                   torch.tensor([len(each[name]) for each in targets], dtype=torch.long, device=device))
-            for name in targets[0]}
+    return {
+        name: (
+            torch.tensor([token for each in targets for token in each[name]], dtype=torch.long, device=device),
+            torch.tensor([len(each[name]) for each in targets], dtype=torch.long, device=device),
+        )
+        for name in targets[0]
+    }
 
 
 class Objective(nn.Module):
@@ -28,8 +33,15 @@ class Objective(nn.Module):
     The middle layer's heads (Lee & Watanabe 2021, arXiv 2102.03216) make the lower layers learn early.
     """
 
-    def __init__(self, model: AcousticModel, middle: float, crf: float = 0.0, head: str = "",
-                 denominator: Denominator | None = None, consistency: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: AcousticModel,
+        middle: float,
+        crf: float = 0.0,
+        head: str = "",
+        denominator: Denominator | None = None,
+        consistency: float = 0.0,
+    ) -> None:
         """`middle`, `crf` and `consistency` weigh losses, `crf` may change; `denominator` belongs to `head`."""
         super().__init__()
         self.model = model
@@ -38,11 +50,18 @@ class Objective(nn.Module):
         self.middle_layer = max(0, len(model.layers) // 2 - 1)
         hidden = model.config.hidden
         self.middle_norm = nn.LayerNorm(hidden) if middle else None
-        self.middle_heads = nn.ModuleDict({name: nn.Linear(hidden, head.out_features)  # type: ignore[arg-type]
-                                           for name, head in model.heads.items()} if middle else {})
+        self.middle_heads = nn.ModuleDict(
+            {
+                name: nn.Linear(hidden, head.out_features)  # type: ignore[arg-type]
+                for name, head in model.heads.items()
+            }
+            if middle
+            else {}
+        )
 
-    def forward(self, mel: Tensor, lengths: Tensor, targets: Targets, latency: tuple[int, int] | None
-                ) -> tuple[dict[str, Tensor], Emissions, Tensor]:
+    def forward(
+        self, mel: Tensor, lengths: Tensor, targets: Targets, latency: tuple[int, int] | None
+    ) -> tuple[dict[str, Tensor], Emissions, Tensor]:
         """`mel` (B, T, bands), `lengths` (B,) mel frames; `latency` (chunk, look-ahead), None for full context.
 
         With `consistency` the second half of the rows are the first half's utterances again, masked elsewhere.
@@ -67,8 +86,10 @@ class Objective(nn.Module):
             losses["crf"] = self.crf * self.denominator(emissions[self.head], frames).sum()
         if self.consistency:
             losses = {name: loss / 2 for name, loss in losses.items()}  # the mean of both views
-            losses |= {f"consistency {name}": self.consistency * disagreement(values, frames)
-                       for name, values in emissions.items()}
+            losses |= {
+                f"consistency {name}": self.consistency * disagreement(values, frames)
+                for name, values in emissions.items()
+            }
         return losses, emissions, frames
 
 
@@ -84,5 +105,6 @@ def disagreement(emissions: Tensor, frames: Tensor) -> Tensor:
 def ctc(emissions: Tensor, frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
     """Connectionist temporal classification (Graves et al. 2006), natural logarithm, summed over the utterances. An
     utterance with more tokens than frames counts as 0."""
-    return F.ctc_loss(emissions.float().transpose(0, 1), targets, frames, lengths, blank=0, reduction="sum",
-                      zero_infinity=True)
+    return F.ctc_loss(
+        emissions.float().transpose(0, 1), targets, frames, lengths, blank=0, reduction="sum", zero_infinity=True
+    )

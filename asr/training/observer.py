@@ -1,4 +1,5 @@
 """What a training tells those who watch it: the command line, TensorBoard, tests."""
+
 from __future__ import annotations
 
 import time
@@ -18,7 +19,7 @@ class Pace:
 
     loss: float
     speech_rate: float  # seconds of speech, in all processes, a second
-    waiting: float      # share of the time in which the next batch was not there yet
+    waiting: float  # share of the time in which the next batch was not there yet
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@
 
 What is read: see `asr.training.sources`. One bad clip never stops the work: it is dropped, counted and named.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 MIN_UTTERANCE_S, MAX_UTTERANCE_S = 0.2, 30.0  # what can be learned from
 MAX_CHARACTERS_PER_S = 30.0  # nobody speaks faster, so the text is not what is said
-MIN_CHARACTERS_PER_S = 0.5   # with fewer most of the text is missing
+MIN_CHARACTERS_PER_S = 0.5  # with fewer most of the text is missing
 RECORDINGS_PER_FOLDER = 1000
 
 OnProgress = Callable[[str, float], None]
@@ -48,8 +49,15 @@ class PreparationReport:
     dropped: list[tuple[str, str, str]] = field(default_factory=list)  # reason, name, detail
 
 
-def prepare(sources: Iterable[RawUtterance], out: Path, *, language: str = "en", dev: float = 0.0, digits: bool = True,
-            on_progress: OnProgress = lambda corpus, seconds: None) -> PreparationReport:
+def prepare(
+    sources: Iterable[RawUtterance],
+    out: Path,
+    *,
+    language: str = "en",
+    dev: float = 0.0,
+    digits: bool = True,
+    on_progress: OnProgress = lambda corpus, seconds: None,
+) -> PreparationReport:
     """Write a prepared folder. Utterances of no split go to `train`, those of a fraction `dev` of the speakers (of the
     utterances, where there are fewer than two) to `dev`. Without `digits` a text that has any is dropped, since they
     may have been said otherwise than `normalize` spells them. `on_progress(corpus, seconds)` is
@@ -81,9 +89,16 @@ def prepare(sources: Iterable[RawUtterance], out: Path, *, language: str = "en",
                 continue
             on_progress(source.corpus, len(samples) / SAMPLE_RATE)
             digest = hashlib.sha1(samples.tobytes() + text.encode()).digest()
-            reason = "double" if digest in seen else unusable_audio(samples) or (
-                None if source.noise else unusable_text(text if digits else source.text, text,
-                                                        len(samples) / SAMPLE_RATE))
+            reason = (
+                "double"
+                if digest in seen
+                else unusable_audio(samples)
+                or (
+                    None
+                    if source.noise
+                    else unusable_text(text if digits else source.text, text, len(samples) / SAMPLE_RATE)
+                )
+            )
             seen.add(digest)
             if reason:
                 report.dropped.append((reason, source.name, source.text))
@@ -98,13 +113,32 @@ def prepare(sources: Iterable[RawUtterance], out: Path, *, language: str = "en",
             soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
             seconds = len(samples) / SAMPLE_RATE
             recording = Recording(name, [_audio_source(path.relative_to(out))], SAMPLE_RATE, len(samples), seconds)
-            supervision = SupervisionSegment(name, name, 0.0, seconds, text=text, language=language,
-                                             speaker=source.speaker, custom={"corpus": source.corpus})
+            supervision = SupervisionSegment(
+                name,
+                name,
+                0.0,
+                seconds,
+                text=text,
+                language=language,
+                speaker=source.speaker,
+                custom={"corpus": source.corpus},
+            )
             if split not in writers:
                 writers[split] = CutSet.open_writer(out / f"{split}.jsonl.gz", overwrite=True)
             writers[split].write(MonoCut(name, 0.0, seconds, 0, supervisions=[supervision], recording=recording))
-            index.write(json.dumps({"audio": str(path.relative_to(out)), "text": text, "speaker": source.speaker,
-                                    "corpus": source.corpus, "split": split}, ensure_ascii=False) + "\n")
+            index.write(
+                json.dumps(
+                    {
+                        "audio": str(path.relative_to(out)),
+                        "text": text,
+                        "speaker": source.speaker,
+                        "corpus": source.corpus,
+                        "split": split,
+                    },
+                    ensure_ascii=False,
+                )
+                + "\n"
+            )
             report.seconds[key] += seconds
             report.utterances[key] += 1
             report.speakers[key].update([source.speaker] if source.speaker else [])
@@ -152,8 +186,10 @@ def load_prepared(folder: Path, split: str) -> CutSet:
         return CutSet.from_shar(in_dir=folder / split)
     path = folder / f"{split}.jsonl.gz"
     if not path.is_file():
-        raise ManifestError(f"{folder} holds no prepared split '{split}': make it with `asr prepare` (--dev 0.1 keeps "
-                            f"a tenth of the speakers for dev).")
+        raise ManifestError(
+            f"{folder} holds no prepared split '{split}': make it with `asr prepare` (--dev 0.1 keeps "
+            f"a tenth of the speakers for dev)."
+        )
     return CutSet.from_file(path).with_recording_path_prefix(folder).to_eager()
 
 
@@ -170,7 +206,7 @@ def _held_out(sources: Sequence[RawUtterance], dev: float) -> set[RawUtterance]:
     if len(set(speakers.values())) < 2:
         speakers = {source: source.name for source in sources}
     said = Counter(speakers.values())
-    chosen = sorted((name for name in said if _share(name) < dev), key=_share)[:len(said) - 1]
+    chosen = sorted((name for name in said if _share(name) < dev), key=_share)[: len(said) - 1]
     if dev and not chosen and len(said) > 1:
         chosen = [min(said, key=lambda name: (said[name], _share(name)))]
     return {source for source in sources if speakers[source] in set(chosen)}

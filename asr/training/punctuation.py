@@ -7,6 +7,7 @@ The folder holds
     punctuation.text          while it is trained: the labelled text
     punctuation.state         while it is trained: everything that going on needs, replaced as a whole
 """
+
 from __future__ import annotations
 
 import math
@@ -57,8 +58,9 @@ class Tagger(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
         self.marks, self.cases = nn.Linear(2 * hidden, len(MARKS)), nn.Linear(2 * hidden, len(CASES))
 
-    def forward(self, rows: Tensor, pieces: Tensor, starts: Tensor, place: Tensor, pauses: Tensor
-                ) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, rows: Tensor, pieces: Tensor, starts: Tensor, place: Tensor, pauses: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Scores of marks and cases, (B, T, …).
 
         The n distinct words: `rows` (n,), and their n-grams one after the other in `pieces`, of each from `starts`
@@ -77,10 +79,15 @@ class Tagger(nn.Module):
             found |= {name: head.weight, f"{name}.bias": head.bias}
         for layer in range(self.rnn.num_layers):
             for direction, suffix in (("forward", ""), ("backward", "_reverse")):
-                inputs, states, *biases = (getattr(self.rnn, f"{name}_l{layer}{suffix}")
-                                           for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-                found |= {f"{layer}.{direction}.input": inputs, f"{layer}.{direction}.state": states,
-                          f"{layer}.{direction}.bias": sum(biases)}
+                inputs, states, *biases = (
+                    getattr(self.rnn, f"{name}_l{layer}{suffix}")
+                    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                )
+                found |= {
+                    f"{layer}.{direction}.input": inputs,
+                    f"{layer}.{direction}.state": states,
+                    f"{layer}.{direction}.bias": sum(biases),
+                }
         return {name: values.detach().float().cpu().numpy() for name, values in found.items()}
 
 
@@ -139,9 +146,12 @@ class TaggerTraining:
             group["lr"] = learning_rate(self.update, self.updates)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_in_bfloat16(self.device)):
             scores = self.tagger(*self.inputs(drawn, FORGOTTEN))
-        marks, cases = (nn.functional.cross_entropy(score.float().flatten(0, 1), torch.from_numpy(labels).flatten(),
-                                                    ignore_index=IGNORE)
-                        for score, labels in zip(scores, (drawn.marks, drawn.cases), strict=True))
+        marks, cases = (
+            nn.functional.cross_entropy(
+                score.float().flatten(0, 1), torch.from_numpy(labels).flatten(), ignore_index=IGNORE
+            )
+            for score, labels in zip(scores, (drawn.marks, drawn.cases), strict=True)
+        )
         self.optimizer.zero_grad()
         (marks + CASE_WEIGHT * cases).backward()
         if math.isfinite(nn.utils.clip_grad_norm_(self.tagger.parameters(), CLIP).item()):
@@ -153,13 +163,28 @@ class TaggerTraining:
         """The tagger, and the state; a killed process leaves the old one or the new one of each."""
         corpus = self.corpus
         facts = {"updates": self.update, "words": {name: len(text.words) for name, text in corpus.texts.items()}}
-        config = PunctuatorConfig(self.language, [corpus.words[number] for number in self.vocabulary], WIDTH, BUCKETS,
-                                  HIDDEN, LAYERS, corpus.marks, corpus.forms, corpus.abbreviations, facts)
+        config = PunctuatorConfig(
+            self.language,
+            [corpus.words[number] for number in self.vocabulary],
+            WIDTH,
+            BUCKETS,
+            HIDDEN,
+            LAYERS,
+            corpus.marks,
+            corpus.forms,
+            corpus.abbreviations,
+            facts,
+        )
         part = folder / f"{FILE}.part"
         save_tagger(part, config, self.tagger.weights())
         os.replace(part, folder / FILE)
-        state = {"tagger": self.tagger.state_dict(), "optimizer": self.optimizer.state_dict(), "update": self.update,
-                 "updates": self.updates, "language": self.language}
+        state = {
+            "tagger": self.tagger.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "update": self.update,
+            "updates": self.updates,
+            "language": self.language,
+        }
         part = folder / f"{STATE}.part"
         torch.save(state, part)
         os.replace(part, folder / STATE)
@@ -174,11 +199,13 @@ class TaggerTraining:
             training.tagger.load_state_dict(state["tagger"])
             training.optimizer.load_state_dict(state["optimizer"])
         except FileNotFoundError as error:
-            raise TrainingError(f"{folder / STATE} is not there, so there is nothing to resume: leave out --resume."
-                                ) from error
+            raise TrainingError(
+                f"{folder / STATE} is not there, so there is nothing to resume: leave out --resume."
+            ) from error
         except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise TrainingError(f"{folder / STATE} is broken ({' '.join(str(error).split())[:120]}): start in another "
-                                "folder.") from error
+            raise TrainingError(
+                f"{folder / STATE} is broken ({' '.join(str(error).split())[:120]}): start in another folder."
+            ) from error
         return training
 
 
@@ -188,8 +215,14 @@ def learning_rate(update: int, updates: int) -> float:
     return LEARNING_RATE * min(1.0, (update + 1) / WARMUP) * min(1.0, max(FINAL, falling))
 
 
-def begin(texts: Sequence[Path], folder: Path, language: str, updates: int, device: str,
-          report: Callable[[str, int], None] = lambda name, words: None) -> TaggerTraining:
+def begin(
+    texts: Sequence[Path],
+    folder: Path,
+    language: str,
+    updates: int,
+    device: str,
+    report: Callable[[str, int], None] = lambda name, words: None,
+) -> TaggerTraining:
     """Read the texts and make a training of them, in a folder without one; `device` may be "auto". Raises
     TrainingError."""
     if (folder / STATE).exists():

@@ -6,6 +6,7 @@ a library of old books does not drown the talk of today. Some of each text's doc
 Recognized words have errors and pauses, which text has not: both are drawn at random here. A stretch of text begins
 and ends at the bounds of sentences or anywhere, is short or long, and may stand for speech without known times.
 """
+
 from __future__ import annotations
 
 import bz2
@@ -56,8 +57,13 @@ class PauseShape(NamedTuple):
 # Fitted on gaps of 0.06 s and more between recognized words of LJSpeech, African Storybook, ARCTIC and Common Voice,
 # whose texts have punctuation; all of it is read. Talk has more silence inside sentences and less between them, so the
 # first is drawn wider (0.8, measured 0.5), there is more often none at a mark (0.2 and 0.02 measured), speakers differ.
-PAUSES = {NONE: PauseShape(0.88, -1.9, 0.8), COMMA: PauseShape(0.3, -1.15, 0.55), PERIOD: PauseShape(0.1, -0.5, 0.55),
-          QUESTION: PauseShape(0.1, -0.5, 0.55), IGNORE: PauseShape(0.1, -0.5, 0.55)}
+PAUSES = {
+    NONE: PauseShape(0.88, -1.9, 0.8),
+    COMMA: PauseShape(0.3, -1.15, 0.55),
+    PERIOD: PauseShape(0.1, -0.5, 0.55),
+    QUESTION: PauseShape(0.1, -0.5, 0.55),
+    IGNORE: PauseShape(0.1, -0.5, 0.55),
+}
 SPEAKER_NONE, SPEAKER_MEAN = 0.7, 0.35  # deviation between speakers of the log-odds of no pause, and of `mean`
 FRAME_S = 0.04  # of a recognizer's times
 
@@ -83,8 +89,11 @@ class Corpus:
     abbreviations: dict[str, str]
 
     def save(self, path: Path) -> None:
-        arrays = {f"{name}.{part}": getattr(text, part) for name, text in self.texts.items()
-                  for part in LabelledText.__dataclass_fields__}
+        arrays = {
+            f"{name}.{part}": getattr(text, part)
+            for name, text in self.texts.items()
+            for part in LabelledText.__dataclass_fields__
+        }
         facts = json.dumps([list(self.words), self.marks, self.forms, self.abbreviations])
         with open(path, "wb") as file:
             np.savez(file, facts=np.frombuffer(facts.encode(), np.uint8), **arrays)
@@ -95,8 +104,10 @@ class Corpus:
         try:
             with np.load(path) as stored:
                 names = dict.fromkeys(key.rpartition(".")[0] for key in stored.files if "." in key)
-                texts = {name: LabelledText(*(stored[f"{name}.{part}"] for part in LabelledText.__dataclass_fields__))
-                         for name in names}
+                texts = {
+                    name: LabelledText(*(stored[f"{name}.{part}"] for part in LabelledText.__dataclass_fields__))
+                    for name in names
+                }
                 return cls(texts, *json.loads(stored["facts"].tobytes()))
         except (OSError, ValueError, KeyError) as error:
             raise TrainingError(f"{path} is missing or broken: start again without --resume.") from error
@@ -108,8 +119,9 @@ def open_text(path: Path) -> IO[str]:
     return cast("IO[str]", openers.get(path.suffix, open)(path, "rt", encoding="utf-8"))
 
 
-def read(texts: Sequence[Path], language: str, held_out: Path,
-         report: Callable[[str, int], None] = lambda name, words: None) -> Corpus:
+def read(
+    texts: Sequence[Path], language: str, held_out: Path, report: Callable[[str, int], None] = lambda name, words: None
+) -> Corpus:
     """Label the texts; one document in `HELD_OUT_EVERY` goes to the folder `held_out` as it is, under the text's name.
 
     A text has a paragraph or a speaker's turn a line, and an empty line between documents. `report` is told the words
@@ -137,13 +149,19 @@ def read(texts: Sequence[Path], language: str, held_out: Path,
                     found = label(document, language, abbreviations)
                     words.extend([numbers.setdefault(word, len(numbers)) for word in found.words])
                     marks += bytes(found.marks)
-                    cases += bytes(case if case != MIXED or word in forms else CAPITAL
-                                   for word, case in zip(found.words, found.cases, strict=True))
+                    cases += bytes(
+                        case if case != MIXED or word in forms else CAPITAL
+                        for word, case in zip(found.words, found.cases, strict=True)
+                    )
                     starts.append(len(words))
             if not words:
                 raise TrainingError(f"{path} has no words to learn from.")
-            labelled[name] = LabelledText(np.array(words, np.int32), np.frombuffer(bytes(marks), np.uint8),
-                                          np.frombuffer(bytes(cases), np.uint8), np.array(starts))
+            labelled[name] = LabelledText(
+                np.array(words, np.int32),
+                np.frombuffer(bytes(marks), np.uint8),
+                np.frombuffer(bytes(cases), np.uint8),
+                np.array(starts),
+            )
             report(name, len(words))
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} cannot be read ({error}): give UTF-8 text, plain or .gz, .bz2, .xz.") from error
@@ -166,8 +184,10 @@ class Batches:
         self.texts = list(corpus.texts.values())
         shares = np.sqrt([len(text.words) for text in self.texts])
         self.shares = shares / shares.sum()
-        self.counts = sum((np.bincount(text.words, minlength=len(corpus.words)) for text in self.texts),
-                          np.zeros(len(corpus.words), np.int64))
+        self.counts = sum(
+            (np.bincount(text.words, minlength=len(corpus.words)) for text in self.texts),
+            np.zeros(len(corpus.words), np.int64),
+        )
         self.frequent = np.argsort(-self.counts, kind="stable")
         self._wrong = self.frequent[:REPLACEMENTS]
         weights = self.counts[self._wrong] ** 0.75
@@ -187,7 +207,7 @@ class Batches:
             while at < LENGTH - LEAST_ROOM:
                 drawn = self._stretch(rng, LENGTH - 1 - at)
                 for part, values in zip(found, drawn, strict=True):
-                    part[row, at:at + len(values)] = values
+                    part[row, at : at + len(values)] = values
                 at += len(drawn.words) + 1
         return found
 
@@ -202,7 +222,7 @@ class Batches:
             before = np.flatnonzero(np.isin(text.marks[first:begin][-LENGTH:], (PERIOD, QUESTION, IGNORE)))
             begin = begin - len(text.marks[first:begin][-LENGTH:]) + before[-1] + 1 if len(before) else first
         if rng.random() < TO_END:  # the first one that makes it as long as wanted, else the last that there is room for
-            ends = np.flatnonzero(np.isin(text.marks[begin:min(end, begin + room)], (PERIOD, QUESTION))) + 1
+            ends = np.flatnonzero(np.isin(text.marks[begin : min(end, begin + room)], (PERIOD, QUESTION))) + 1
             if not len(ends) and tries:
                 return self._stretch(rng, room, tries - 1)
             wanted = int(next((each for each in ends if each >= wanted), ends[-1] if len(ends) else wanted))
@@ -215,8 +235,9 @@ class Batches:
         pauses[-1:] = np.nan  # how long it will be is not known yet
         return Stretch(words, marks, cases, pauses)
 
-    def _misrecognize(self, rng: np.random.Generator, words: np.ndarray, marks: np.ndarray, cases: np.ndarray,
-                      rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _misrecognize(
+        self, rng: np.random.Generator, words: np.ndarray, marks: np.ndarray, cases: np.ndarray, rate: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Words replaced, dropped and inserted. A dropped word's mark goes to the word before it; the case of a wrong
         word is not known unless it is small."""
         luck = rng.random(len(words)) / rate

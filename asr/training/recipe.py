@@ -1,4 +1,5 @@
 """What a training run is told: a TOML file, with `key=value` changes from the command line. Unknown keys are errors."""
+
 from __future__ import annotations
 
 import math
@@ -25,15 +26,15 @@ class DataConfig:
 
     train: tuple[str, ...]
     dev: tuple[str, ...]
-    noise: str = ""               # a prepared folder of recordings without speech; "" for none
-    rooms: str = ""               # a folder of room impulse responses; "" for none
-    lexicon: str = ""             # word TAB phonemes: with it the model has a phoneme head
-    pronunciation: str = ""       # letter-to-sound network for words that the lexicon lacks
-    batch_seconds: float = 64.0   # of speech in one update, over all processes and accumulated parts
-    workers: int = 1              # loader processes
-    sorted_epochs: int = 1        # this many first epochs go from short utterances to long ones
-    cached: bool = False          # train on log-mels that are computed once (`feature_cache`)
-    dev_utterances: int = 400     # that scores during training are of, spread over all
+    noise: str = ""  # a prepared folder of recordings without speech; "" for none
+    rooms: str = ""  # a folder of room impulse responses; "" for none
+    lexicon: str = ""  # word TAB phonemes: with it the model has a phoneme head
+    pronunciation: str = ""  # letter-to-sound network for words that the lexicon lacks
+    batch_seconds: float = 64.0  # of speech in one update, over all processes and accumulated parts
+    workers: int = 1  # loader processes
+    sorted_epochs: int = 1  # this many first epochs go from short utterances to long ones
+    cached: bool = False  # train on log-mels that are computed once (`feature_cache`)
+    dev_utterances: int = 400  # that scores during training are of, spread over all
 
     def __post_init__(self) -> None:
         check_range(self, 1e-3, math.inf, "batch_seconds")
@@ -46,21 +47,21 @@ class AugmentConfig:
     """Chances are per utterance unless they say otherwise, and reached after `ramp` of the training."""
 
     ramp: float = 0.2
-    speed: float = 0.6            # chance, per batch, of 0.9 or 1.1 times the speed (Ko et al. 2015)
+    speed: float = 0.6  # chance, per batch, of 0.9 or 1.1 times the speed (Ko et al. 2015)
     noise: float = 0.4
-    least_snr: float = 5.0        # dB
+    least_snr: float = 5.0  # dB
     most_snr: float = 30.0
     rooms: float = 0.2
-    gain: float = 12.0            # dB up or down at most
-    response: float = 0.0         # dB up or down at most, of a random microphone's response (cached features only)
-    narrow: float = 0.1           # chance of sounding as through a telephone (8 kHz, μ-law)
-    join: float = 0.2             # chance, per batch, that its short utterances are joined in groups
-    noise_only: float = 0.3       # chance, per batch, of one more row that is noise without any words
-    vocal_tract: float = 0.0      # longest change of the vocal tract's length, as a share of it
-    time_masks: int = 2           # SpecAugment (Park et al. 2019), policy without warping
-    time_mask: int = 30           # mel frames at most
+    gain: float = 12.0  # dB up or down at most
+    response: float = 0.0  # dB up or down at most, of a random microphone's response (cached features only)
+    narrow: float = 0.1  # chance of sounding as through a telephone (8 kHz, μ-law)
+    join: float = 0.2  # chance, per batch, that its short utterances are joined in groups
+    noise_only: float = 0.3  # chance, per batch, of one more row that is noise without any words
+    vocal_tract: float = 0.0  # longest change of the vocal tract's length, as a share of it
+    time_masks: int = 2  # SpecAugment (Park et al. 2019), policy without warping
+    time_mask: int = 30  # mel frames at most
     band_masks: int = 2
-    band_mask: int = 15           # mel bands at most
+    band_mask: int = 15  # mel bands at most
 
     def __post_init__(self) -> None:
         check_range(self, 0, 1, "ramp", "speed", "noise", "rooms", "narrow", "join", "noise_only")
@@ -73,23 +74,23 @@ class AugmentConfig:
 class TrainConfig:
     updates: int = 10_000
     learning_rate: float = 1.5e-3
-    warmup: int = 300             # updates
-    hold: float = 0.4             # of the training at the peak, before the cosine
-    final: float = 0.01           # of the peak, at the end
+    warmup: int = 300  # updates
+    hold: float = 0.4  # of the training at the peak, before the cosine
+    final: float = 0.01  # of the peak, at the end
     weight_decay: float = 0.01
-    clip: float = 1.0             # largest norm of the gradient
+    clip: float = 1.0  # largest norm of the gradient
     dropout: float = 0.1
-    accumulate: int = 1           # parts that an update's batch is cut into, for little memory
-    averaging: float = 0.999      # decay of the running mean of the weights, which is what is kept
-    middle: float = 0.3           # weight of the middle layer's CTC losses
-    full: float = 0.5             # share of batches with full context; the others are latency-controlled
-    crf: float = 0.0              # weight of the CTC-CRF denominator on the phoneme head
-    crf_order: int = 2            # of its n-gram
-    crf_after: float = 0.5        # of the training: it needs a model that knows the tokens
-    consistency: float = 0.0      # weight of CR-CTC's loss: two masked views of each batch must agree; twice the work
-    precision: str = "auto"       # bf16 | fp16 (GPU) | fp32 | auto: bf16 where the device is fast in it, else fp32
+    accumulate: int = 1  # parts that an update's batch is cut into, for little memory
+    averaging: float = 0.999  # decay of the running mean of the weights, which is what is kept
+    middle: float = 0.3  # weight of the middle layer's CTC losses
+    full: float = 0.5  # share of batches with full context; the others are latency-controlled
+    crf: float = 0.0  # weight of the CTC-CRF denominator on the phoneme head
+    crf_order: int = 2  # of its n-gram
+    crf_after: float = 0.5  # of the training: it needs a model that knows the tokens
+    consistency: float = 0.0  # weight of CR-CTC's loss: two masked views of each batch must agree; twice the work
+    precision: str = "auto"  # bf16 | fp16 (GPU) | fp32 | auto: bf16 where the device is fast in it, else fp32
     seed: int = 0
-    evaluate_every: int = 1000    # updates
+    evaluate_every: int = 1000  # updates
     save_every: int = 250
     log_every: int = 50
 
@@ -106,8 +107,8 @@ class TrainConfig:
 class Recipe:
     name: str
     data: DataConfig
-    language: str = ""            # of the texts; "en", or that of the checkpoint which training starts from
-    licence: str = ""             # of the weights; "unknown", or that of the checkpoint
+    language: str = ""  # of the texts; "en", or that of the checkpoint which training starts from
+    licence: str = ""  # of the weights; "unknown", or that of the checkpoint
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

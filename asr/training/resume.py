@@ -1,4 +1,5 @@
 """The state of a training on disk: replaced as a whole, read again to resume."""
+
 from __future__ import annotations
 
 import pickle

@@ -1,11 +1,13 @@
 """The learning rate over a training: warm-up, hold, cosine."""
+
 from __future__ import annotations
 
 import math
 
 
-def learning_rate(update: int, updates: int, *, peak: float, warmup: int, hold: float = 0.0, final: float = 0.01
-                  ) -> float:
+def learning_rate(
+    update: int, updates: int, *, peak: float, warmup: int, hold: float = 0.0, final: float = 0.01
+) -> float:
     """The rate at an update, counted from 0, of so many.
 
     Args:

@@ -2,6 +2,7 @@
 
 A reader gives `RawUtterance`s; their audio is read only when asked for.
 """
+
 from __future__ import annotations
 
 import csv
@@ -48,8 +49,14 @@ def from_manifest(path: Path, split: str | None = None) -> Iterator[RawUtterance
     cannot be read; one that is no entry at all raises ManifestError."""
     folder = path if path.is_dir() else path.parent
     for utterance in manifest.read(path, split, texts=False, there=False):
-        yield RawUtterance(f"{utterance.path.name}@{utterance.start}", partial(manifest.load, utterance),
-                           utterance.text, utterance.speaker, utterance.corpus or folder.name, utterance.split)
+        yield RawUtterance(
+            f"{utterance.path.name}@{utterance.start}",
+            partial(manifest.load, utterance),
+            utterance.text,
+            utterance.speaker,
+            utterance.corpus or folder.name,
+            utterance.split,
+        )
 
 
 def from_folder(folder: Path) -> Iterator[RawUtterance]:
@@ -77,8 +84,14 @@ def from_table(path: Path) -> Iterator[RawUtterance]:
         name = cell.get(audio, "?")
         places = [path.parent / name, path.parent / CLIPS / name]
         place = next((each for each in places if each.is_file()), places[0])
-        yield RawUtterance(name, partial(decode, place), cell.get(text, ""), cell.get(speaker),
-                           cell.get("corpus", path.stem), cell.get("split"))
+        yield RawUtterance(
+            name,
+            partial(decode, place),
+            cell.get(text, ""),
+            cell.get(speaker),
+            cell.get("corpus", path.stem),
+            cell.get("split"),
+        )
 
 
 def from_kaldi(folder: Path) -> Iterator[RawUtterance]:
@@ -91,12 +104,20 @@ def from_kaldi(folder: Path) -> Iterator[RawUtterance]:
         raise ManifestError(f"{folder} holds no wav.scp, nor does a folder in it: give a Kaldi data folder.")
     for each in lists:
         if (each / "segments").exists():
-            raise ManifestError(f"{each} has `segments`, which are not read: cut its recordings (Kaldi's "
-                                f"extract-segments.sh), or write a table.")
+            raise ManifestError(
+                f"{each} has `segments`, which are not read: cut its recordings (Kaldi's "
+                f"extract-segments.sh), or write a table."
+            )
         recordings, texts, speakers = (_mapping(each / name) for name in ("wav.scp", "text", "utt2spk"))
         for name, place in recordings.items():
-            yield RawUtterance(name, partial(decode, folder / place), texts.get(name, ""), speakers.get(name),
-                               folder.name, None if each == folder else _split_of(each.name))
+            yield RawUtterance(
+                name,
+                partial(decode, folder / place),
+                texts.get(name, ""),
+                speakers.get(name),
+                folder.name,
+                None if each == folder else _split_of(each.name),
+            )
 
 
 def _mapping(path: Path) -> dict[str, str]:
@@ -120,8 +141,9 @@ def from_noise(path: Path) -> Iterator[RawUtterance]:
         end = utterance.start + utterance.samples if utterance.samples else _samples(utterance.path)
         for start in range(utterance.start, end, piece):
             part = replace(utterance, start=start, samples=min(piece, end - start))
-            yield RawUtterance(f"{part.path.name}@{start}", partial(manifest.load, part), "", None, "noise", None,
-                               noise=True)
+            yield RawUtterance(
+                f"{part.path.name}@{start}", partial(manifest.load, part), "", None, "noise", None, noise=True
+            )
 
 
 def from_recipe(name: str, folder: Path) -> Iterator[RawUtterance]:
@@ -135,8 +157,10 @@ def from_recipe(name: str, folder: Path) -> Iterator[RawUtterance]:
         try:
             found = list(_splits(function(folder, **extra)))
         except Exception as error:  # recipes assert, and raise what they like
-            raise ManifestError(f"Lhotse's recipe '{name}' cannot read {folder} ({' '.join(str(error).split())}): give "
-                                f"the folder as its publisher packs it, or use a table.") from error
+            raise ManifestError(
+                f"Lhotse's recipe '{name}' cannot read {folder} ({' '.join(str(error).split())}): give "
+                f"the folder as its publisher packs it, or use a table."
+            ) from error
         for split, manifests in found:
             for cut in CutSet.from_manifests(**manifests).trim_to_supervisions(keep_overlapping=False):
                 said = cut.supervisions[0]
@@ -155,8 +179,10 @@ def readers(kind: str) -> Callable[[Path], Iterator[RawUtterance]]:
     if kind in SOURCES:
         return SOURCES[kind]
     if kind not in recipes():
-        raise RillError(f"'{kind}' is not a kind of source: use {', '.join(SOURCES)}, or a corpus that Lhotse has a "
-                        f"recipe for ({', '.join(sorted(recipes()))}).")
+        raise RillError(
+            f"'{kind}' is not a kind of source: use {', '.join(SOURCES)}, or a corpus that Lhotse has a "
+            f"recipe for ({', '.join(sorted(recipes()))})."
+        )
     return partial(from_recipe, kind)
 
 
@@ -167,8 +193,13 @@ def recipes() -> dict[str, Callable[..., Any]]:
 
 
 SOURCES: dict[str, Callable[[Path], Iterator[RawUtterance]]] = {
-    "index": from_manifest, "folder": from_folder, "table": from_table, "noise": from_noise, "kaldi": from_kaldi,
-    "speechocean762": from_kaldi}
+    "index": from_manifest,
+    "folder": from_folder,
+    "table": from_table,
+    "noise": from_noise,
+    "kaldi": from_kaldi,
+    "speechocean762": from_kaldi,
+}
 
 
 def decode(path: Path) -> np.ndarray:

@@ -1,4 +1,5 @@
 """What training does to mel frames so that no voice and no stretch of one can be learned by heart."""
+
 from __future__ import annotations
 
 import torch

@@ -6,6 +6,7 @@ A run's folder holds
     last/, best/       checkpoints that every command takes: the newest, and the best on dev
     events.*           TensorBoard
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from lhotse import CutSet
 
 CHECKED_UTTERANCES = 10_000  # whose characters must be the checkpoint's,
-MAX_UNKNOWN_SHARE = 0.02     # but for so many; those are left out
-SHOWN_CHARACTERS = 20        # of them
+MAX_UNKNOWN_SHARE = 0.02  # but for so many; those are left out
+SHOWN_CHARACTERS = 20  # of them
 STATISTICS_UTTERANCES = 500  # that mean and deviation of the mel bands are of
 NUMBERS = ("update", "epoch", "batch", "bad", "skipped", "seconds", "working", "best")  # kept in `last.state`
 STATE = "last.state"
@@ -62,17 +63,17 @@ class TrainingState:
     average: AveragedModel
     optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
-    posteriors: dict[str, Tensor]      # running mean over frames, of each head
-    start: Checkpoint | None = None    # that it began from,
-    unknown: str = ""                  # and characters of the texts that it lacks
-    planned: int | None = None         # updates that --minutes has room for
-    update: int = 0                    # done
+    posteriors: dict[str, Tensor]  # running mean over frames, of each head
+    start: Checkpoint | None = None  # that it began from,
+    unknown: str = ""  # and characters of the texts that it lacks
+    planned: int | None = None  # updates that --minutes has room for
+    update: int = 0  # done
     epoch: int = 0
-    batch: int = 0                     # of this epoch, done
-    bad: int = 0                       # losses in a row that were not finite
-    skipped: int = 0                   # such losses in all
-    seconds: float = 0.0               # of speech trained on
-    working: float = 0.0               # seconds of training
+    batch: int = 0  # of this epoch, done
+    bad: int = 0  # losses in a row that were not finite
+    skipped: int = 0  # such losses in all
+    seconds: float = 0.0  # of speech trained on
+    working: float = 0.0  # seconds of training
     best: float = math.inf
     failed: set[str] = field(default_factory=set)  # clips that could not be read
 
@@ -139,20 +140,38 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init
         layer.dropout.p = t.dropout
     objective = Objective(model, t.middle, *denominator(recipe, cuts, tokens), t.consistency).to(device).train()
     folder.mkdir(parents=True, exist_ok=True)
-    return TrainingState(recipe, folder, device, frontend.to(device), tokens, objective,
-               AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(t.averaging)), optimizers(objective, t),
-               torch.amp.GradScaler(device.type, enabled=t.precision == "fp16"),
-               {name: torch.zeros(len(each), device=device) for name, each in tokens.items()}, start, unknown)
+    return TrainingState(
+        recipe,
+        folder,
+        device,
+        frontend.to(device),
+        tokens,
+        objective,
+        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(t.averaging)),
+        optimizers(objective, t),
+        torch.amp.GradScaler(device.type, enabled=t.precision == "fp16"),
+        {name: torch.zeros(len(each), device=device) for name, each in tokens.items()},
+        start,
+        unknown,
+    )
 
 
 def optimizers(objective: Objective, t: TrainConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices between hidden layers, AdamW (Loshchilov & Hutter 2019) for the rest."""
     body = [each for each in objective.model.layers.parameters() if each.ndim == 2]
     others = [each for each in objective.parameters() if not any(each is matrix for matrix in body)]
-    return [Muon(body, t.learning_rate, t.weight_decay),
-            torch.optim.AdamW([{"params": [each for each in others if each.ndim > 1], "weight_decay": t.weight_decay},
-                               {"params": [each for each in others if each.ndim <= 1], "weight_decay": 0.0}],
-                              lr=t.learning_rate, betas=(0.9, 0.98), fused=True)]
+    return [
+        Muon(body, t.learning_rate, t.weight_decay),
+        torch.optim.AdamW(
+            [
+                {"params": [each for each in others if each.ndim > 1], "weight_decay": t.weight_decay},
+                {"params": [each for each in others if each.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=t.learning_rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        ),
+    ]
 
 
 def continued(recipe: Recipe, start: Checkpoint) -> Recipe:
@@ -161,11 +180,17 @@ def continued(recipe: Recipe, start: Checkpoint) -> Recipe:
     data = recipe.data
     if not data.lexicon and PHONEMES in start.config.tokens:
         lexicon, network = start.optional("lexicon.txt"), start.optional("pronunciation.safetensors")
-        data = dataclasses.replace(data, lexicon=str(lexicon or ""),
-                                   pronunciation=data.pronunciation or str(network or ""))
-    return dataclasses.replace(recipe, data=data, frontend=start.config.frontend, model=start.config.model,
-                               language=recipe.language or start.config.language,
-                               licence=recipe.licence or start.config.licence)
+        data = dataclasses.replace(
+            data, lexicon=str(lexicon or ""), pronunciation=data.pronunciation or str(network or "")
+        )
+    return dataclasses.replace(
+        recipe,
+        data=data,
+        frontend=start.config.frontend,
+        model=start.config.model,
+        language=recipe.language or start.config.language,
+        licence=recipe.licence or start.config.licence,
+    )
 
 
 def unknown_characters(cuts: CutSet, tokens: TokenSet) -> str:
@@ -175,8 +200,10 @@ def unknown_characters(cuts: CutSet, tokens: TokenSet) -> str:
     unknown = Counter({each: count for each, count in counts.items() if each != " " and each not in tokens.symbols})
     shown = " ".join(each for each, _ in unknown.most_common(SHOWN_CHARACTERS))
     if unknown.total() > MAX_UNKNOWN_SHARE * counts.total():
-        raise RecipeError(f"The checkpoint given by --init has no {shown}; characters that it lacks make "
-                          f"{unknown.total() / counts.total():.0%} of the texts: train without --init.")
+        raise RecipeError(
+            f"The checkpoint given by --init has no {shown}; characters that it lacks make "
+            f"{unknown.total() / counts.total():.0%} of the texts: train without --init."
+        )
     return shown
 
 
@@ -221,9 +248,21 @@ def config_of(state: TrainingState) -> Config:
             tokens[name] = dataclasses.replace(tokens[name], priors=priors)
     r = state.recipe
     decoding = state.start.config.decoding if state.start else DecodingConfig()
-    return Config(r.name, r.language or "en", r.licence or "unknown", r.frontend, r.model, tokens, decoding,
-                  training={"updates": state.update, "hours_of_speech_heard": round(state.seconds / 3600, 1),
-                            "hours_of_work": round(state.working / 3600, 2), "recipe": dataclasses.asdict(r)})
+    return Config(
+        r.name,
+        r.language or "en",
+        r.licence or "unknown",
+        r.frontend,
+        r.model,
+        tokens,
+        decoding,
+        training={
+            "updates": state.update,
+            "hours_of_speech_heard": round(state.seconds / 3600, 1),
+            "hours_of_work": round(state.working / 3600, 2),
+            "recipe": dataclasses.asdict(r),
+        },
+    )
 
 
 def keep(state: TrainingState, errors: Mapping[str, float]) -> None:
@@ -247,17 +286,29 @@ def save_state(state: TrainingState) -> None:
     """Replace `last.state`: a killed process leaves the old one or the new one, never half of one."""
     if state.rank:
         return
-    write_state(state.folder / STATE, {
-        "objective": state.objective.state_dict(), "average": state.average.state_dict(),
-        "optimizers": [each.state_dict() for each in state.optimizers], "scaler": state.scaler.state_dict(),
-        "posteriors": state.posteriors, "planned": state.planned, "failed": sorted(state.failed),
-        "symbols": symbols(state), "numbers": {name: getattr(state, name) for name in NUMBERS}})
+    write_state(
+        state.folder / STATE,
+        {
+            "objective": state.objective.state_dict(),
+            "average": state.average.state_dict(),
+            "optimizers": [each.state_dict() for each in state.optimizers],
+            "scaler": state.scaler.state_dict(),
+            "posteriors": state.posteriors,
+            "planned": state.planned,
+            "failed": sorted(state.failed),
+            "symbols": symbols(state),
+            "numbers": {name: getattr(state, name) for name in NUMBERS},
+        },
+    )
 
 
 def restore(state: TrainingState) -> None:
     """Go on from `last.state`. Raises TrainingError where there is none, or it is of another recipe."""
-    with reading_state(state.folder / STATE, state.device, "give the recipe and the --init that it was begun with, or "
-                                                           "start in another folder.") as saved:
+    with reading_state(
+        state.folder / STATE,
+        state.device,
+        "give the recipe and the --init that it was begun with, or start in another folder.",
+    ) as saved:
         if saved.get("symbols") not in (None, symbols(state)):
             raise ValueError("other tokens")  # without --init they may be as many, in another order
         state.objective.load_state_dict(saved["objective"])

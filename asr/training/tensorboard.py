@@ -1,4 +1,5 @@
 """TensorBoard curves of a training, in its folder."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -30,9 +31,12 @@ class TensorBoard(Observer):
         if self.silent or state.update % state.recipe.train.log_every:
             return
         curves = {f"loss/{name}": value for name, value in step.losses.items()}
-        curves |= {"learning rate": state.optimizers[0].param_groups[0]["lr"],
-                   "speed/audio-seconds per second": step.pace.speech_rate,
-                   "speed/share of time waiting for data": step.pace.waiting, "gradient/norm": step.norm}
+        curves |= {
+            "learning rate": state.optimizers[0].param_groups[0]["lr"],
+            "speed/audio-seconds per second": step.pace.speech_rate,
+            "speed/share of time waiting for data": step.pace.waiting,
+            "gradient/norm": step.norm,
+        }
         clipped = max(1.0, step.norm / state.recipe.train.clip)
         curves |= {f"gradient by layer/{name}": value * clipped for name, value in by_layer(state.model).items()}
         self._add(curves, state.update)
@@ -42,8 +46,11 @@ class TensorBoard(Observer):
             return
         curves = {f"dev error/{name}": value for name, value in errors.items()}
         reach = by_distance(state.averaged, *state.mel(batch))
-        curves |= {f"gradient by time distance/{distance} frames": float(reach[distance])
-                   for distance in DISTANCES_FRAMES if distance < len(reach) and not torch.isnan(reach[distance])}
+        curves |= {
+            f"gradient by time distance/{distance} frames": float(reach[distance])
+            for distance in DISTANCES_FRAMES
+            if distance < len(reach) and not torch.isnan(reach[distance])
+        }
         self._add(curves, state.update)
 
     def end(self, state: TrainingState, encoder: TargetEncoder) -> None:

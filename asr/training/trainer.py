@@ -7,6 +7,7 @@ updates: a slow machine takes longer and trains as well. Many processes: `torchr
 RECIPE`; each takes its share of every batch, and gradients are averaged (DistributedDataParallel), so that the loss is
 that of one process.
 """
+
 from __future__ import annotations
 
 import math
@@ -41,13 +42,21 @@ if TYPE_CHECKING:
     from lhotse import CutSet
 
 CHUNKS_FRAMES, LOOK_AHEADS_FRAMES = (8, 12, 16, 24, 32), (4, 8, 12)  # drawn for each batch of limited latency
-MAX_BAD_UPDATES = 20         # in a row, whose loss is not finite: training has diverged
-PRIOR_DECAY = 0.998          # of the running mean of posteriors, an update
-CALIBRATION_UPDATES = 20     # whose median time tells how many fit into --minutes
+MAX_BAD_UPDATES = 20  # in a row, whose loss is not finite: training has diverged
+PRIOR_DECAY = 0.998  # of the running mean of posteriors, an update
+CALIBRATION_UPDATES = 20  # whose median time tells how many fit into --minutes
 
 
-def train(recipe: Recipe, folder: Path, *, init: Path | None = None, resume: bool = False, minutes: float | None = None,
-          device: str = "cpu", observers: Sequence[Observer] = ()) -> TrainingState:
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    init: Path | None = None,
+    resume: bool = False,
+    minutes: float | None = None,
+    device: str = "cpu",
+    observers: Sequence[Observer] = (),
+) -> TrainingState:
     """Train as the recipe says and leave checkpoints in `folder`.
 
     Args:
@@ -116,8 +125,15 @@ def feed(state: TrainingState, epoch: Callable[..., Iterator[Batch]]) -> Iterato
     """Batches from where the training stands, epoch after epoch; the caller counts them in the state."""
     while state.update < state.updates:
         planned = state.planned
-        for batch in epoch(partial(strength, state), epoch=state.epoch, skip=state.batch, first=state.update,
-                           seed=state.recipe.train.seed, rank=state.rank, world=state.world):
+        for batch in epoch(
+            partial(strength, state),
+            epoch=state.epoch,
+            skip=state.batch,
+            first=state.update,
+            seed=state.recipe.train.seed,
+            rank=state.rank,
+            world=state.world,
+        ):
             yield batch
             if state.planned != planned:
                 break  # the loader is ahead, with batches augmented as if for the old plan
@@ -131,8 +147,12 @@ def plan_updates(state: TrainingState, minutes: float, seconds: float) -> int:
     return round(float(all_reduce_sum(state, torch.tensor(updates))) / state.world)  # all processes must agree
 
 
-def step(state: TrainingState, parallel: Objective | nn.parallel.DistributedDataParallel, batch: Batch,
-         encoder: TargetEncoder) -> tuple[dict[str, float], float]:
+def step(
+    state: TrainingState,
+    parallel: Objective | nn.parallel.DistributedDataParallel,
+    batch: Batch,
+    encoder: TargetEncoder,
+) -> tuple[dict[str, float], float]:
     """One update: the mean loss a target token of each kind, and the gradient's norm before clipping.
 
     A loss or a gradient that is not finite leaves the weights as they are.
@@ -143,8 +163,9 @@ def step(state: TrainingState, parallel: Objective | nn.parallel.DistributedData
     for optimizer in state.optimizers:
         optimizer.zero_grad(set_to_none=True)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(state.update, state.updates, peak=t.learning_rate, warmup=t.warmup, hold=t.hold,
-                                        final=t.final)
+            group["lr"] = learning_rate(
+                state.update, state.updates, peak=t.learning_rate, warmup=t.warmup, hold=t.hold, final=t.final
+            )
     state.objective.crf = t.crf if state.update >= t.crf_after * state.updates else 0.0
     targets = [encoder.targets(text) for text in batch.texts]
     tokens = all_reduce_sum(state, torch.tensor(float(sum(len(each) for every in targets for each in every.values()))))
@@ -153,7 +174,7 @@ def step(state: TrainingState, parallel: Objective | nn.parallel.DistributedData
     parts = list(batch.parts(t.accumulate))
     for index, part in enumerate(parts):
         mel, lengths = state.mel(part)
-        part_targets, degree = targets[index::t.accumulate], strength(state, state.update)
+        part_targets, degree = targets[index :: t.accumulate], strength(state, state.update)
         mel = stretch(mel, state.recipe.frontend, state.recipe.augment, degree)
         if t.consistency:  # a second view of each utterance: the same frames, masked elsewhere
             mel, lengths, part_targets = torch.cat([mel, mel]), lengths.repeat(2), part_targets * 2
@@ -162,8 +183,11 @@ def step(state: TrainingState, parallel: Objective | nn.parallel.DistributedData
         with ExitStack() as stack:
             if isinstance(parallel, nn.parallel.DistributedDataParallel) and index + 1 < len(parts):
                 stack.enter_context(parallel.no_sync())  # once an update: another process may have fewer parts
-            with torch.autocast(state.device.type, torch.float16 if t.precision == "fp16" else torch.bfloat16,
-                                enabled=t.precision != "fp32"):
+            with torch.autocast(
+                state.device.type,
+                torch.float16 if t.precision == "fp16" else torch.bfloat16,
+                enabled=t.precision != "fp32",
+            ):
                 losses, emissions, frames = parallel(mel, lengths, packed, latency)
             each = torch.stack(list(losses.values())) * scale
             state.scaler.scale(each.sum()).backward()
@@ -183,9 +207,11 @@ def step(state: TrainingState, parallel: Objective | nn.parallel.DistributedData
         state.bad += 1
         state.skipped += 1
         if state.bad >= MAX_BAD_UPDATES:
-            raise TrainingError(f"The loss was not finite for {MAX_BAD_UPDATES} updates in a row, up to update "
-                                f"{state.update}: lower train.learning_rate and go on with --resume from "
-                                f"{state.folder / STATE}.")
+            raise TrainingError(
+                f"The loss was not finite for {MAX_BAD_UPDATES} updates in a row, up to update "
+                f"{state.update}: lower train.learning_rate and go on with --resume from "
+                f"{state.folder / STATE}."
+            )
     state.scaler.update()
     return means, norm
 

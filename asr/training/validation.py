@@ -1,4 +1,5 @@
 """How many errors a model makes on dev while it is trained."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -12,6 +12,7 @@ SOURCE is a folder (an unpacked archive of OpenSLR or Mozilla, a clone), or a gi
 Writes OUT/audio/* as they are, and OUT/manifest.jsonl. LibriSpeech speakers in held_out.txt are never written: they
 measure the result. Nor are recordings whose text is one of a --without manifest's test texts.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -43,8 +44,13 @@ def recordings(tree: Tree) -> list[PurePosixPath]:
 
 
 def librispeech(tree: Tree) -> Iterator[Clip]:
-    texts = dict(line.split(" ", 1) for path in tree.paths if path.name.endswith(".trans.txt")
-                 for line in text_of(tree, path).split("\n") if " " in line)
+    texts = dict(
+        line.split(" ", 1)
+        for path in tree.paths
+        if path.name.endswith(".trans.txt")
+        for line in text_of(tree, path).split("\n")
+        if " " in line
+    )
     for path in recordings(tree):
         if path.stem in texts and LIBRISPEECH_NAME.fullmatch(path.stem):
             yield Clip(path, texts[path.stem], librispeech_speaker(path))

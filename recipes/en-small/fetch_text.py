@@ -17,6 +17,7 @@ SOURCE is a clone, or a git directory, of the repository that stands beside the 
 Left out: repeated paragraphs, books in other languages, headers and notes; paragraphs that share eight words in a row
 with a test text of a --without manifest, and whole books that share as many as a text read aloud from them would.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -34,8 +35,28 @@ Document = list[str]  # paragraphs or turns of one book, episode or dialogue, in
 RUN_WORDS = 8  # in a row that two texts share only if they are from the same place
 MAX_SHARED_RUNS = 5  # of a book that no test text was read from
 MIN_BOOK_WORDS = 300
-ENGLISH = {"the", "of", "and", "to", "a", "in", "that", "he", "was", "it", "i", "his", "with", "as", "for", "had",
-           "you", "not", "be", "her"}
+ENGLISH = {
+    "the",
+    "of",
+    "and",
+    "to",
+    "a",
+    "in",
+    "that",
+    "he",
+    "was",
+    "it",
+    "i",
+    "his",
+    "with",
+    "as",
+    "for",
+    "had",
+    "you",
+    "not",
+    "be",
+    "her",
+}
 MIN_ENGLISH = 0.15  # of a book's words are among these twenty
 MIN_LETTERS = 0.6  # of a paragraph's characters; tables and rules have fewer
 MAX_TURN_WORDS = 120  # of a line that joins captions without a full stop
@@ -54,24 +75,28 @@ def gutenberg(tree: Tree) -> Iterator[Document]:
 def without_license(book: str) -> str:
     """A book between Project Gutenberg's first and last lines."""
     start = re.search(r"\*\*\* ?START OF TH(E|IS) PROJECT GUTENBERG[^\n]*\n|\*END[* ]*THE SMALL PRINT![^\n]*\n", book)
-    book = book[start.end():] if start else book
+    book = book[start.end() :] if start else book
     end = re.search(r"\*\*\* ?END OF TH(E|IS) PROJECT GUTENBERG|End of (the |this )?Project Gutenberg", book)
-    return book[:end.start()] if end else book
+    return book[: end.start()] if end else book
 
 
 def is_prose(paragraph: str) -> bool:
     letters = sum(character.isalpha() for character in paragraph)
-    return (len(paragraph.split()) >= 3 and re.search("[a-z]", paragraph) is not None
-            and letters >= MIN_LETTERS * len(paragraph)
-            and not re.match(r"\[(Illustration|Footnote|Sidenote|Transcriber)", paragraph)
-            and not re.search(r"gutenberg|www\.|\.net", paragraph, re.IGNORECASE))
+    return (
+        len(paragraph.split()) >= 3
+        and re.search("[a-z]", paragraph) is not None
+        and letters >= MIN_LETTERS * len(paragraph)
+        and not re.match(r"\[(Illustration|Footnote|Sidenote|Transcriber)", paragraph)
+        and not re.search(r"gutenberg|www\.|\.net", paragraph, re.IGNORECASE)
+    )
 
 
 def changelog(tree: Tree) -> Iterator[Document]:
     for path in tree.paths:
         if path.suffix == ".md" and len(path.parts) > 1:
-            lines = (line for line in text_of(tree, path).split("\n")
-                     if not line.startswith(("**Break", "#", "```", "<")))
+            lines = (
+                line for line in text_of(tree, path).split("\n") if not line.startswith(("**Break", "#", "```", "<"))
+            )
             yield spoken_lines(re.sub(r"^\*\*[^*]+:\*\*", "", line) for line in lines)  # **Speaker:**
 
 
@@ -80,8 +105,11 @@ def bitcoin(tree: Tree) -> Iterator[Document]:
         if path.suffix == ".md" and len(path.parts) > 1 and not re.search(r"\.[a-z]{2}\.md$|_index|README", path.name):
             text = re.sub(r"\A---\n.*?\n---\n", "", text_of(tree, path), flags=re.DOTALL)
             text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-            lines = (re.sub(r"^\s*([-*]|\d+\.)\s+", "", line) for line in text.split("\n")
-                     if not line.startswith(("#", "|", "<")) and "http" not in line)
+            lines = (
+                re.sub(r"^\s*([-*]|\d+\.)\s+", "", line)
+                for line in text.split("\n")
+                if not line.startswith(("#", "|", "<")) and "http" not in line
+            )
             yield spoken_lines(re.sub(r"^\*{0,2}[A-Z][\w. ]{1,40}:?\*{0,2}:\s*", "", line) for line in lines)
 
 
@@ -139,13 +167,14 @@ def prompts(tree: Tree) -> Iterator[Document]:
 
 
 KINDS: dict[str, Callable[[Tree], Iterator[Document]]] = {
-    each.__name__: each for each in (gutenberg, changelog, talkpython, bitcoin, sgd, taskmaster, topicalchat, prompts)}
+    each.__name__: each for each in (gutenberg, changelog, talkpython, bitcoin, sgd, taskmaster, topicalchat, prompts)
+}
 
 
 def runs(text: str) -> set[int]:
     """Hashes of all eight words in a row; of the whole text where it is shorter."""
     said = words(text)
-    return {hash(tuple(said[first:first + RUN_WORDS])) for first in range(max(1, len(said) - RUN_WORDS + 1))}
+    return {hash(tuple(said[first : first + RUN_WORDS])) for first in range(max(1, len(said) - RUN_WORDS + 1))}
 
 
 def write(documents: Iterator[Document], out: Path, whole: bool, without: list[Path]) -> None:

@@ -1,4 +1,5 @@
 """Published files, read alike from a folder and from a git directory; and texts as they are compared."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,5 @@
 """Small files with large pictures: the picture is not decoded to read the audio."""
+
 from __future__ import annotations
 
 import io
@@ -29,7 +30,8 @@ def png(side: int) -> bytes:
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")))
+        for kind, data in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    )
 
 
 def mp3(cover: bytes | None) -> bytes:
@@ -52,8 +54,9 @@ def mp3(cover: bytes | None) -> bytes:
 
 def read(path: Path) -> tuple[int, int]:
     """Samples of a file, and the MiB that a process needs to read it."""
-    done = subprocess.run([sys.executable, "-c", READ, path], capture_output=True, text=True, check=True,
-                          cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", READ, path], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
     samples, peak = done.stdout.split()
     return int(samples), int(peak)
 

@@ -31,8 +31,20 @@ def streamed(kind: str, samples: np.ndarray, cuts: list[int]) -> torch.Tensor:
 
 def mel_power(samples: np.ndarray) -> np.ndarray:
     """librosa's mel power spectrogram, (mels, frames)."""
-    return librosa.feature.melspectrogram(y=samples, sr=16_000, htk=True, norm=None, center=False, power=2.0,
-                                          win_length=400, n_fft=512, hop_length=160, n_mels=80, fmin=20, fmax=7600)
+    return librosa.feature.melspectrogram(
+        y=samples,
+        sr=16_000,
+        htk=True,
+        norm=None,
+        center=False,
+        power=2.0,
+        win_length=400,
+        n_fft=512,
+        hop_length=160,
+        n_mels=80,
+        fmin=20,
+        fmax=7600,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -45,7 +57,7 @@ def test_streaming_equals_batch_for_any_split(kind, cuts):
 @pytest.mark.parametrize("kind", KINDS)
 def test_streaming_equals_batch_one_sample_at_a_time(kind):
     got = streamed(kind, SOUND[:4000], list(range(1, 4000)))
-    torch.testing.assert_close(got, WHOLE[kind][:len(got)], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got, WHOLE[kind][: len(got)], rtol=1e-5, atol=1e-5)
     assert len(got) == (4000 - 512) // 160 + 1
 
 
@@ -90,8 +102,17 @@ def test_pcen_equals_librosa():
     energy = mel_power(SOUND).astype(np.float64) * 2.0**31
     frames = 0.4 * 16_000 / 160
     b = (np.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
-    expected = librosa.pcen(energy, sr=16_000, hop_length=160, gain=0.98, bias=2.0, power=0.5, time_constant=0.4,
-                            eps=1e-6, zi=(1 - b) * energy[:, :1]).T
+    expected = librosa.pcen(
+        energy,
+        sr=16_000,
+        hop_length=160,
+        gain=0.98,
+        bias=2.0,
+        power=0.5,
+        time_constant=0.4,
+        eps=1e-6,
+        zi=(1 - b) * energy[:, :1],
+    ).T
     np.testing.assert_allclose(WHOLE["pcen"], expected, rtol=1e-3, atol=1e-3)
 
 

@@ -1,4 +1,5 @@
 """What a user names as recordings, and where each one's transcript goes."""
+
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +38,24 @@ def test_folders_patterns_and_doubles(folder: Path) -> None:
 
 def test_output_names() -> None:
     assert output_names(["/x/a.mp3", "/x/b.wav", "-"]) == {
-        "/x/a.mp3": Path("a"), "/x/b.wav": Path("b"), "-": Path("stdin")}
+        "/x/a.mp3": Path("a"),
+        "/x/b.wav": Path("b"),
+        "-": Path("stdin"),
+    }
     assert output_names(["/x/a.mp3", "/x/A.wav"]) == {"/x/a.mp3": Path("a.mp3"), "/x/A.wav": Path("A.wav")}
     assert output_names(["/x/a.mp3", "/y/a.mp3", "/y/b.wav"]) == {
-        "/x/a.mp3": Path("x/a.mp3"), "/y/a.mp3": Path("y/a.mp3"), "/y/b.wav": Path("b")}
+        "/x/a.mp3": Path("x/a.mp3"),
+        "/y/a.mp3": Path("y/a.mp3"),
+        "/y/b.wav": Path("b"),
+    }
 
 
-@given(st.lists(st.text("ab./", min_size=1, max_size=8).map(lambda name: str(Path("/t", *name.split("/"), "a.b"))),
-                unique_by=lambda path: str(Path(path).resolve())))
+@given(
+    st.lists(
+        st.text("ab./", min_size=1, max_size=8).map(lambda name: str(Path("/t", *name.split("/"), "a.b"))),
+        unique_by=lambda path: str(Path(path).resolve()),
+    )
+)
 def test_output_names_never_collide(paths: list[str]) -> None:
     names = output_names(paths)
     assert len(set(names.values())) == len(paths)

@@ -1,4 +1,5 @@
 """Manifests of both forms, what is wrong with bad ones, and exact sound."""
+
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +36,8 @@ def test_both_forms(tmp_path: Path, sound: np.ndarray) -> None:
         {"file": "a.wav", "start": 5, "samples": 7, "text": "A", "speaker": None, "corpus": "c", "split": "dev"},
         "",
         {"audio": str(tmp_path / "a.wav"), "text": "line\u2028end"},
-        {"audio_filepath": "a.wav", "offset": 0.5, "duration": 1.25, "text": "", "speaker": 9, "split": "train"})
+        {"audio_filepath": "a.wav", "offset": 0.5, "duration": 1.25, "text": "", "speaker": 9, "split": "train"},
+    )
     path = tmp_path / "a.wav"
     shard, plain, nemo = read(manifest)
     assert shard == Utterance(path, 5, 7, "A", None, "c", "dev")
@@ -44,16 +46,19 @@ def test_both_forms(tmp_path: Path, sound: np.ndarray) -> None:
     assert read(manifest, "dev") == [shard] and read(manifest, "test") == []
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ("{not json", "Expecting property name"),
-    ("[1]", "not a JSON object"),
-    ({"text": "a"}, '"audio"'),
-    ({"audio": "a.wav"}, '"text" is missing'),
-    ({"audio": "gone.wav", "text": "a"}, "no audio file .*gone.wav"),
-    ({"audio": "a.wav", "text": "a", "offset": -1}, '"offset" is -1'),
-    ({"audio": "a.wav", "text": "a", "duration": "3"}, "\"duration\" is '3'"),
-    ({"file": "a.wav", "start": 0, "samples": 0, "text": "a"}, "no length"),
-])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{not json", "Expecting property name"),
+        ("[1]", "not a JSON object"),
+        ({"text": "a"}, '"audio"'),
+        ({"audio": "a.wav"}, '"text" is missing'),
+        ({"audio": "gone.wav", "text": "a"}, "no audio file .*gone.wav"),
+        ({"audio": "a.wav", "text": "a", "offset": -1}, '"offset" is -1'),
+        ({"audio": "a.wav", "text": "a", "duration": "3"}, "\"duration\" is '3'"),
+        ({"file": "a.wav", "start": 0, "samples": 0, "text": "a"}, "no length"),
+    ],
+)
 def test_a_bad_line_is_named(tmp_path: Path, sound: np.ndarray, line: object, message: str) -> None:
     manifest = write(tmp_path, {"audio": "a.wav", "text": "good"}, line)
     with pytest.raises(ManifestError, match=rf"manifest\.jsonl, line 2: .*{message}"):
@@ -79,9 +84,10 @@ def test_load_cuts_at_the_sample(tmp_path: Path, sound: np.ndarray) -> None:
 def test_load_from_many_threads(tmp_path: Path, sound: np.ndarray) -> None:
     starts = list(range(0, 31_000, 31)) * 4
     with ThreadPoolExecutor(4) as pool:
-        for start, loaded in zip(starts, pool.map(lambda s: load(Utterance(tmp_path / "a.wav", s, 500, "")), starts),
-                                 strict=True):
-            np.testing.assert_array_equal(loaded, sound[start:start + 500])
+        for start, loaded in zip(
+            starts, pool.map(lambda s: load(Utterance(tmp_path / "a.wav", s, 500, "")), starts), strict=True
+        ):
+            np.testing.assert_array_equal(loaded, sound[start : start + 500])
 
 
 def test_load_mixes_channels(tmp_path: Path) -> None:
@@ -125,4 +131,4 @@ def test_opus_shards_give_the_same_samples_in_any_order() -> None:
         assert len(one) == utterance.samples
         np.testing.assert_array_equal(one, other)
         # An Opus decoder that starts elsewhere differs by about -50 dB; a shift of one sample by far more.
-        assert np.abs(one - stream[utterance.start:][:len(one)]).mean() < 0.02 * np.abs(one).mean()
+        assert np.abs(one - stream[utterance.start :][: len(one)]).mean() < 0.02 * np.abs(one).mean()

@@ -1,4 +1,5 @@
 """Finding and opening devices with a PortAudio made of paper; then a real sound server with a virtual microphone."""
+
 import json
 import os
 import shutil
@@ -57,9 +58,15 @@ def entry(name, inputs=2, rate=48_000.0):
 @pytest.fixture
 def portaudio(monkeypatch):
     fake = SimpleNamespace(
-        PortAudioError=PortAudioError, InputStream=FakeStream, default=SimpleNamespace(device=(2, 0)),
-        query_devices=lambda: [entry("HDMI out", 0), entry("Webcam: USB Audio (hw:1,0)", 1, 16_000.0),
-                               entry("Headset: USB Audio (hw:2,0)")])
+        PortAudioError=PortAudioError,
+        InputStream=FakeStream,
+        default=SimpleNamespace(device=(2, 0)),
+        query_devices=lambda: [
+            entry("HDMI out", 0),
+            entry("Webcam: USB Audio (hw:1,0)", 1, 16_000.0),
+            entry("Headset: USB Audio (hw:2,0)"),
+        ],
+    )
     monkeypatch.setitem(sys.modules, "sounddevice", fake)
     monkeypatch.setattr(FakeStream, "refusal", None)
     return fake
@@ -83,8 +90,9 @@ def test_finds_by_number_and_part_of_a_name(portaudio, wanted, number):
     assert find(wanted).number == number
 
 
-@pytest.mark.parametrize(("wanted", "says"), [("0", "matches '0'"), ("nothing", "--list-devices"),
-                                              ("usb", "2 recording devices (1 Webcam")])
+@pytest.mark.parametrize(
+    ("wanted", "says"), [("0", "matches '0'"), ("nothing", "--list-devices"), ("usb", "2 recording devices (1 Webcam")]
+)
 def test_says_which_device_is_not_there(portaudio, wanted, says):
     with pytest.raises(DeviceError) as caught:
         find(wanted)
@@ -141,10 +149,14 @@ def test_a_missing_pactl_is_no_error(portaudio, monkeypatch):
     assert [device.name for device in devices()] == ["pulse"]
 
 
-@pytest.mark.parametrize(("reason", "remedy"), [
-    (("Error opening InputStream: Device unavailable", -9985), "busy: close the program"),
-    (("Error opening InputStream: Unanticipated host error", -9999, (8, -13, "Permission denied")), "permission"),
-    (("Error opening InputStream: Invalid sample rate", -9997), "Invalid sample rate: choose another device")])
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        (("Error opening InputStream: Device unavailable", -9985), "busy: close the program"),
+        (("Error opening InputStream: Unanticipated host error", -9999, (8, -13, "Permission denied")), "permission"),
+        (("Error opening InputStream: Invalid sample rate", -9997), "Invalid sample rate: choose another device"),
+    ],
+)
 def test_refusals_name_the_remedy(portaudio, monkeypatch, reason, remedy):
     monkeypatch.setattr(FakeStream, "refusal", PortAudioError(*reason))
     with pytest.raises(DeviceError) as caught:
@@ -194,6 +206,7 @@ def test_table_shows_sources_by_name():
 
 # The rest needs a sound server; it starts one of its own, apart from any that the computer's user has.
 
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """Environment of a PulseAudio server whose only sink, `vmic`, plays into the default microphone, `vmic.monitor`."""
@@ -201,16 +214,35 @@ def server(tmp_path_factory):
         pytest.skip("needs PulseAudio: apt install libportaudio2 libasound2-plugins pulseaudio pulseaudio-utils")
     folder = tmp_path_factory.mktemp("pulse")
     socket = folder / "socket"
-    environment = os.environ | {"PULSE_SERVER": f"unix:{socket}", "PULSE_RUNTIME_PATH": str(folder),
-                                "PULSE_STATE_PATH": str(folder), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PULSE_SERVER": f"unix:{socket}",
+        "PULSE_RUNTIME_PATH": str(folder),
+        "PULSE_STATE_PATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+    }
     process = subprocess.Popen(
-        ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--disable-shm=yes",
-         "-L", f"module-native-protocol-unix auth-anonymous=1 socket={socket}",
-         "-L", "module-null-sink sink_name=vmic", "-L", "module-null-sink sink_name=other"],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        [
+            "pulseaudio",
+            "-n",
+            "--daemonize=no",
+            "--exit-idle-time=-1",
+            "--use-pid-file=no",
+            "--disable-shm=yes",
+            "-L",
+            f"module-native-protocol-unix auth-anonymous=1 socket={socket}",
+            "-L",
+            "module-null-sink sink_name=vmic",
+            "-L",
+            "module-null-sink sink_name=other",
+        ],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     until = time.monotonic() + 10
-    while subprocess.run(["pactl", "set-default-source", "vmic.monitor"], env=environment,
-                         capture_output=True).returncode:
+    while subprocess.run(
+        ["pactl", "set-default-source", "vmic.monitor"], env=environment, capture_output=True
+    ).returncode:
         if process.poll() is not None or time.monotonic() > until:
             process.kill()
             pytest.skip("PulseAudio does not start here")
@@ -221,8 +253,14 @@ def server(tmp_path_factory):
 
 
 def asr(*arguments, **settings):
-    return subprocess.Popen([sys.executable, "-m", "asr.cli", *map(str, arguments)], text=True, stderr=subprocess.PIPE,
-                            stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], **settings)
+    return subprocess.Popen(
+        [sys.executable, "-m", "asr.cli", *map(str, arguments)],
+        text=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        **settings,
+    )
 
 
 def finals(lines):
@@ -237,7 +275,7 @@ def listen_while_playing(server, clip, saved, *options):
     subprocess.run(["paplay", "--device=vmic", clip], env=server.environment, check=True)
     heard = saved.stat().st_size
     while saved.stat().st_size < heard + 2 * 44_100 * 0.4:  # shorter than the pause that ends an utterance: Ctrl-C must
-        assert process.poll() is None                       # flush it; longer than the server's delay
+        assert process.poll() is None  # flush it; longer than the server's delay
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, notes = process.communicate(timeout=PATIENCE_S)
@@ -276,8 +314,9 @@ def test_doctor_names_devices_and_silence(server):
 
 
 def test_a_lost_device_ends_with_a_sentence_and_keeps_what_was_heard(server, tmp_path):
-    process = asr("listen", "--output", tmp_path / "talk.txt", "--save-audio", tmp_path / "talk.wav",
-                  env=server.environment)
+    process = asr(
+        "listen", "--output", tmp_path / "talk.txt", "--save-audio", tmp_path / "talk.wav", env=server.environment
+    )
     assert process.stderr.readline().startswith("Listening")
     subprocess.run(["paplay", "--device=vmic", CLIP], env=server.environment, check=True)
     server.process.kill()  # the module's last test: its server is gone

@@ -1,4 +1,5 @@
 """Recordings in an object store: found, read and named as files of this computer are."""
+
 import warnings
 from pathlib import Path
 
@@ -14,34 +15,49 @@ from tests.support.store import store
 pytest.importorskip("pyarrow", reason="pip install 'rill-asr[ray]' brings the file systems of object stores")
 
 ROCK = (CLIPS / "kathleen-0.flac").read_bytes()
-OBJECTS = {f"talks/{key}": ROCK for key in (
-    "monday/one.flac", "monday/two & 50% #1?.flac", "monday/notes.txt", "tuesday/deep/three.MP3", "four.flac",
-    ".trash/gone.flac")}
+OBJECTS = {
+    f"talks/{key}": ROCK
+    for key in (
+        "monday/one.flac",
+        "monday/two & 50% #1?.flac",
+        "monday/notes.txt",
+        "tuesday/deep/three.MP3",
+        "four.flac",
+        ".trash/gone.flac",
+    )
+}
 
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, store(OBJECTS) as address:
         patch.setenv("AWS_ENDPOINT_URL", address)
-        for name, value in {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1",
-                            "EC2_METADATA_DISABLED": "true"}.items():
+        for name, value in {
+            "ACCESS_KEY_ID": "me",
+            "SECRET_ACCESS_KEY": "secret",
+            "DEFAULT_REGION": "us-east-1",
+            "EC2_METADATA_DISABLED": "true",
+        }.items():
             patch.setenv(f"AWS_{name}", value)
         remote._connect.cache_clear()
         yield "s3://talks"
     remote._connect.cache_clear()
 
 
-@pytest.mark.parametrize("name, found", [
-    ("", ["four.flac", "monday/one.flac", "monday/two & 50% #1?.flac", "tuesday/deep/three.MP3"]),
-    ("/monday/", ["monday/one.flac", "monday/two & 50% #1?.flac"]),
-    ("/monday/one.flac", ["monday/one.flac"]),
-    ("/monday/two & 50% #1?.flac", ["monday/two & 50% #1?.flac"]),
-    ("/monday/*", ["monday/notes.txt", "monday/one.flac", "monday/two & 50% #1?.flac"]),
-    ("/*/one.flac", ["monday/one.flac"]),
-    ("/t*/**/*.MP3", ["tuesday/deep/three.MP3"]),
-    ("/**/*.flac", [".trash/gone.flac", "four.flac", "monday/one.flac", "monday/two & 50% #1?.flac"]),
-    ("/nothing.flac", ["nothing.flac"]),
-])
+@pytest.mark.parametrize(
+    "name, found",
+    [
+        ("", ["four.flac", "monday/one.flac", "monday/two & 50% #1?.flac", "tuesday/deep/three.MP3"]),
+        ("/monday/", ["monday/one.flac", "monday/two & 50% #1?.flac"]),
+        ("/monday/one.flac", ["monday/one.flac"]),
+        ("/monday/two & 50% #1?.flac", ["monday/two & 50% #1?.flac"]),
+        ("/monday/*", ["monday/notes.txt", "monday/one.flac", "monday/two & 50% #1?.flac"]),
+        ("/*/one.flac", ["monday/one.flac"]),
+        ("/t*/**/*.MP3", ["tuesday/deep/three.MP3"]),
+        ("/**/*.flac", [".trash/gone.flac", "four.flac", "monday/one.flac", "monday/two & 50% #1?.flac"]),
+        ("/nothing.flac", ["nothing.flac"]),
+    ],
+)
 def test_folders_patterns_and_names(bucket, name, found):
     assert expand([bucket + name]) == ([f"{bucket}/{key}" for key in found], [])
 
@@ -71,7 +87,10 @@ def test_a_store_that_does_not_answer(bucket, monkeypatch):
 
 def test_names_of_outputs():
     assert output_names(["s3://a/x/talk.mp3", "/home/x.wav", "s3://a/y/talk.mp3"]) == {
-        "s3://a/x/talk.mp3": Path("x/talk.mp3"), "/home/x.wav": Path("x"), "s3://a/y/talk.mp3": Path("y/talk.mp3")}
+        "s3://a/x/talk.mp3": Path("x/talk.mp3"),
+        "/home/x.wav": Path("x"),
+        "s3://a/y/talk.mp3": Path("y/talk.mp3"),
+    }
     assert absolute("s3://a/x") == "s3://a/x" and absolute("x") == str(Path("x").absolute())
 
 

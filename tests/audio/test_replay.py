@@ -90,11 +90,12 @@ def test_missing_file(rate):
 def test_standard_input_in_odd_pieces(wav, rate):
     """Pieces of a pipe do not end where samples end."""
     script = f"from asr.audio.replay import Replay; print(sum(map(len, Replay('-', 0, {rate}))))"
-    reader = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              cwd=Path(__file__).parents[2])
+    reader = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
     data = Path(wav).read_bytes() if rate == "None" else SOUND.tobytes()
     for start in range(0, len(data), 3_333):
-        reader.stdin.write(data[start:start + 3_333])
+        reader.stdin.write(data[start : start + 3_333])
         reader.stdin.flush()
     out, _ = reader.communicate(timeout=30)
     assert out.split() == [b"16000"]

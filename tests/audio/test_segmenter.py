@@ -55,7 +55,7 @@ def test_cuts_lie_in_pauses():
     """Of several pauses the quietest wins, and the cut lies within it."""
     samples = noise(50)
     for start, level in ((9, 0.05), (14, 0.001), (26, 0.1), (32, 0.0), (47, 0.0)):
-        samples[round(start * RATE):round((start + 0.5) * RATE)] *= level
+        samples[round(start * RATE) : round((start + 0.5) * RATE)] *= level
     ends = [segment[-1] / FRAMES for segment in segments(samples, np.arange(RATE, len(samples), RATE))]
     assert len(ends) == 3
     assert 14 < ends[0] < 14.5 and 32 < ends[1] < 32.5

@@ -1,4 +1,5 @@
 """Recordings that grow: valid after every write."""
+
 import numpy as np
 import soundfile
 

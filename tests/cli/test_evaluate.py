@@ -1,4 +1,5 @@
 """`asr evaluate`: the table, and the figures as JSON."""
+
 import json
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """`asr listen` as a program: what it prints, and what it leaves behind however it ends."""
+
 import json
 import signal
 import subprocess
@@ -24,8 +25,14 @@ CLIP = ROOT / "tests" / "clips" / "commonvoice-3.flac"
 
 
 def start(*arguments, **settings):
-    return subprocess.Popen([sys.executable, "-m", "asr.cli", "listen", *map(str, arguments)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
+    return subprocess.Popen(
+        [sys.executable, "-m", "asr.cli", "listen", *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **settings,
+    )
 
 
 @pytest.fixture
@@ -38,15 +45,16 @@ def two_clips(tmp_path):
 
 @pytest.mark.e2e
 def test_a_replay_as_json_lines(two_clips, tmp_path):
-    process = start("--input", two_clips, "--speed", 0, "--output", tmp_path / "a.json",
-                    "--save-audio", tmp_path / "a.wav")
+    process = start(
+        "--input", two_clips, "--speed", 0, "--output", tmp_path / "a.json", "--save-audio", tmp_path / "a.wav"
+    )
     out, notes = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, notes
     events = [json.loads(line) for line in out.splitlines()]
     assert all({"type", "text", "start", "words", "lag"} <= set(event) for event in events)
     finals = [event for event in events if event["type"] == "final"]
     assert len(finals) == 2 and finals[0]["end"] < finals[1]["start"]
-    assert any(event["type"] == "partial" for event in events[:events.index(finals[0])])
+    assert any(event["type"] == "partial" for event in events[: events.index(finals[0])])
     saved = json.loads((tmp_path / "a.json").read_text())
     assert [segment["text"] for segment in saved["segments"]] == [final["text"] for final in finals]
     source, _ = soundfile.read(two_clips)
@@ -96,12 +104,16 @@ def test_a_reader_that_leaves_is_no_error(two_clips):
     assert "Traceback" not in process.stderr.read()
 
 
-@pytest.mark.parametrize(("options", "says"), [
-    (("--input", "nowhere.wav"), "nowhere.wav: cannot be opened"),
-    (("--input", "nowhere.raw", "--rate", 8_000), "nowhere.raw: cannot be opened"),
-    (("--input", CLIP, "--output", "a.doc"), "txt, srt, vtt"),
-    (("--input", CLIP, "--latency", "offline"), "choose fast"),
-    (("--input", CLIP, "--save-audio", "/proc/nowhere/a.wav"), "/proc/nowhere/a.wav cannot be written")])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--input", "nowhere.wav"), "nowhere.wav: cannot be opened"),
+        (("--input", "nowhere.raw", "--rate", 8_000), "nowhere.raw: cannot be opened"),
+        (("--input", CLIP, "--output", "a.doc"), "txt, srt, vtt"),
+        (("--input", CLIP, "--latency", "offline"), "choose fast"),
+        (("--input", CLIP, "--save-audio", "/proc/nowhere/a.wav"), "/proc/nowhere/a.wav cannot be written"),
+    ],
+)
 def test_what_cannot_be_done_is_one_sentence(recognizer, asr, monkeypatch, options, says):
     monkeypatch.setattr("asr.inference.recognizer.load", lambda *_, **__: recognizer)
     status, out, notes = asr("listen", "--speed", 0, "--json", *options)

@@ -1,4 +1,5 @@
 """`asr lm`: what it does of what is asked, what it leaves and what it says."""
+
 import json
 from pathlib import Path
 
@@ -30,11 +31,14 @@ def test_only_the_lexicon_of_words_that_are_there(tmp_path: Path, asr: Asr) -> N
     assert "2 from CMUdict, 1 from letter-to-sound, 1 from none" in said
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    ((), "Give texts to learn from, or --vocab FILE"),
-    (("--vocab", "gone.txt"), "gone.txt cannot be read"),
-    (("verses.txt", "--prune", "0,x"), "--prune '0,x' should be counts"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "Give texts to learn from, or --vocab FILE"),
+        (("--vocab", "gone.txt"), "gone.txt cannot be read"),
+        (("verses.txt", "--prune", "0,x"), "--prune '0,x' should be counts"),
+    ],
+)
 def test_what_cannot_be_done_is_said(tmp_path: Path, asr: Asr, arguments: tuple[str, ...], sentence: str) -> None:
     verses(tmp_path)
     status, _, err = asr("lm", *arguments, "--out", tmp_path / "out")
@@ -46,11 +50,16 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, asr: Asr, arguments: tuple[
 def test_from_text_to_a_recognizers_files(tmp_path: Path, asr: Asr) -> None:
     """The manifest's sentences are withheld whatever their case, and only those of the split."""
     (tmp_path / "a.wav").touch()
-    (tmp_path / "m.jsonl").write_text("".join(json.dumps({"audio": "a.wav", "text": text, "split": split}) + "\n"
-                                              for text, split in (("AN AARDVARK!", "dev"), ("The Cat.", "train"))))
+    (tmp_path / "m.jsonl").write_text(
+        "".join(
+            json.dumps({"audio": "a.wav", "text": text, "split": split}) + "\n"
+            for text, split in (("AN AARDVARK!", "dev"), ("The Cat.", "train"))
+        )
+    )
     out = tmp_path / "out"
-    status, said, _ = asr("lm", verses(tmp_path), "--prune", "0 2 4", "--vocab", 100, "--without", tmp_path / "m.jsonl",
-                          "--out", out)
+    status, said, _ = asr(
+        "lm", verses(tmp_path), "--prune", "0 2 4", "--vocab", 100, "--without", tmp_path / "m.jsonl", "--out", out
+    )
     assert status == 0
     assert sorted(path.name for path in out.iterdir()) == [TREE, "lexicon.txt", FILE, "vocabulary.txt"]
     words = read_vocabulary(out / "vocabulary.txt")
@@ -66,8 +75,9 @@ def test_the_command_does_what_is_asked_and_no_more(tmp_path: Path, monkeypatch:
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(kenlm_tools, "build", lambda say: asked.append(("tools",)))
     monkeypatch.setattr(dictionary, "train_network", lambda folder, say: asked.append(("network", folder.name)))
-    monkeypatch.setattr(lm, "make_ngram", lambda texts, folder, *more: asked.append(("make", len(texts), folder.name,
-                                                                                     more[2])))
+    monkeypatch.setattr(
+        lm, "make_ngram", lambda texts, folder, *more: asked.append(("make", len(texts), folder.name, more[2]))
+    )
 
     def command(*arguments: str) -> list[tuple[object, ...]]:
         asked.clear()
@@ -78,7 +88,9 @@ def test_the_command_does_what_is_asked_and_no_more(tmp_path: Path, monkeypatch:
     assert command("--build-tools") == [("tools",)]
     assert command("--train-pronunciation", "--out", "x") == [("network", "x")]
     assert command("--build-tools", "a.txt", "b.txt", "-o", "x") == [("tools",), ("make", 2, "x", "100000")]
-    assert command("--train-pronunciation", "--vocab", "v.txt", "-o", "x") == [("network", "x"),
-                                                                              ("make", 0, "x", "v.txt")]
+    assert command("--train-pronunciation", "--vocab", "v.txt", "-o", "x") == [
+        ("network", "x"),
+        ("make", 0, "x", "v.txt"),
+    ]
     with pytest.raises(RillError, match="Give the folder"):
         command("a.txt")

@@ -1,4 +1,5 @@
 """The command itself: help, version, and errors as one line."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,30 @@ from tests.conftest import Asr
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("arguments", [
-    ["--help"], ["transcribe", "--help"], ["evaluate", "--help"], ["listen", "--help"], ["doctor", "--help"],
-    ["train", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["transcribe", "--help"],
+        ["evaluate", "--help"],
+        ["listen", "--help"],
+        ["doctor", "--help"],
+        ["train", "--help"],
+        ["--version"],
+    ],
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    code = ("import sys; sys.argv = ['asr', *sys.argv[1:]]; from asr.cli.main import main\n"
-            "try: main()\nfinally: print('heavy:', {'torch', 'numpy', 'av', 'librosa', 'gradio'} & set(sys.modules))")
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False,
-                          cwd=Path(__file__).parents[2])
+    code = (
+        "import sys; sys.argv = ['asr', *sys.argv[1:]]; from asr.cli.main import main\n"
+        "try: main()\nfinally: print('heavy:', {'torch', 'numpy', 'av', 'librosa', 'gradio'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.returncode == 0 and "heavy: set()" in done.stdout
 
 

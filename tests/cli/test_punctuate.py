@@ -1,4 +1,5 @@
 """`asr punctuate`: words of any origin as sentences, and the training of its tagger."""
+
 import io
 import sys
 
@@ -34,8 +35,13 @@ def test_what_is_missing_is_said(asr, tmp_path):
 
 
 def test_training(asr, monkeypatch, tmp_path):
-    for module, name, value in ((training, "HIDDEN", 8), (training, "WIDTH", 8), (training, "BUCKETS", 32),
-                                (data, "ROWS", 2), (training, "ROWS", 2)):
+    for module, name, value in (
+        (training, "HIDDEN", 8),
+        (training, "WIDTH", 8),
+        (training, "BUCKETS", 32),
+        (data, "ROWS", 2),
+        (training, "ROWS", 2),
+    ):
         monkeypatch.setattr(module, name, value)
     text = tmp_path / "text.txt"
     text.write_text("One two, three. Four? Five six.\n\n" * 70, encoding="utf-8")

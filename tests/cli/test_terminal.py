@@ -29,9 +29,16 @@ def test_json_lines_are_whole_and_flushed():
     display.event(Partial(WORDS, 60.5), 0.1234)
     display.event(Final(WORDS, 61.0, 62.0), 0.0)
     partial, final = map(json.loads, out.getvalue().splitlines())
-    assert partial == {"type": "partial", "text": "hello wörld", "start": 60.5, "lag": 0.123,
-                       "words": [{"word": "hello", "start": 61.0, "end": 61.4, "confidence": 0.9},
-                                 {"word": "wörld", "start": 61.5, "end": 62.0, "confidence": 0.2}]}
+    assert partial == {
+        "type": "partial",
+        "text": "hello wörld",
+        "start": 60.5,
+        "lag": 0.123,
+        "words": [
+            {"word": "hello", "start": 61.0, "end": 61.4, "confidence": 0.9},
+            {"word": "wörld", "start": 61.5, "end": 62.0, "confidence": 0.2},
+        ],
+    }
     assert (final["type"], final["end"], final["lag"]) == ("final", 62.0, 0.0)
     assert out.flushed == 2
 
@@ -40,7 +47,7 @@ def test_json_lines_are_whole_and_flushed():
 def test_status_fits_one_line(width):
     console = Console(file=io.StringIO(), width=width)
     console.print(Group(status_line(stats(dropped=12.3, behind=True), 17)))
-    line, = console.file.getvalue().splitlines()
+    (line,) = console.file.getvalue().splitlines()
     assert line.startswith("● 1:02:05  17 overflows  12.3 s lost  lag 0.1 s")
 
 
@@ -54,7 +61,12 @@ def test_status_shows_losses_and_silence():
 
 def test_clock():
     assert [clock(seconds) for seconds in (0, 59.9, 61, 3600, 360_000)] == [
-        "0:00", "0:59", "1:01", "1:00:00", "100:00:00"]
+        "0:00",
+        "0:59",
+        "1:01",
+        "1:00:00",
+        "100:00:00",
+    ]
 
 
 def test_screen_keeps_finals_and_takes_partials_away():

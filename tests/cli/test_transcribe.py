@@ -1,4 +1,5 @@
 """`asr transcribe`: what goes to standard output, files and stderr, and its exit status; with a stand-in recognizer."""
+
 import json
 import sys
 from collections.abc import Iterator
@@ -54,11 +55,13 @@ def test_text_of_one_file(asr: Asr, folder: Path) -> None:
 def test_text_of_several_files_has_headings(asr: Asr, folder: Path) -> None:
     first, second = folder / "talk.flac", folder / "talk.wav"
     assert asr("transcribe", first, second, first)[1] == (
-        f"==> {first} <==\ntwenty three\nsamples 32000\n\n==> {second} <==\ntwenty three\nsamples 16000\n\n")
+        f"==> {first} <==\ntwenty three\nsamples 32000\n\n==> {second} <==\ntwenty three\nsamples 16000\n\n"
+    )
 
 
-def test_segments_are_printed_as_soon_as_they_are_known(asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch,
-                                                        capsys: pytest.CaptureFixture[str]) -> None:
+def test_segments_are_printed_as_soon_as_they_are_known(
+    asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Slow:
         def transcribe_parts(self, source, latency):
             yield 1.0, [final("first")]
@@ -69,9 +72,16 @@ def test_segments_are_printed_as_soon_as_they_are_known(asr: Asr, folder: Path, 
     assert asr("transcribe", folder / "talk.wav") == (0, "second\n", "")
 
 
-@pytest.mark.parametrize(("format", "beginning"), [
-    ("txt", "twenty three\n"), ("srt", "1\n00:00:00,000 --> "), ("vtt", "WEBVTT\n\n00:00:00.000 --> "),
-    ("tsv", "start\tend\ttext\n0\t2000\ttwenty three\n"), ("json", '{\n  "text": "twenty three\\nsamples 16000"')])
+@pytest.mark.parametrize(
+    ("format", "beginning"),
+    [
+        ("txt", "twenty three\n"),
+        ("srt", "1\n00:00:00,000 --> "),
+        ("vtt", "WEBVTT\n\n00:00:00.000 --> "),
+        ("tsv", "start\tend\ttext\n0\t2000\ttwenty three\n"),
+        ("json", '{\n  "text": "twenty three\\nsamples 16000"'),
+    ],
+)
 def test_formats_on_standard_output(asr: Asr, folder: Path, format: str, beginning: str) -> None:
     code, out, err = asr("transcribe", folder / "talk.wav", "--format", format)
     assert (code, err) == (0, "") and out.startswith(beginning)
@@ -87,8 +97,9 @@ def test_all_formats_and_equal_stems(asr: Asr, folder: Path) -> None:
     out = folder / "new" / "out"
     assert asr("transcribe", folder, "--format", "all", "--output", out) == (0, "", "")
     stems = ("one", "talk.flac", "talk.wav")
-    assert {path.name for path in out.iterdir()} == {f"{stem}.{suffix}" for stem in stems
-                                                     for suffix in ("txt", "srt", "vtt", "tsv", "json")}
+    assert {path.name for path in out.iterdir()} == {
+        f"{stem}.{suffix}" for stem in stems for suffix in ("txt", "srt", "vtt", "tsv", "json")
+    }
     assert (out / "talk.flac.txt").read_text() == "twenty three\nsamples 32000\n"
     assert json.loads((out / "talk.wav.json").read_text())["duration"] == 1.0
 
@@ -135,15 +146,19 @@ def test_a_damaged_file_is_a_clean_warning(asr: Asr, folder: Path) -> None:
     assert code == 0 and out and err.startswith(f"asr: warning: {cut}: damaged or cut short; ") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--latency", "soon"], "Latency 'soon' is not one of fast, "),
-    (["--checkpoint", "no/such"], "There is no checkpoint 'no/such'"),
-    (["--hotword", "word:loud"], "Hot word 'word:loud'"),
-    (["--hotword", "word", "--no-lm"], "Hot words need the language model"),
-    (["--output", "/dev/null/x"], "/dev/null"),
-])
-def test_errors_are_one_line(asr: Asr, folder: Path, arguments: list[str], message: str,
-                             monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--latency", "soon"], "Latency 'soon' is not one of fast, "),
+        (["--checkpoint", "no/such"], "There is no checkpoint 'no/such'"),
+        (["--hotword", "word:loud"], "Hot word 'word:loud'"),
+        (["--hotword", "word", "--no-lm"], "Hot words need the language model"),
+        (["--output", "/dev/null/x"], "/dev/null"),
+    ],
+)
+def test_errors_are_one_line(
+    asr: Asr, folder: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if arguments[0] != "--output":
         monkeypatch.setattr(Options, "load", LOAD)  # it is the engine that checks these
     code, out, err = asr("transcribe", folder / "talk.wav", *arguments)
@@ -151,8 +166,9 @@ def test_errors_are_one_line(asr: Asr, folder: Path, arguments: list[str], messa
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (BrokenPipeError(32, "Broken pipe"), 1)])
-def test_leaving_quietly(asr: Asr, folder: Path, error: BaseException, status: int,
-                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_quietly(
+    asr: Asr, folder: Path, error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def leave(*_: object, **__: object) -> None:
         raise error
 
@@ -160,8 +176,10 @@ def test_leaving_quietly(asr: Asr, folder: Path, error: BaseException, status: i
     assert asr("transcribe", folder / "talk.wav") == (status, "", "")
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    (("x.wav",), "folder: name it with --output"), (("-", "-o", "out"), "cannot read standard input")])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [(("x.wav",), "folder: name it with --output"), (("-", "-o", "out"), "cannot read standard input")],
+)
 def test_what_a_cluster_cannot_do(asr: Asr, arguments: tuple[str, ...], sentence: str) -> None:
     status, _, err = asr("transcribe", "--ray", "local", *arguments)
     assert status == 1 and sentence in err

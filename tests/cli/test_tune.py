@@ -1,4 +1,5 @@
 """`asr tune`: a table, and a config.json in which only decoding settings have changed."""
+
 import dataclasses
 from pathlib import Path
 
@@ -20,5 +21,8 @@ def test_only_decoding_settings_change(recognizer, asr: Asr, tmp_path: Path, mon
     assert new.decoding.greedy_confidence and len(new.decoding.lm_confidence) > len(new.decoding.greedy_confidence)
     assert dataclasses.replace(new, decoding=old.decoding) == old
     changed = {"lm_weight", "word_score", "prior_scale", "neural_weight", "lm_confidence", "greedy_confidence"}
-    assert all(getattr(new.decoding, field.name) == getattr(old.decoding, field.name)
-               for field in dataclasses.fields(DecodingConfig) if field.name not in changed)
+    assert all(
+        getattr(new.decoding, field.name) == getattr(old.decoding, field.name)
+        for field in dataclasses.fields(DecodingConfig)
+        if field.name not in changed
+    )

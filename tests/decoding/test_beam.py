@@ -1,4 +1,5 @@
 """Beam search on hand-made emissions, a lexicon of a dozen words and a bigram model that fit on a page."""
+
 from copy import copy
 from types import SimpleNamespace
 
@@ -21,8 +22,20 @@ from tests.support.language import bigram_model
 
 SYMBOLS = ("-", "|", *["AA", "AE", "AH", "B", "D", "G", "IH", "K", "L", "N", "OW", "R", "S", "T", "UW", "W"])
 TOKENS = TokenSet(SYMBOLS, "-", "|", (0.5, 0.2, *[0.3 / 16] * 16))
-LEXICON = [("a", "AH"), ("cat", "K AE T"), ("cats", "K AE T S"), ("dog", "D AA G"), ("two", "T UW"), ("to", "T UW"),
-           ("too", "T UW"), ("sat", "S AE T"), ("know", "N OW"), ("no", "N OW"), ("not", "N AA T"), ("in", "IH N")]
+LEXICON = [
+    ("a", "AH"),
+    ("cat", "K AE T"),
+    ("cats", "K AE T S"),
+    ("dog", "D AA G"),
+    ("two", "T UW"),
+    ("to", "T UW"),
+    ("too", "T UW"),
+    ("sat", "S AE T"),
+    ("know", "N OW"),
+    ("no", "N OW"),
+    ("not", "N AA T"),
+    ("in", "IH N"),
+]
 BIGRAMS = {("to", "a"): -0.2, ("two", "cats"): -0.2, ("cat", "sat"): -0.2, ("no", "dog"): -0.1, ("know", "a"): -0.1}
 
 
@@ -40,8 +53,7 @@ class TinyModel(LanguageModel):
 
 def decoder(hotwords=(), spellings=None, entries=LEXICON, **options) -> BeamDecoder:
     plain = {"prior_scale": 0.0, "lm_weight": 1.0, "margin": 0.0}
-    config = SimpleNamespace(decoding=DecodingConfig(**plain | options),
-                             tokens={"phonemes": TOKENS})
+    config = SimpleNamespace(decoding=DecodingConfig(**plain | options), tokens={"phonemes": TOKENS})
     language_model = TinyModel(entries)
     known = {word: [(*(SYMBOLS.index(s) for s in spelling.split()), 1)] for word, spelling in (spellings or {}).items()}
     for word in (word for hotword in hotwords for word in hotword.phrase):
@@ -56,7 +68,7 @@ def emissions(said: str, sure: float = 0.95) -> dict[str, np.ndarray]:
     for symbols in said.split():
         chosen = [SYMBOLS.index(symbol) for symbol in symbols.split("/")]
         row = np.full(len(SYMBOLS), (1 - sure) / (len(SYMBOLS) - len(chosen)))
-        row[chosen] = sure / len(chosen) * np.linspace(1.02, 0.98, len(chosen))[:len(chosen)]
+        row[chosen] = sure / len(chosen) * np.linspace(1.02, 0.98, len(chosen))[: len(chosen)]
         rows.append(row)
     return {"phonemes": np.log(np.array(rows or np.zeros((0, len(SYMBOLS))), np.float32))}
 
@@ -65,13 +77,24 @@ def text(words) -> str:
     return " ".join(word.text for word in words)
 
 
-@pytest.mark.parametrize("said, expected", [
-    ("K AE T |", "cat"), ("- K K - AE T - | -", "cat"), ("K AE T S |", "cats"), ("K AE T | S AE T |", "cat sat"),
-    ("D AA G | | | K AE T | -", "dog cat"), ("- - -", ""), ("| |", ""),
-    ("K/B AE T |", "cat"), ("B/K AE T |", "cat"),  # there is no "bat"
-    ("T UW | K AE T S |", "two cats"), ("T UW | AH |", "to a"),  # homophones: the language model knows
-    ("N OW | D AA G |", "no dog"), ("N OW | AH |", "know a"),
-])
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ("K AE T |", "cat"),
+        ("- K K - AE T - | -", "cat"),
+        ("K AE T S |", "cats"),
+        ("K AE T | S AE T |", "cat sat"),
+        ("D AA G | | | K AE T | -", "dog cat"),
+        ("- - -", ""),
+        ("| |", ""),
+        ("K/B AE T |", "cat"),
+        ("B/K AE T |", "cat"),  # there is no "bat"
+        ("T UW | K AE T S |", "two cats"),
+        ("T UW | AH |", "to a"),  # homophones: the language model knows
+        ("N OW | D AA G |", "no dog"),
+        ("N OW | AH |", "know a"),
+    ],
+)
 def test_known_results(said, expected):
     assert text(decoder().decode(emissions(said))) == expected
 
@@ -88,12 +111,12 @@ def test_times_and_confidence():
     words = decoder().decode(emissions("- - K AE AE T - | - S AE T |"))
     assert [(w.text, round(w.start, 6), round(w.end, 6)) for w in words] == [("cat", 0.08, 0.24), ("sat", 0.36, 0.48)]
     assert all(0.9 < w.confidence <= 1 for w in words)
-    unsure, = decoder().decode(emissions("K/B AE/IH T/N |"))
+    (unsure,) = decoder().decode(emissions("K/B AE/IH T/N |"))
     assert 0 <= unsure.confidence < 0.6
 
 
 def test_offsets_move_times_but_never_below_zero():
-    word, = decoder(start_offset=-0.1, end_offset=0.05).decode(emissions("K AE T |"))
+    (word,) = decoder(start_offset=-0.1, end_offset=0.05).decode(emissions("K AE T |"))
     assert (word.start, word.end) == (0.0, pytest.approx(0.17))
 
 
@@ -104,8 +127,11 @@ def test_dividing_by_the_priors_lifts_rare_tokens():
     assert text(decoder(prior_scale=1.0).decode(said)) == "cats"
 
 
-said_paths = st.lists(st.sampled_from(["K AE T |", "K AE T S |", "D AA G |", "S AE T |", "AH |", "IH N |", "- -", "|"]),
-                      min_size=1, max_size=6).map(" ".join)
+said_paths = st.lists(
+    st.sampled_from(["K AE T |", "K AE T S |", "D AA G |", "S AE T |", "AH |", "IH N |", "- -", "|"]),
+    min_size=1,
+    max_size=6,
+).map(" ".join)
 SHARED = decoder()
 
 
@@ -211,6 +237,7 @@ def test_too_many_hot_words_out_of_the_lexicon():
 
 # The shipped language model.
 
+
 def spoken(recognizer, words: str) -> dict[str, np.ndarray]:
     """Emissions of these words' phonemes, from the lexicon or else the letter-to-sound network."""
     tokens, model = recognizer.engine.language_model.tokens, recognizer.engine.language_model
@@ -225,8 +252,9 @@ def spoken(recognizer, words: str) -> dict[str, np.ndarray]:
     return {model.head: np.log(probabilities)}
 
 
-@pytest.mark.parametrize("hot, said", [("blorptastic", "the blorptastic house"),
-                                       ("zarvox quimby", "ask zarvox quimby now")])
+@pytest.mark.parametrize(
+    "hot, said", [("blorptastic", "the blorptastic house"), ("zarvox quimby", "ask zarvox quimby now")]
+)
 def test_invented_hot_words_with_the_shipped_model(recognizer, hot, said):
     emission = spoken(recognizer, said)
     assert hot not in text(recognizer.engine.decoder(()).decode(emission))
@@ -246,12 +274,12 @@ def test_real_speech_through_a_session(recognizer, clips):
     unjudged.rescorer = None
     for clip in clips[:6]:
         mel = recognizer.engine.frontend(torch.from_numpy(clip.samples))
-        emission, = recognizer.engine.emissions([mel], recognizer.latency)
+        (emission,) = recognizer.engine.emissions([mel], recognizer.latency)
         session = search.session()
         for start in range(0, len(emission[recognizer.engine.head]), 16):
-            session.accept({head: values[start:start + 16] for head, values in emission.items()})
+            session.accept({head: values[start : start + 16] for head, values in emission.items()})
         got, expected = text(session.words(None)).split(), text(unjudged.decode(emission)).split()
-        assert got[:len(expected) - 2] == expected[:-2]
+        assert got[: len(expected) - 2] == expected[:-2]
         assert session.finish() == search.decode(emission)
 
 

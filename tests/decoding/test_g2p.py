@@ -38,10 +38,17 @@ def invented_lexicon(words: int) -> dict[str, list[tuple[str, ...]]]:
             onset, vowel = choose.choice(onsets), choose.choice("aio")
             spelling += onset + vowel
             phonemes += [*sounds.get(onset, (onset.upper(),)), short[vowel]]
-        onset, vowel, coda, silent_e = (choose.choice(onsets), choose.choice("aio"), choose.choice(codas),
-                                        choose.choice(["", "e"]))
-        phonemes += [*sounds.get(onset, (onset.upper(),)), (long if silent_e else short)[vowel],
-                     *sounds.get(coda, (coda.upper(),))]
+        onset, vowel, coda, silent_e = (
+            choose.choice(onsets),
+            choose.choice("aio"),
+            choose.choice(codas),
+            choose.choice(["", "e"]),
+        )
+        phonemes += [
+            *sounds.get(onset, (onset.upper(),)),
+            (long if silent_e else short)[vowel],
+            *sounds.get(coda, (coda.upper(),)),
+        ]
         lexicon[spelling + onset + vowel + coda + silent_e] = [tuple(phonemes)]
     return lexicon
 
@@ -71,8 +78,9 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert G2P.load(tmp_path / "c.safetensors").held_out == loaded.held_out
 
 
-def rewrite(path: Path, *, config: object = None, held_out: object = None, drop: str = "", extra: str = "",
-            reshape: str = "") -> None:
+def rewrite(
+    path: Path, *, config: object = None, held_out: object = None, drop: str = "", extra: str = "", reshape: str = ""
+) -> None:
     tensors = load_file(path)
     tensors.pop(drop, None)
     if extra:
@@ -83,25 +91,45 @@ def rewrite(path: Path, *, config: object = None, held_out: object = None, drop:
     save_file(tensors, path, {"config": json.dumps(config or small_model().config)} | more)
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda path: path.unlink(),
-    lambda path: path.write_bytes(b""),
-    lambda path: path.write_bytes(path.read_bytes()[:-100]),
-    lambda path: path.write_bytes(b"not a model" * 100),
-    lambda path: path.write_bytes(pickle.dumps({"head.weight": [0.0]})),
-    lambda path: save_file(load_file(path), path),
-    lambda path: save_file(load_file(path), path, {"config": "{"}),
-    lambda path: rewrite(path, config=[1]),
-    lambda path: rewrite(path, config={**small_model().config, "dropout": 0.1}),
-    lambda path: rewrite(path, config={**small_model().config, "hidden": 13}),
-    lambda path: rewrite(path, config={**small_model().config, "hidden": "12"}),
-    lambda path: rewrite(path, config={**small_model().config, "letters": "abc"}),
-    lambda path: rewrite(path, held_out=[1]),
-    lambda path: rewrite(path, drop="head.bias"),
-    lambda path: rewrite(path, extra="tail.bias"),
-    lambda path: rewrite(path, reshape="head.weight"),
-], ids=["missing", "empty", "cut", "text", "pickle", "no-config", "no-json", "list", "unknown-key", "other-size",
-        "other-type", "fewer-letters", "errors", "tensor-missing", "tensor-unknown", "tensor-shape"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(b"not a model" * 100),
+        lambda path: path.write_bytes(pickle.dumps({"head.weight": [0.0]})),
+        lambda path: save_file(load_file(path), path),
+        lambda path: save_file(load_file(path), path, {"config": "{"}),
+        lambda path: rewrite(path, config=[1]),
+        lambda path: rewrite(path, config={**small_model().config, "dropout": 0.1}),
+        lambda path: rewrite(path, config={**small_model().config, "hidden": 13}),
+        lambda path: rewrite(path, config={**small_model().config, "hidden": "12"}),
+        lambda path: rewrite(path, config={**small_model().config, "letters": "abc"}),
+        lambda path: rewrite(path, held_out=[1]),
+        lambda path: rewrite(path, drop="head.bias"),
+        lambda path: rewrite(path, extra="tail.bias"),
+        lambda path: rewrite(path, reshape="head.weight"),
+    ],
+    ids=[
+        "missing",
+        "empty",
+        "cut",
+        "text",
+        "pickle",
+        "no-config",
+        "no-json",
+        "list",
+        "unknown-key",
+        "other-size",
+        "other-type",
+        "fewer-letters",
+        "errors",
+        "tensor-missing",
+        "tensor-unknown",
+        "tensor-shape",
+    ],
+)
 def test_a_broken_file_is_a_checkpoint_error_that_names_it(tmp_path: Path, spoil) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "pronunciation.safetensors"
     small_model().save(path)
@@ -138,7 +166,7 @@ def test_a_wide_beam_ranks_as_the_sum_over_all_paths_does(weights: list[list[flo
 
 
 def test_long_words_do_not_underflow() -> None:
-    flat = [[0.34, 0.33, 0.33]] * 1000    # 3 ** -1000 is 0 in double precision
+    flat = [[0.34, 0.33, 0.33]] * 1000  # 3 ** -1000 is 0 in double precision
     assert prefix_beam_search(flat, beam=2)[0][1] == pytest.approx(1)
 
 
@@ -169,7 +197,7 @@ def test_a_tiny_lexicon_is_learned_without_error() -> None:
 def test_held_out_words_are_reported_and_training_repeats_with_its_seed() -> None:
     lexicon = invented_lexicon(100)
     first, rates = train(lexicon, epochs=2, seed=7, held_out=0.2, **SMALL)
-    torch.rand(1)    # what others draw does not matter, and training leaves their generator alone
+    torch.rand(1)  # what others draw does not matter, and training leaves their generator alone
     state = torch.get_rng_state()
     second, again = train(lexicon, epochs=2, seed=7, held_out=0.2, **SMALL)
     assert torch.equal(torch.get_rng_state(), state)
@@ -183,8 +211,9 @@ def test_the_nearest_listed_pronunciation_counts(monkeypatch: pytest.MonkeyPatch
     model = small_model()
     said = {"a": [("AH",)], "b": [("B", "AH")], "c": []}
     monkeypatch.setattr(model, "pronounce_all", lambda words: [said[word] for word in words])
-    rates = error_rates(model, {"a": [("B", "S"), ("AH",)], "b": [("B", "K", "S", "AH", "AH"), ("B", "S", "AH")],
-                                "c": [("K",)]})
+    rates = error_rates(
+        model, {"a": [("B", "S"), ("AH",)], "b": [("B", "K", "S", "AH", "AH"), ("B", "S", "AH")], "c": [("K",)]}
+    )
     assert rates == ErrorRates(phoneme_error_rate=2 / 5, word_error_rate=2 / 3, words=3)
     assert math.isnan(error_rates(model, {}).word_error_rate)
 
@@ -192,11 +221,22 @@ def test_the_nearest_listed_pronunciation_counts(monkeypatch: pytest.MonkeyPatch
 # --- the shipped file
 
 
-@pytest.mark.parametrize(("word", "phonemes"), [
-    ("cat", "K AE T"), ("stone", "S T OW N"), ("running", "R AH N IH NG"), ("box", "B AA K S"),
-    ("phone", "F OW N"), ("ship", "SH IH P"), ("nation", "N EY SH AH N"), ("night", "N AY T"), ("bright", "B R AY T"),
-    ("cat's", "K AE T S"), ("rill", "R IH L"),
-])
+@pytest.mark.parametrize(
+    ("word", "phonemes"),
+    [
+        ("cat", "K AE T"),
+        ("stone", "S T OW N"),
+        ("running", "R AH N IH NG"),
+        ("box", "B AA K S"),
+        ("phone", "F OW N"),
+        ("ship", "SH IH P"),
+        ("nation", "N EY SH AH N"),
+        ("night", "N AY T"),
+        ("bright", "B R AY T"),
+        ("cat's", "K AE T S"),
+        ("rill", "R IH L"),
+    ],
+)
 def test_regular_english_words_are_right(shipped: G2P, word: str, phonemes: str) -> None:
     assert shipped.pronounce(word) == [tuple(phonemes.split())]
 
@@ -216,7 +256,7 @@ def test_n_best_are_different_and_the_first_does_not_depend_on_n(shipped: G2P) -
         three = shipped.pronounce(word, 3)
         assert 2 <= len(three) == len(set(three)) <= 3 and all(three)
         assert shipped.pronounce(word, 2) == three[:2] and shipped.pronounce(word) == three[:1]
-    assert len(shipped.pronounce("cat", 3)) == 1    # the others are far less probable
+    assert len(shipped.pronounce("cat", 3)) == 1  # the others are far less probable
 
 
 def test_many_words_sound_as_each_alone(shipped: G2P) -> None:
@@ -227,7 +267,7 @@ def test_many_words_sound_as_each_alone(shipped: G2P) -> None:
 
 def test_only_variants_probable_enough_are_given(shipped: G2P) -> None:
     many, few = shipped.pronounce_all(["nguyen"], 5, 0.0)[0], shipped.pronounce_all(["nguyen"], 5, 0.9)[0]
-    assert 1 <= len(few) < len(many) == 5 and many[:len(few)] == few
+    assert 1 <= len(few) < len(many) == 5 and many[: len(few)] == few
     assert shipped.pronounce_all(["nguyen"], 5, 1.0)[0] == many[:1]
 
 

@@ -21,10 +21,24 @@ def emissions(path: str, sure: float = 0.9) -> dict[str, np.ndarray]:
     return {"characters": np.log(probabilities)}
 
 
-@pytest.mark.parametrize("path, text", [
-    ("", ""), ("---", ""), ("   ", ""), ("a", "a"), ("aaa", "a"), ("a-a", "aa"), ("ab", "ab"), ("-a--b-", "ab"),
-    ("a b", "a b"), ("a   b", "a b"), (" -ab- - c- ", "ab c"), ("aa-ab b", "aab b"), ("b b", "b b"),
-])
+@pytest.mark.parametrize(
+    "path, text",
+    [
+        ("", ""),
+        ("---", ""),
+        ("   ", ""),
+        ("a", "a"),
+        ("aaa", "a"),
+        ("a-a", "aa"),
+        ("ab", "ab"),
+        ("-a--b-", "ab"),
+        ("a b", "a b"),
+        ("a   b", "a b"),
+        (" -ab- - c- ", "ab c"),
+        ("aa-ab b", "aab b"),
+        ("b b", "b b"),
+    ],
+)
 def test_repeats_merge_blanks_go_boundaries_part(path, text):
     assert " ".join(word.text for word in DECODER.decode(emissions(path))) == text
 
@@ -54,8 +68,11 @@ def test_a_session_says_what_the_whole_says_for_any_split(path, preview, data):
             got = session.words(emissions(ahead) if ahead else None)
             expected = DECODER.decode(emissions(so_far + ahead))
             assert [w.text for w in got] == [w.text for w in expected]
-            np.testing.assert_allclose([(w.start, w.end, w.confidence) for w in got],
-                                       [(w.start, w.end, w.confidence) for w in expected], atol=1e-5)
+            np.testing.assert_allclose(
+                [(w.start, w.end, w.confidence) for w in got],
+                [(w.start, w.end, w.confidence) for w in expected],
+                atol=1e-5,
+            )
 
 
 def test_a_session_keeps_only_what_is_not_complete():

@@ -7,18 +7,28 @@ from asr.decoding.phrases import PhraseAutomaton
 from asr.errors import HotwordError
 
 
-@pytest.mark.parametrize("text, phrase, bonus", [
-    ("rill", ("rill",), None), ("rill:8", ("rill",), 8.0), ("rill:0", ("rill",), 0.0),
-    ("New  York", ("new", "york"), None),
-    ("New York: 2.5", ("new", "york"), 2.5), ("O’Brien", ("o'brien",), None), ("rill:", ("rill",), None),
-    ("3 pigs", ("three", "pigs"), None), (" café ", ("café",), None), ("a:b:7", ("a", "b"), 7.0),
-])
+@pytest.mark.parametrize(
+    "text, phrase, bonus",
+    [
+        ("rill", ("rill",), None),
+        ("rill:8", ("rill",), 8.0),
+        ("rill:0", ("rill",), 0.0),
+        ("New  York", ("new", "york"), None),
+        ("New York: 2.5", ("new", "york"), 2.5),
+        ("O’Brien", ("o'brien",), None),
+        ("rill:", ("rill",), None),
+        ("3 pigs", ("three", "pigs"), None),
+        (" café ", ("café",), None),
+        ("a:b:7", ("a", "b"), 7.0),
+    ],
+)
 def test_parse(text, phrase, bonus):
     assert Hotword.parse(text) == Hotword(phrase, bonus)
 
 
-@pytest.mark.parametrize("text", ["", "  ", "!?", ":8", "-:3", "rill:loud", "rill:-1", "rill:101", "rill:nan",
-                                  "rill:inf"])
+@pytest.mark.parametrize(
+    "text", ["", "  ", "!?", ":8", "-:3", "rill:loud", "rill:-1", "rill:101", "rill:nan", "rill:inf"]
+)
 def test_what_is_no_hot_word_is_named(text):
     with pytest.raises(HotwordError) as caught:
         Hotword.parse(text)
@@ -38,23 +48,26 @@ def earned(phrases, words, at_end=True) -> float:
 NEW, YORK, CITY, TIMES, OTHER = range(5)
 
 
-@pytest.mark.parametrize("phrases, words, total", [
-    ([((NEW, YORK), 4.0)], [NEW, YORK], 4),
-    ([((NEW, YORK), 4.0)], [OTHER, NEW, YORK, OTHER], 4),
-    ([((NEW, YORK), 4.0)], [NEW, OTHER], 0),  # an abandoned beginning
-    ([((NEW, YORK), 4.0)], [NEW], 0),  # an unfinished one
-    ([((NEW, YORK), 4.0)], [NEW, NEW, YORK], 4),
-    ([((NEW, YORK), 4.0)], [YORK], 0),
-    ([((NEW, YORK), 4.0)], [NEW, YORK, NEW, YORK], 8),
-    ([((NEW,), 3.0)], [NEW, NEW], 6),
-    ([((NEW, YORK), 4.0), ((NEW, YORK, CITY), 6.0)], [NEW, YORK, OTHER], 4),  # the shorter phrase is not lost
-    ([((NEW, YORK), 4.0), ((NEW, YORK, CITY), 6.0)], [NEW, YORK, CITY], 10),
-    ([((NEW, YORK, CITY), 6.0), ((YORK,), 5.0)], [NEW, YORK, TIMES], 5),  # a phrase inside another one's beginning
-    ([((NEW, YORK, CITY), 6.0), ((YORK, TIMES), 5.0)], [NEW, YORK, TIMES], 5),  # over to the other phrase
-    ([((NEW, YORK), 4.0), ((YORK, CITY), 3.0)], [NEW, YORK, CITY], 7),  # overlapping
-    ([((NEW, YORK), 4.0), ((NEW, YORK), 7.0)], [NEW, YORK], 7),  # given twice
-    ([], [NEW, YORK], 0),
-])
+@pytest.mark.parametrize(
+    "phrases, words, total",
+    [
+        ([((NEW, YORK), 4.0)], [NEW, YORK], 4),
+        ([((NEW, YORK), 4.0)], [OTHER, NEW, YORK, OTHER], 4),
+        ([((NEW, YORK), 4.0)], [NEW, OTHER], 0),  # an abandoned beginning
+        ([((NEW, YORK), 4.0)], [NEW], 0),  # an unfinished one
+        ([((NEW, YORK), 4.0)], [NEW, NEW, YORK], 4),
+        ([((NEW, YORK), 4.0)], [YORK], 0),
+        ([((NEW, YORK), 4.0)], [NEW, YORK, NEW, YORK], 8),
+        ([((NEW,), 3.0)], [NEW, NEW], 6),
+        ([((NEW, YORK), 4.0), ((NEW, YORK, CITY), 6.0)], [NEW, YORK, OTHER], 4),  # the shorter phrase is not lost
+        ([((NEW, YORK), 4.0), ((NEW, YORK, CITY), 6.0)], [NEW, YORK, CITY], 10),
+        ([((NEW, YORK, CITY), 6.0), ((YORK,), 5.0)], [NEW, YORK, TIMES], 5),  # a phrase inside another one's beginning
+        ([((NEW, YORK, CITY), 6.0), ((YORK, TIMES), 5.0)], [NEW, YORK, TIMES], 5),  # over to the other phrase
+        ([((NEW, YORK), 4.0), ((YORK, CITY), 3.0)], [NEW, YORK, CITY], 7),  # overlapping
+        ([((NEW, YORK), 4.0), ((NEW, YORK), 7.0)], [NEW, YORK], 7),  # given twice
+        ([], [NEW, YORK], 0),
+    ],
+)
 def test_what_words_earn(phrases, words, total):
     assert earned(phrases, words) == pytest.approx(total, abs=1e-5)
 
@@ -64,8 +77,9 @@ def test_a_phrase_is_lent_its_bonus_in_equal_parts():
 
 
 words = st.integers(0, 2)
-phrase_lists = st.lists(st.tuples(st.lists(words, min_size=1, max_size=4).map(tuple), st.integers(1, 9).map(float)),
-                        max_size=5)
+phrase_lists = st.lists(
+    st.tuples(st.lists(words, min_size=1, max_size=4).map(tuple), st.integers(1, 9).map(float)), max_size=5
+)
 
 
 @given(phrases=phrase_lists, spoken=st.lists(words, max_size=15))
@@ -73,7 +87,9 @@ def test_every_complete_phrase_earns_its_bonus_and_nothing_else_does(phrases, sp
     """By brute force: each word earns the largest bonus of the phrases that end with it."""
     expected = 0.0
     for end in range(1, len(spoken) + 1):
-        expected += max((bonus for phrase, bonus in phrases if tuple(spoken[:end])[-len(phrase):] == phrase), default=0)
+        expected += max(
+            (bonus for phrase, bonus in phrases if tuple(spoken[:end])[-len(phrase) :] == phrase), default=0
+        )
     assert earned(phrases, spoken) == pytest.approx(expected, abs=1e-5)
 
 

@@ -29,8 +29,9 @@ def test_words_keep_their_order_and_all_their_spellings(tmp_path):
     assert read.spellings == lexicon().spellings
 
 
-@pytest.mark.parametrize("line", ["two T UW", "two\t", "\tT UW", "", "two\tT UX", "two\tT |", "two\tT - UW",
-                                  "two\tt uw"])
+@pytest.mark.parametrize(
+    "line", ["two T UW", "two\t", "\tT UW", "", "two\tT UX", "two\tT |", "two\tT - UW", "two\tt uw"]
+)
 def test_a_line_that_is_no_entry_is_named(tmp_path, line):
     path = write(tmp_path, f"too\tT UW\n{line}\nread\tR IY D\n")
     with pytest.raises(CheckpointError, match=r"lexicon.txt, line 2: "):

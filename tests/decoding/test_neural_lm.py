@@ -51,7 +51,8 @@ def test_scores_are_those_of_training() -> None:
     sentences = ["w1 w2 w50", "w59 w0"]
     expected = model(*numbers(model, sentences)).tolist()
     assert [score for scores in model.score([s.split() for s in sentences]) for score in scores] == pytest.approx(
-        expected, abs=1e-5)
+        expected, abs=1e-5
+    )
 
 
 def test_unknown_words_have_no_score() -> None:

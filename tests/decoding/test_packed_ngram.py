@@ -1,4 +1,5 @@
 """The packed n-gram trie against backing off by the book, and its file against damage."""
+
 import json
 import struct
 
@@ -41,7 +42,7 @@ def test_scores_are_those_of_backing_off(grams: Grams, sentence: list[str]) -> N
     assert len(model) == len(grams) and model.order == max(map(len, grams))
     history, expected = (BEGIN, *sentence, END), []
     for i in range(1, len(history)):
-        expected.append(by_the_book(grams, history[max(0, i - model.order + 1):i], history[i]))
+        expected.append(by_the_book(grams, history[max(0, i - model.order + 1) : i], history[i]))
     assert model.scores(model.numbers(sentence)) == pytest.approx(expected, abs=1e-5)
 
 
@@ -112,10 +113,16 @@ def test_from_arpa_to_a_file_and_back(packed) -> None:
     assert model.scores(model.numbers(["cat", "cat"])) == pytest.approx([-0.1, -0.75 - 0.25 - 0.4, -0.2])
 
 
-@pytest.mark.parametrize("damage", [
-    lambda text: text[:text.index("\\2-grams") + 30], lambda text: text.replace("-0.3\tcat dog\t0", "-0.3\tcat cow\t0"),
-    lambda text: text.replace("-0.3\tcat dog\t0", "x\tcat dog\t0"), lambda text: text.replace("ngram 2=3", "ngram 2=4"),
-    lambda text: text.replace("-0.6\tdog\t-0.125", "-0.6")])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: text.index("\\2-grams") + 30],
+        lambda text: text.replace("-0.3\tcat dog\t0", "-0.3\tcat cow\t0"),
+        lambda text: text.replace("-0.3\tcat dog\t0", "x\tcat dog\t0"),
+        lambda text: text.replace("ngram 2=3", "ngram 2=4"),
+        lambda text: text.replace("-0.6\tdog\t-0.125", "-0.6"),
+    ],
+)
 def test_what_is_no_whole_arpa_file(tmp_path, damage) -> None:
     (tmp_path / "lm.arpa").write_text(damage(ARPA))
     with pytest.raises(LanguageModelError, match=r"lm\.arpa is not a whole ARPA file"):
@@ -128,8 +135,10 @@ def test_an_ngram_takes_less_than_five_and_a_half_bytes() -> None:
     size, pairs = 20_000, 100_000
     words = [UNKNOWN, BEGIN, END, *map(str, range(size - 3))]
     keys = np.unique(chance.integers(0, size, (pairs, 2)), axis=0).astype(np.int32)
-    tables = [(np.arange(size, dtype=np.int32)[:, None], *np.zeros((2, size), np.float32)),
-              (keys, *np.zeros((2, len(keys)), np.float32))]
+    tables = [
+        (np.arange(size, dtype=np.int32)[:, None], *np.zeros((2, size), np.float32)),
+        (keys, *np.zeros((2, len(keys)), np.float32)),
+    ]
     arrays = ngram.arrays_of(words, tables)
     taken = sum(array.nbytes for name, array in arrays.items() if name not in ("unigrams", "first", "vocabulary"))
     assert taken / len(keys) < 3.2  # 15 bits of word, 8 of probability
@@ -143,7 +152,7 @@ def damaged(data: bytes, chance: np.random.Generator) -> bytes:
     if kind == 1:
         return data + bytes(int(chance.integers(1, 100)))
     if kind == 2:
-        return data[:place] + bytes([data[place] ^ (1 << int(chance.integers(8)))]) + data[place + 1:]
+        return data[:place] + bytes([data[place] ^ (1 << int(chance.integers(8)))]) + data[place + 1 :]
     return data[:place] + chance.bytes(int(chance.integers(1, 64))) + data[place:]
 
 
@@ -186,11 +195,11 @@ def test_a_file_of_another_kind_or_format(packed, tmp_path) -> None:
     with pytest.raises(CheckpointError, match="it holds ngram"):
         storage.read(packed, "lexicon", ngram.ARRAYS)
     data = packed.read_bytes()
-    length, = struct.unpack_from("<Q", data)
-    header = json.loads(data[8:8 + length])
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
     header["__metadata__"]["format"] = "2"
     text = json.dumps(header).encode()
-    packed.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length:])
+    packed.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
     with pytest.raises(CheckpointError, match="format 2"):
         read(packed)
     with pytest.raises(CheckpointError, match="gone"):

@@ -1,4 +1,5 @@
 """The second judgment of final text, with hand-made models: what it changes, and what it leaves alone."""
+
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -23,8 +24,13 @@ class Taste:
 
     def score(self, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
         self.asked += map(tuple, sentences)
-        return [[float("nan") if word in self.unknown else LIKELY if (before, word) in self.liked else UNLIKELY
-                 for before, word in zip(["", *sentence], [*sentence, ""], strict=True)] for sentence in sentences]
+        return [
+            [
+                float("nan") if word in self.unknown else LIKELY if (before, word) in self.liked else UNLIKELY
+                for before, word in zip(["", *sentence], [*sentence, ""], strict=True)
+            ]
+            for sentence in sentences
+        ]
 
 
 class Flat:
@@ -95,8 +101,8 @@ def test_its_share_matters() -> None:
 
 def test_words_times_and_confidence_are_of_the_chosen_sentence() -> None:
     heard = heard_cat()
-    cat, = decoder().decode(heard)
-    cats, = judged(Taste(("", "cats")), 1.0).decode(heard)
+    (cat,) = decoder().decode(heard)
+    (cats,) = judged(Taste(("", "cats")), 1.0).decode(heard)
     assert (cat.text, cats.text) == ("cat", "cats")
     assert cats.start == cat.start and cats.end == pytest.approx(6 * 0.04) and cat.end == pytest.approx(4 * 0.04)
     assert cats.confidence < cat.confidence

@@ -1,4 +1,5 @@
 """The compiled search against every sentence there is, each aligned by dynamic programming."""
+
 import itertools
 import subprocess
 import sys
@@ -25,11 +26,22 @@ TOKENS = TokenSet(("-", "|", "A", "B", "C"), "-", "|", (0.2,) * 5)
 SPELLINGS = [("a", "A"), ("ab", "A B"), ("aa", "A A"), ("ba", "B A"), ("bah", "B A"), ("c", "C")]
 LEXICON = Lexicon([(word, spelling.split()) for word, spelling in SPELLINGS], TOKENS)
 WORDS = LEXICON.words
-MODEL = ngram_of({
-    **{(word,): (-1.0 - 0.1 * i, -0.2) for i, word in enumerate([UNKNOWN, *WORDS])}, (BEGIN,): (-99.0, -0.1),
-    (END,): (-0.7, 0.0), (BEGIN, "a"): (-0.3, -0.4), ("a", "ba"): (-0.2, -0.1), ("ba", "a"): (-0.9, -0.3),
-    ("a", "a"): (-1.5, -0.2), ("bah", "c"): (-0.1, 0.0), ("c", END): (-0.1, 0.0), (BEGIN, "a", "ba"): (-0.1, 0.0),
-    ("a", "ba", "a"): (-0.3, 0.0), ("a", "a", "a"): (-0.2, 0.0)})
+MODEL = ngram_of(
+    {
+        **{(word,): (-1.0 - 0.1 * i, -0.2) for i, word in enumerate([UNKNOWN, *WORDS])},
+        (BEGIN,): (-99.0, -0.1),
+        (END,): (-0.7, 0.0),
+        (BEGIN, "a"): (-0.3, -0.4),
+        ("a", "ba"): (-0.2, -0.1),
+        ("ba", "a"): (-0.9, -0.3),
+        ("a", "a"): (-1.5, -0.2),
+        ("bah", "c"): (-0.1, 0.0),
+        ("c", END): (-0.1, 0.0),
+        (BEGIN, "a", "ba"): (-0.1, 0.0),
+        ("a", "ba", "a"): (-0.3, 0.0),
+        ("a", "a", "a"): (-0.2, 0.0),
+    }
+)
 TREE = LexiconTree.build(LEXICON, MODEL)
 WEIGHT, WORD_SCORE = 0.8, -0.4
 
@@ -42,8 +54,9 @@ def graph(phrases=()) -> SearchGraph:
 
 
 def begin(beam=500, phrases=(), threshold=1e4, margin=1e4, tokens=5) -> Search:
-    options = Options(beam, tokens, threshold, margin, WEIGHT, WORD_SCORE, -6.0, BLANK, BOUNDARY, MODEL.unknown,
-                      MODEL.end)
+    options = Options(
+        beam, tokens, threshold, margin, WEIGHT, WORD_SCORE, -6.0, BLANK, BOUNDARY, MODEL.unknown, MODEL.end
+    )
     return Search(graph(phrases), options, MODEL.begin, np.zeros(5, np.float32))
 
 
@@ -85,14 +98,17 @@ def aligned(emissions: np.ndarray, sentence: tuple[str, ...]) -> float:
 def judged(emissions: np.ndarray, sentence: tuple[str, ...], phrases=()) -> float:
     language = sum(MODEL.scores(MODEL.numbers(sentence)))
     for end in range(1, len(sentence) + 1):
-        language += max((bonus for words, bonus in phrases if sentence[:end][-len(words):] == words), default=0.0)
+        language += max((bonus for words, bonus in phrases if sentence[:end][-len(words) :] == words), default=0.0)
     return aligned(emissions, sentence) + WEIGHT * language + WORD_SCORE * len(sentence)
 
 
 def everything(emissions: np.ndarray, phrases=(), most: int = 2) -> list[tuple[float, tuple[str, ...]]]:
     # A word takes two frames at least.
-    found = [(judged(emissions, sentence, phrases), sentence) for n in range(most + 1)
-             for sentence in itertools.product(WORDS, repeat=n)]
+    found = [
+        (judged(emissions, sentence, phrases), sentence)
+        for n in range(most + 1)
+        for sentence in itertools.product(WORDS, repeat=n)
+    ]
     return sorted(found, reverse=True)
 
 
@@ -109,7 +125,7 @@ def test_the_best_sentences_are_found_with_their_scores(seed: int, frames: int, 
     search.accept(emissions)
     expected = [each for each in everything(emissions, phrases) if np.isfinite(each[0])]
     found = search.nbest(5)
-    assert [path.score for path in found] == pytest.approx([score for score, _ in expected[:len(found)]], abs=1e-3)
+    assert [path.score for path in found] == pytest.approx([score for score, _ in expected[: len(found)]], abs=1e-3)
     assert len(found) == min(5, len(expected))
     assert len({text(path) for path in found}) == len(found)
     assert found[0].score == pytest.approx(judged(emissions, text(found[0]), phrases), abs=1e-3)
@@ -139,7 +155,7 @@ def test_tokens_spell_the_words() -> None:
 def test_any_split_and_any_compaction_find_the_same(seed: int, cuts: list[int], room: int) -> None:
     emissions = heard(seed, 60)
     whole, parts = begin(30, margin=3.0), begin(30, margin=3.0)
-    parts._arena = parts._arena[:2 * 30 + room].copy()  # so small that it is compacted all the time
+    parts._arena = parts._arena[: 2 * 30 + room].copy()  # so small that it is compacted all the time
     whole.accept(emissions)
     for first, end in itertools.pairwise([0, *sorted(cuts), 60]):
         parts.accept(emissions[first:end])

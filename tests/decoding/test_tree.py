@@ -1,4 +1,5 @@
 """The lexicon's prefix tree: built, kept in a file, and built again where the lexicon has changed."""
+
 import itertools
 
 import numpy as np
@@ -31,7 +32,7 @@ def find(tree: kernels.Tree, spelling) -> int | None:
 
 def labels(tree: kernels.Tree, *spelling: int) -> list[int]:
     node = find(tree, spelling)
-    return [] if node is None else tree.labels[tree.ends[node]:tree.ends[node + 1]].tolist()
+    return [] if node is None else tree.labels[tree.ends[node] : tree.ends[node + 1]].tolist()
 
 
 def lexicon() -> Lexicon:

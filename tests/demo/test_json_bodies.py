@@ -1,4 +1,5 @@
 """Odd JSON does not come to Gradio; everything else comes whole."""
+
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -17,10 +18,20 @@ def client() -> TestClient:
     return TestClient(Starlette(routes=[Route("/", echo, methods=["POST"])], middleware=[Middleware(JSONMiddleware)]))
 
 
-@pytest.mark.parametrize("body, status", [
-    (b'{"data": ["\\u00e4", "\\ud83d\\ude00"]}', 200), (b"", 200), (b"{", 400), (b"[" * 100_000, 400),
-    (b"[" * 100_000 + b"]" * 100_000, 400), (b'{"data": ["\\ud800"]}', 400), (b'{"\\udfff": 1}', 400), (b"\xff", 400),
-    (b'"' + b"a" * MAX_JSON_BYTES + b'"', 413)])
+@pytest.mark.parametrize(
+    "body, status",
+    [
+        (b'{"data": ["\\u00e4", "\\ud83d\\ude00"]}', 200),
+        (b"", 200),
+        (b"{", 400),
+        (b"[" * 100_000, 400),
+        (b"[" * 100_000 + b"]" * 100_000, 400),
+        (b'{"data": ["\\ud800"]}', 400),
+        (b'{"\\udfff": 1}', 400),
+        (b"\xff", 400),
+        (b'"' + b"a" * MAX_JSON_BYTES + b'"', 413),
+    ],
+)
 def test_json_is_checked(client, body, status):
     answer = client.post("/", content=body, headers={"Content-Type": "application/json; charset=utf-8"})
     assert answer.status_code == status

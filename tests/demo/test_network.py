@@ -1,4 +1,5 @@
 """What is drawn is what the model does."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -23,7 +24,7 @@ def recognizer() -> asr.Recognizer:
 def test_traces_are_the_models_own_outputs(recognizer, latency):
     samples, _ = sf.read(CLIP, dtype="float32")
     recording, (trace,) = network.trace(recognizer, samples, [latency])
-    emissions, = recognizer.engine.emissions([recording.mel], latency)
+    (emissions,) = recognizer.engine.emissions([recording.mel], latency)
     assert np.allclose(trace.probabilities, np.exp(emissions[recognizer.engine.head]), atol=1e-4)
     frames, shape = len(trace.probabilities), recognizer.engine.model.config
     assert [x.shape for x in trace.forward + trace.backward] == [(frames, shape.hidden)] * 2 * shape.layers

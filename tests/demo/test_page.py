@@ -1,4 +1,5 @@
 """The browser demo without a browser: its socket, its downloads, its pages, its errors."""
+
 from __future__ import annotations
 
 import asyncio
@@ -43,7 +44,7 @@ def client(recognizer: asr.Recognizer) -> TestClient:
 def blocks(path: Path) -> list[bytes]:
     samples, rate = sf.read(path, dtype="int16")
     assert rate == 16_000
-    return [samples[i:i + 1600].tobytes() for i in range(0, len(samples), 1600)]
+    return [samples[i : i + 1600].tobytes() for i in range(0, len(samples), 1600)]
 
 
 def until_end(page) -> list[dict]:
@@ -111,9 +112,21 @@ def test_settings_while_listening(client):
     assert stats["worst"] == pytest.approx(1.782)
 
 
-@pytest.mark.parametrize("first", [{}, {"rate": 1}, {"rate": "fast"}, {"rate": 48_000, "latency": "warp"},
-                                   {"rate": 48_000, "hotwords": ["!"]}, [1], {"rate": 48_000, "hotwords": ["\ud800"]},
-                                   {"rate": "\ud800"}, {"rate": 48_000, "latency": "\ud800"}, "[" * 60_000])
+@pytest.mark.parametrize(
+    "first",
+    [
+        {},
+        {"rate": 1},
+        {"rate": "fast"},
+        {"rate": 48_000, "latency": "warp"},
+        {"rate": 48_000, "hotwords": ["!"]},
+        [1],
+        {"rate": 48_000, "hotwords": ["\ud800"]},
+        {"rate": "\ud800"},
+        {"rate": 48_000, "latency": "\ud800"},
+        "[" * 60_000,
+    ],
+)
 def test_a_bad_opening_is_answered_with_a_sentence(client, first):
     with client.websocket_connect("/live") as page:
         page.send_text(first if isinstance(first, str) else json.dumps(first))
@@ -143,9 +156,18 @@ def test_downloads_of_the_live_page(client, format):
     assert answer.text == render(TRANSCRIPT, format)
 
 
-@pytest.mark.parametrize("body", [b"{", b"{}", b"[]", b'{"segments": [{}], "duration": 1}', b"[" * 60_000,
-                                  b'{"duration": 1, "segments": [{"start": 0, "end": 1, "words": [{"word": "\\ud800", '
-                                  b'"start": 0, "end": 1, "confidence": 1}]}]}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"{}",
+        b"[]",
+        b'{"segments": [{}], "duration": 1}',
+        b"[" * 60_000,
+        b'{"duration": 1, "segments": [{"start": 0, "end": 1, "words": [{"word": "\\ud800", '
+        b'"start": 0, "end": 1, "confidence": 1}]}]}',
+    ],
+)
 def test_what_is_no_transcript_is_refused(client, body):
     assert client.post("/transcript/srt", content=body).status_code == 400
     assert client.post("/transcript/exe", json=TRANSCRIPT.to_dict()).status_code == 400
@@ -208,8 +230,14 @@ def test_it_has_the_servers_limits(recognizer):
 
         answer = httpx.post(server.url("/demo/gradio_api/upload"), content=unknown(), timeout=PATIENCE)
         assert answer.status_code == 411
-        kept = [httpx.post(server.url("/demo/gradio_api/upload"), files={"files": (f"{number}.wav", bytes(900_000))},
-                           timeout=PATIENCE).json()[0] for number in range(14)]
+        kept = [
+            httpx.post(
+                server.url("/demo/gradio_api/upload"),
+                files={"files": (f"{number}.wav", bytes(900_000))},
+                timeout=PATIENCE,
+            ).json()[0]
+            for number in range(14)
+        ]
         folder = upload_folder()
         assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= (10 << 20) + 900_000
         assert Path(kept[-1]).exists() and not Path(kept[0]).exists() and Path(kept[0]).is_relative_to(folder)

@@ -3,6 +3,7 @@
 A Python snippet runs in a folder with a recording `talk.mp4` and the same as `talk.wav`; `blocks` are blocks of it, and
 the address of `asr serve` is that of a running server.
 """
+
 from __future__ import annotations
 
 import inspect
@@ -33,9 +34,15 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "samples" / "README.md",
-         ROOT / "checkpoints" / "en-small" / "MODEL_CARD.md", *sorted((ROOT / "recipes").rglob("*.md")),
-         *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    ROOT / "samples" / "README.md",
+    ROOT / "checkpoints" / "en-small" / "MODEL_CARD.md",
+    *sorted((ROOT / "recipes").rglob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 SERVER = "127.0.0.1:2700"  # where the snippets expect `asr serve`
 SPEECH = ROOT / "tests" / "clips" / "kathleen-0.flac"
@@ -104,7 +111,7 @@ def test_scripts_take_these_options(snippet: Snippet, words: list[str]) -> None:
     if words[1] == "-m":
         return
     source = (ROOT / words[1]).read_text("utf-8")
-    own = words[2:words.index("--")] if "--" in words else words[2:]
+    own = words[2 : words.index("--")] if "--" in words else words[2:]
     for option in (word for word in own if word.startswith("--")):
         assert option in source, f"{words[1]} has no {option}"
 

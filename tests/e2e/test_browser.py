@@ -1,4 +1,5 @@
 """The browser demo in a real browser (Chromium, driven by Playwright) whose microphone plays a real clip."""
+
 from __future__ import annotations
 
 import json
@@ -21,8 +22,7 @@ from tests.support.serving import free_port, running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.e2e,
-              pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt install chromium")]
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt install chromium")]
 
 CLIPS = Path(__file__).parents[1] / "clips"
 ONE, OTHER = "kathleen-1", "ljspeech-1"
@@ -67,6 +67,7 @@ def browse(address: str, tmp_path: Path) -> Iterator[Open]:
     said: list[str] = []  # in the browser's console
 
     with playwright.sync_playwright() as driver, ExitStack() as browsers:
+
         @contextmanager
         def chromium(*options: str) -> Iterator[playwright.Browser]:
             browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *options])
@@ -76,8 +77,10 @@ def browse(address: str, tmp_path: Path) -> Iterator[Open]:
         def open_page(clip: str | None = None, at: str = address, ready: str = "#live-mic") -> playwright.Page:
             options = ["--use-fake-device-for-media-stream", f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"]
             if clip:
-                options += ["--use-fake-ui-for-media-stream",
-                            f"--use-file-for-fake-audio-capture={microphone(tmp_path, clip)}%noloop"]
+                options += [
+                    "--use-fake-ui-for-media-stream",
+                    f"--use-file-for-fake-audio-capture={microphone(tmp_path, clip)}%noloop",
+                ]
             page = browsers.enter_context(chromium(*options)).new_page()
             page.on("request", lambda request: asked.add(urlsplit(request.url).hostname))
             page.on("console", lambda message: said.append(message.text))
@@ -112,8 +115,10 @@ def test_words_appear_while_they_are_spoken(browse, recognizer):
     page.click("#live-mic")
     page.wait_for_function("document.querySelectorAll('#live-partial .word').length >= 2", timeout=20_000)
     assert page.evaluate("rillLive.recording.captured") < seconds_of(ONE) - 1
-    dim, firm = (page.locator(f"#live-{name}").evaluate("e => Number(getComputedStyle(e).opacity)")
-                 for name in ("partial", "finals"))
+    dim, firm = (
+        page.locator(f"#live-{name}").evaluate("e => Number(getComputedStyle(e).opacity)")
+        for name in ("partial", "finals")
+    )
     assert dim < 0.7 < firm
     page.wait_for_selector("#live-finals li", timeout=20_000)  # the endpoint, nobody pressed Stop
     assert alike(text(page), offline(recognizer, ONE)) >= 0.8

@@ -2,6 +2,7 @@
 
 No process may connect to anything but this computer, look a name up, or write a file that nobody asked for.
 """
+
 from __future__ import annotations
 
 import os
@@ -21,8 +22,10 @@ import asr.decoding
 from tests.conftest import CLIPS
 from tests.support.serving import PATIENCE, free_port, until
 
-pytestmark = [pytest.mark.e2e,
-              pytest.mark.skipif(not shutil.which("strace"), reason="needs strace: apt install strace")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not shutil.which("strace"), reason="needs strace: apt install strace"),
+]
 ROOT = Path(__file__).parents[2]
 CALLS = "connect,sendto,sendmsg,sendmmsg,openat,creat,mkdir,mkdirat,rename,renameat,renameat2"
 LOOPBACK = re.compile(r'inet_addr\("127\.|inet_pton\(AF_INET6, "::1"')
@@ -42,12 +45,36 @@ class Traced:
     @contextmanager
     def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")}
-        environment = {**kept, "HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp"),
-                       "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-        command = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", f"trace={CALLS}", "-e", "signal=none", "-o",
-                   str(self.folder / "trace"), sys.executable, *map(str, arguments)]
-        with subprocess.Popen(command, cwd=self.folder / "work", env=environment, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True) as process:
+        environment = {
+            **kept,
+            "HOME": str(self.folder / "home"),
+            "TMPDIR": str(self.folder / "tmp"),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [
+            "strace",
+            "-f",
+            "--seccomp-bpf",
+            "-qq",
+            "-e",
+            f"trace={CALLS}",
+            "-e",
+            "signal=none",
+            "-o",
+            str(self.folder / "trace"),
+            sys.executable,
+            *map(str, arguments),
+        ]
+        with subprocess.Popen(
+            command,
+            cwd=self.folder / "work",
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
             try:
                 yield process
             finally:
@@ -66,8 +93,11 @@ class Traced:
 
     def connections(self) -> list[str]:
         """Calls that reach for another computer, or for a name."""
-        return [line for line in self.calls
-                if LOOK_UP.search(line) or ("sa_family=AF_INET" in line and not LOOPBACK.search(line))]
+        return [
+            line
+            for line in self.calls
+            if LOOK_UP.search(line) or ("sa_family=AF_INET" in line and not LOOPBACK.search(line))
+        ]
 
     def files(self) -> list[str]:
         """What was written outside the temporary folder, relative to the working directory where it is there."""
@@ -98,11 +128,14 @@ def check(traced: Traced, *files: str) -> None:
 
 def test_it_would_be_seen(traced):
     """The trace shows a look-up and a file."""
-    traced.run("-c", "import os, socket\n"
-                     "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s: s.connect(('127.0.0.1', 53))\n"
-                     "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s: s.connect(('192.0.2.1', 80))\n"
-                     "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s: s.connect(('127.0.0.1', 80))\n"
-                     "open(os.path.expanduser('~/id'), 'w').close()")
+    traced.run(
+        "-c",
+        "import os, socket\n"
+        "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s: s.connect(('127.0.0.1', 53))\n"
+        "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s: s.connect(('192.0.2.1', 80))\n"
+        "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s: s.connect(('127.0.0.1', 80))\n"
+        "open(os.path.expanduser('~/id'), 'w').close()",
+    )
     assert len(traced.connections()) == 2 and traced.files() == [str(traced.folder / "home" / "id")]
 
 
@@ -122,8 +155,12 @@ def test_serve(traced):
         line = process.stdout.readline()
         port = int(re.search(r"ws://127.0.0.1:(\d+)/ws", line)[1])
         with open(CLIPS / "kathleen-0.flac", "rb") as file:
-            answer = httpx.post(f"http://127.0.0.1:{port}/v1/audio/transcriptions", data={"model": "en-small"},
-                                files={"file": file}, timeout=PATIENCE)
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/v1/audio/transcriptions",
+                data={"model": "en-small"},
+                files={"file": file},
+                timeout=PATIENCE,
+            )
         assert answer.json()["text"] == "There was nothing on the rock."
         assert httpx.get(f"http://127.0.0.1:{port}/demo/", timeout=PATIENCE).status_code == 200
         end(process)

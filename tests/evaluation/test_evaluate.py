@@ -1,4 +1,5 @@
 """Evaluation: what is scored and how, against counts that follow from references made of the recognizer's own text."""
+
 import json
 import math
 from pathlib import Path
@@ -29,11 +30,15 @@ def own_texts(recognizer) -> list[str]:
 
 def test_counts(recognizer, own_texts: list[str]) -> None:
     first, second, third = own_texts
-    report = evaluate(recognizer, [
-        utterance(NAMES[0], first.upper() + "!", "a"),
-        utterance(NAMES[1], f"{second} indeed", "a"),
-        utterance(NAMES[2], " ".join(["zebra", *third.split()[1:]]), "b"),
-        utterance(NAMES[2], "chapter 2", "b")])
+    report = evaluate(
+        recognizer,
+        [
+            utterance(NAMES[0], first.upper() + "!", "a"),
+            utterance(NAMES[1], f"{second} indeed", "a"),
+            utterance(NAMES[2], " ".join(["zebra", *third.split()[1:]]), "b"),
+            utterance(NAMES[2], "chapter 2", "b"),
+        ],
+    )
     assert report.left_out == 1 and set(report.corpora) == {"a", "b", ALL}
     a, b, everything = (report.corpora[name] for name in ("a", "b", ALL))
     assert (a.utterances, a.substitutions, a.deletions, a.insertions) == (2, 0, 1, 0)
@@ -51,14 +56,18 @@ def test_titles_and_confidences() -> None:
     figures = measure([Result("mister smith knows", words, 2.0)], took=1.0)
     assert (figures.words, figures.substitutions, figures.rtf, figures.auroc) == (3, 1, 0.5, 1.0)
     assert module.scored_words([Word("mr", 0, 1, 0.5), Word("'", 0, 1, 0.5), Word("o'clock", 0, 1, 0.5)], "en") == (
-        Word("mister", 0, 1, 0.5), Word("o'clock", 0, 1, 0.5))
+        Word("mister", 0, 1, 0.5),
+        Word("o'clock", 0, 1, 0.5),
+    )
 
 
-def test_streamed_is_the_first_pass_of_a_live_stream(recognizer, own_texts: list[str],
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streamed_is_the_first_pass_of_a_live_stream(
+    recognizer, own_texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Six seconds of silence, beyond every ordinary endpoint rule, do not part the utterance."""
-    sound = np.concatenate([*read_blocks(CLIPS / NAMES[0]), np.zeros(16_000 * 6, np.float32),
-                            *read_blocks(CLIPS / NAMES[1])])
+    sound = np.concatenate(
+        [*read_blocks(CLIPS / NAMES[0]), np.zeros(16_000 * 6, np.float32), *read_blocks(CLIPS / NAMES[1])]
+    )
     monkeypatch.setattr(module, "load", lambda utterance: sound)
     sizes, finals, settings_of = [], [], []
     stream_of = recognizer.stream
@@ -93,12 +102,16 @@ def test_splits_and_limits(tmp_path: Path) -> None:
     everything = [utterance(NAMES[0], str(i), corpus) for corpus in ("a", "b") for i in range(10)]
     chosen = by_corpus(everything, 3)
     assert {corpus: [each.text for each in members] for corpus, members in chosen.items()} == {
-        "a": ["0", "3", "6"], "b": ["0", "3", "6"]}
+        "a": ["0", "3", "6"],
+        "b": ["0", "3", "6"],
+    }
     assert by_corpus(everything) == by_corpus(everything, 10) == {"a": everything[:10], "b": everything[10:]}
 
     manifest = tmp_path / "m.jsonl"
-    lines = [json.dumps({"audio": str(CLIPS / NAMES[0]), "text": text, "split": split})
-             for text, split in (("x", "train"), ("y", "dev"))]
+    lines = [
+        json.dumps({"audio": str(CLIPS / NAMES[0]), "text": text, "split": split})
+        for text, split in (("x", "train"), ("y", "dev"))
+    ]
     manifest.write_text("\n".join(lines))
     assert [each.text for each in of_split(manifest, "dev")] == ["y"]
     with pytest.raises(ManifestError, match="no utterance of the split 'test'"):

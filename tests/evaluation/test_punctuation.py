@@ -19,8 +19,18 @@ class Told(Punctuator):
 def test_scores():
     reference = label(["So, Dr. Ann left. Her iPhone rang."], "en", {"dr": "Dr."})
     scores = Scores()
-    scores.add(Told((NONE, LOWER), (NONE, CAPITAL), (NONE, CAPITAL), (PERIOD, LOWER), (NONE, LOWER), (COMMA, MIXED),
-                    (PERIOD, CAPITAL)), reference)
+    scores.add(
+        Told(
+            (NONE, LOWER),
+            (NONE, CAPITAL),
+            (NONE, CAPITAL),
+            (PERIOD, LOWER),
+            (NONE, LOWER),
+            (COMMA, MIXED),
+            (PERIOD, CAPITAL),
+        ),
+        reference,
+    )
     assert scores.words == 7
     kinds = scores.kinds
     assert kinds["period"] == Counts(2, 2, 2)

@@ -1,4 +1,5 @@
 """Error rates, intervals, measures of confidence and calibration, against hand counts and plain definitions."""
+
 import math
 from itertools import product
 
@@ -65,13 +66,16 @@ def test_bootstrap_interval_narrows_and_repeats() -> None:
     assert all(map(math.isnan, bootstrap_interval([], [])))
 
 
-@pytest.mark.parametrize(("reference", "hypothesis", "right"), [
-    ("the cat sat", "the bat sat", [True, False, True]),
-    ("the cat sat", "the sat", [True, True]),
-    ("cat", "the cat", [False, True]),
-    ("", "oh", [False]),
-    ("oh", "", []),
-])
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "right"),
+    [
+        ("the cat sat", "the bat sat", [True, False, True]),
+        ("the cat sat", "the sat", [True, True]),
+        ("cat", "the cat", [False, True]),
+        ("", "oh", [False]),
+        ("oh", "", []),
+    ],
+)
 def test_align_words(reference: str, hypothesis: str, right: list[bool]) -> None:
     words = [Word(text, 0.0, 0.0, 1.0) for text in hypothesis.split()]
     assert align_words(reference.split(), words) == right

@@ -1,4 +1,5 @@
 """Tuning: the search finds minima, calibration fits what the decoder then computes, only decoding settings change."""
+
 import dataclasses
 import math
 from pathlib import Path
@@ -26,6 +27,7 @@ def samples(recognizer):
 
 def test_coordinate_search() -> None:
     """A bowl whose axes are not the coordinates: the search must come round more than once."""
+
     def loss(settings: DecodingConfig) -> float:
         x, y = settings.lm_weight - 3.1, settings.word_score + 1.5
         return x * x + y * y + x * y / 2 + 4 * (settings.prior_scale - 0.25) ** 2
@@ -103,7 +105,9 @@ def test_settings_are_found_where_confidences_cannot_be(recognizer, monkeypatch:
     said: list[str] = []
     tuning = module.tune(recognizer, read(CLIPS / "manifest.jsonl")[:1], say=said.append)
     old = recognizer.engine.checkpoint.config.decoding
-    assert (tuning.decoding.lm_confidence, tuning.decoding.greedy_confidence) == (old.lm_confidence,
-                                                                                  old.greedy_confidence)
+    assert (tuning.decoding.lm_confidence, tuning.decoding.greedy_confidence) == (
+        old.lm_confidence,
+        old.greedy_confidence,
+    )
     assert sum("stay as they were" in line and "Give more utterances" in line for line in said) == 2
     assert set(tuning.settings) >= set(module.STEPS) and len(tuning.error_rates) == 1 and not tuning.calibrations

@@ -1,4 +1,5 @@
 """The manifest of an archive: what is done, what is not, and under which names. (With a cluster: test_cluster.)"""
+
 import json
 import signal
 import socket
@@ -33,8 +34,14 @@ def test_done_failed_and_gone(manifest, tmp_path):
     assert not again.has("/x/a.wav", ["a.txt", "a.srt"])  # another format is work to do
     lines = [json.loads(line) for line in (tmp_path / MANIFEST).read_text(encoding="utf-8").splitlines()]
     assert [line["status"] for line in lines] == ["done", "done", "failed"]
-    assert lines[2] == {"source": "/x/c.wav", "status": "failed", "outputs": [], "seconds": 0.0,
-                        "error": "/x/c.wav: is empty.", "warnings": []}
+    assert lines[2] == {
+        "source": "/x/c.wav",
+        "status": "failed",
+        "outputs": [],
+        "seconds": 0.0,
+        "error": "/x/c.wav: is empty.",
+        "warnings": [],
+    }
 
 
 def test_a_line_that_was_cut_off_costs_that_line_only(manifest, tmp_path):

@@ -1,4 +1,5 @@
 """A session on an event loop, with a stream whose work ends when the test says so."""
+
 import asyncio
 from concurrent.futures import Future
 

@@ -1,4 +1,5 @@
 """Streams that share batches say what they say alone; rules say what shares a batch, and how long it waits."""
+
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -44,9 +45,11 @@ def test_urgent_steps_come_first():
 
 def test_a_batch_waits_as_long_as_the_one_before_took_up_to_a_limit():
     urgent = [request(preview=True)]
-    for rule, waiting, limit in ((StepRule(POLICY), urgent, POLICY.max_step_wait_s),
-                                 (SecondPassRule(POLICY, 4), utterances(9), POLICY.max_second_pass_wait_s),
-                                 (SecondPassRule(POLICY, 1), utterances(9), 0.0)):
+    for rule, waiting, limit in (
+        (StepRule(POLICY), urgent, POLICY.max_step_wait_s),
+        (SecondPassRule(POLICY, 4), utterances(9), POLICY.max_second_pass_wait_s),
+        (SecondPassRule(POLICY, 1), utterances(9), 0.0),
+    ):
         assert rule.start(waiting, since=10.0, gathered=9.0) == 9.0  # whoever comes alone does not wait
         assert rule.start(waiting, since=10.0, gathered=20.0) == 10.0 + limit
 

@@ -20,16 +20,20 @@ def frames(*runs: tuple[int, int]) -> np.ndarray:
 def activities(longest: int):
     """Speech-like activity: runs of either kind."""
     return st.lists(st.tuples(st.booleans(), st.integers(1, 60)), min_size=1, max_size=20).map(
-        lambda runs: frames(*runs)[:longest])
+        lambda runs: frames(*runs)[:longest]
+    )
 
 
-@pytest.mark.parametrize("posterior, expected", [
-    ((0.9, 0.05, 0.03, 0.02), False),
-    ((0.05, 0.9, 0.03, 0.02), False),  # a word boundary is silence too
-    ((0.3, 0.3, 0.2, 0.2), False),  # both together hold most of it
-    ((0.1, 0.1, 0.7, 0.1), True),
-    ((0.45, 0.0, 0.3, 0.25), True),  # blank is the likeliest token, but not most of the posterior
-])
+@pytest.mark.parametrize(
+    "posterior, expected",
+    [
+        ((0.9, 0.05, 0.03, 0.02), False),
+        ((0.05, 0.9, 0.03, 0.02), False),  # a word boundary is silence too
+        ((0.3, 0.3, 0.2, 0.2), False),  # both together hold most of it
+        ((0.1, 0.1, 0.7, 0.1), True),
+        ((0.45, 0.0, 0.3, 0.25), True),  # blank is the likeliest token, but not most of the posterior
+    ],
+)
 def test_active(posterior, expected):
     with np.errstate(divide="ignore"):
         assert active(np.log(np.array([posterior])), TOKENS).tolist() == [expected]
@@ -83,7 +87,7 @@ def test_decisions_follow_the_rules(activity):
     assert 0 < cut.frame <= len(activity)  # always goes on, never beyond what was heard
     assert cut.spoken == bool(len(spoken))
     if cut.spoken and trailing >= PAUSE:
-        assert not activity[cut.frame:].any() and not activity[spoken[-1] + 1:cut.frame].any()
+        assert not activity[cut.frame :].any() and not activity[spoken[-1] + 1 : cut.frame].any()
     elif cut.spoken:
         recent = activity[-RECENT:]
         assert cut.frame >= len(activity) - RECENT
@@ -98,10 +102,17 @@ def test_decisions_follow_the_rules(activity):
             assert right - left == max(map(len, runs))
 
 
-@pytest.mark.parametrize("runs, beginning", [
-    ([], 0), ([(0, 60)], 0), ([(1, 3)], 0), ([(0, OPENING), (1, 3), (0, 9)], 0), ([(0, OPENING + 1), (1, 3)], 1),
-    ([(0, 90), (1, 3), (0, 15), (1, 40)], 90 - OPENING),
-])
+@pytest.mark.parametrize(
+    "runs, beginning",
+    [
+        ([], 0),
+        ([(0, 60)], 0),
+        ([(1, 3)], 0),
+        ([(0, OPENING), (1, 3), (0, 9)], 0),
+        ([(0, OPENING + 1), (1, 3)], 1),
+        ([(0, 90), (1, 3), (0, 15), (1, 40)], 90 - OPENING),
+    ],
+)
 def test_an_utterance_begins_a_bit_before_its_first_sound(runs, beginning):
     assert ENDPOINTER.beginning(frames((0, 0), *runs)) == beginning
 
@@ -152,7 +163,7 @@ def test_whoever_decides_only_at_the_next_decision_misses_nothing(activity, chun
             short = not activity[:seen].any() and heard < seen + 5 + PAUSE  # a sound of 0.2 s may end a bit later
             assert short or ENDPOINTER.decide(now) is None
             if ENDPOINTER.likely_end(now):
-                assert ENDPOINTER.likely_end(activity[:seen]) or activity[max(0, seen - 5):seen].any() or seen < 5
+                assert ENDPOINTER.likely_end(activity[:seen]) or activity[max(0, seen - 5) : seen].any() or seen < 5
     if chunk <= PAUSE and activity[:heard].all():
         assert decisions <= 1  # while somebody speaks, chunks suffice; only the longest utterance ends in between
 

@@ -2,6 +2,7 @@
 
 After a change of the model or the search, write the log anew: python -m tests.inference.test_events
 """
+
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,15 @@ def events(recognizer, clips) -> list[str]:
         if latency := CLIPS.get(clip.path.stem):
             samples = np.concatenate([silence(1), clip.samples, silence(1)])
             stream = recognizer.stream(latency=latency)
-            blocks = [*(stream.accept(block) for block in np.split(samples, range(BLOCK, len(samples), BLOCK))),
-                      stream.finish()]
-            lines += [f"{clip.path.stem} {i} {type(event).__name__} {event.start:.2f} {event.text}"
-                      for i, block in enumerate(blocks) for event in block]
+            blocks = [
+                *(stream.accept(block) for block in np.split(samples, range(BLOCK, len(samples), BLOCK))),
+                stream.finish(),
+            ]
+            lines += [
+                f"{clip.path.stem} {i} {type(event).__name__} {event.start:.2f} {event.text}"
+                for i, block in enumerate(blocks)
+                for event in block
+            ]
     return lines
 
 

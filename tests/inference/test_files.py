@@ -1,4 +1,5 @@
 """Many recordings: one after another or in several processes, a bad one not stopping the others."""
+
 import warnings
 from pathlib import Path
 
@@ -18,8 +19,12 @@ def test_jobs(tmp_path: Path, recognizer) -> None:
     worked: list[float] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = transcribe_files(sources, Options(device="cpu", punctuate=False), jobs=2,
-                                 on_progress=lambda source, seconds, segments: worked.append(seconds))
+        found = transcribe_files(
+            sources,
+            Options(device="cpu", punctuate=False),
+            jobs=2,
+            on_progress=lambda source, seconds, segments: worked.append(seconds),
+        )
         outcomes = {outcome.source: outcome for outcome in found}
     for source in (sources[0], sources[3]):
         assert outcomes[source].transcript == recognizer.transcribe(source)
@@ -38,7 +43,7 @@ def test_jobs_with_a_bad_checkpoint() -> None:
 
 def test_the_real_thing(recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Options, "load", lambda options: recognizer)
-    outcome, = transcribe_files([str(CLIPS / "kathleen-0.flac")])
+    (outcome,) = transcribe_files([str(CLIPS / "kathleen-0.flac")])
     assert outcome.transcript and outcome.transcript.text == "there was nothing on the rock"
     with pytest.raises(AudioError):
         recognizer.transcribe("gone.wav")

@@ -1,4 +1,5 @@
 """A live session around a stream made of paper; then the real engine gives what a `Stream` alone gives."""
+
 import threading
 import time
 from dataclasses import replace
@@ -138,7 +139,7 @@ def test_same_finals_as_a_stream_alone(recognizer, clips):
     events = []
     with LiveSession(recognizer, streams.RATE, lambda event, lag: events.append(event)) as session:
         for start in range(0, len(samples), 800):
-            session.push(samples[start:start + 800], wait=True)
+            session.push(samples[start : start + 800], wait=True)
     stream = recognizer.stream()
     alone = stream.accept(samples) + stream.finish()
     assert events[-1].to_dict() == alone[-1].to_dict()  # confidences to rounding

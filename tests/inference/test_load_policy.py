@@ -1,4 +1,5 @@
 """What is left out when computing falls behind."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -19,8 +20,15 @@ def test_a_slow_model_thins_previews(delay, steps):
     assert POLICY.interval_for_delay(delay) == steps
 
 
-@pytest.mark.parametrize("chosen, larger", [("fast", PRESETS["accurate"]), ("accurate", PRESETS["accurate"]),
-                                            ("16,20", Latency(32, 20)), ("40,0", Latency(40, 0))])
+@pytest.mark.parametrize(
+    "chosen, larger",
+    [
+        ("fast", PRESETS["accurate"]),
+        ("accurate", PRESETS["accurate"]),
+        ("16,20", Latency(32, 20)),
+        ("40,0", Latency(40, 0)),
+    ],
+)
 def test_whoever_is_behind_has_larger_chunks_until_the_lag_is_gone(chosen, larger):
     stream, chosen, catch_up = SimpleNamespace(), Latency.parse(chosen), CatchUp()
     lags = {1.9: chosen, 2.1: larger, 0.5: larger, 0.3: chosen, 1.0: chosen}

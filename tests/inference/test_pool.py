@@ -1,4 +1,5 @@
 """Threads that run batches lose nothing, stay alive, and wait as their rule says."""
+
 import asyncio
 import threading
 from concurrent.futures import CancelledError

@@ -86,13 +86,13 @@ def test_a_batch_says_what_each_of_its_members_says(recognizer, clips):
     for latency in (recognizer.latency, asr.inference.recognizer.Latency.parse("offline")):
         heard = [mel for mel in mels if len(mel)]
         for mel, emissions in zip(heard, recognizer.engine.emissions(heard, latency), strict=True):
-            alone, = recognizer.engine.emissions([mel], latency)
+            (alone,) = recognizer.engine.emissions([mel], latency)
             for head, values in emissions.items():
                 np.testing.assert_allclose(values, alone[head], rtol=0, atol=1e-4)
         together = recognizer.engine.recognize(mels, latency)
         assert together[2] == []
         for mel, words in zip(mels, together, strict=True):
-            alone, = recognizer.engine.recognize([mel], latency)
+            (alone,) = recognizer.engine.recognize([mel], latency)
             assert [(w.text, w.start, w.end) for w in words] == [(w.text, w.start, w.end) for w in alone]
             assert [w.confidence for w in words] == pytest.approx([w.confidence for w in alone], abs=1e-3)
 

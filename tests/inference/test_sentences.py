@@ -1,4 +1,5 @@
 """Sentences from the recognizer, live and offline. How well they are written, `benchmarks/punctuation.py` says."""
+
 import json
 
 import numpy as np
@@ -27,7 +28,7 @@ def talk(clips) -> np.ndarray:
 
 
 def events(stream, samples: np.ndarray) -> list:
-    found = [event for at in range(0, len(samples), 4000) for event in stream.accept(samples[at:at + 4000])]
+    found = [event for at in range(0, len(samples), 4000) for event in stream.accept(samples[at : at + 4000])]
     return found + stream.finish()
 
 
@@ -47,7 +48,8 @@ def test_live_finals_are_written_and_partials_are_raw(recognizer, writer, talk):
     raw, written = events(recognizer.stream(), talk), events(writer.stream(), talk)
     finals = [event for event in written if isinstance(event, Final)]
     assert [[word.text for word in event.words] for event in written] == [
-        [word.text for word in event.words] for event in raw]
+        [word.text for word in event.words] for event in raw
+    ]
     assert all(word.written is None for event in written if not isinstance(event, Final) for word in event.words)
     assert finals[0].text[0].isupper()
     before = finals[0]

@@ -1,4 +1,5 @@
 """Words of partials are shown once they stand still."""
+
 from asr.inference.stability import StablePartials
 from asr.text.results import Word
 
@@ -25,7 +26,12 @@ def test_a_sure_word_once():
 
 def test_a_changed_word_starts_again_and_hides_nothing_before_it():
     assert shown(words("good day"), words("good day"), words("good date"), words("good date"), words("good date")) == [
-        "", "", "good", "good", "good date"]
+        "",
+        "",
+        "good",
+        "good",
+        "good date",
+    ]
 
 
 def test_an_early_change_hides_nothing_after_it():
@@ -45,6 +51,10 @@ def test_a_partial_comes_when_its_text_has_changed():
     partials, found = StablePartials(), []
     for hypothesis in [words("good", 0.9)] * 3 + [words("good day", 0.9)] * 2 + [[]]:
         partials.update(hypothesis)
-        found.append([(partial.text, partial.start, partial.words[0].start if partial.words else None)
-                      for partial in partials.changed(start=7.0)])
+        found.append(
+            [
+                (partial.text, partial.start, partial.words[0].start if partial.words else None)
+                for partial in partials.changed(start=7.0)
+            ]
+        )
     assert found == [[], [("good", 7.0, 7.0)], [], [], [("good day", 7.0, 7.0)], [("", 7.0, None)]]

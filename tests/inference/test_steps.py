@@ -1,4 +1,5 @@
 """Steps of many streams in one batch give what each gives alone: emissions, states, and what is still to come."""
+
 import copy
 from functools import partial
 
@@ -40,9 +41,18 @@ def assert_same(got, alone):
 ENGINES = {"torch": lambda model: model, "onnx": OnnxModel, "onnx int8": partial(OnnxModel, int8=True)}
 
 
-@pytest.mark.parametrize("cell, subsampling, engine", [
-    *((cell, subsampling, engine) for cell, subsampling in (("rnn", 4), ("gru", 4), ("lstm", 4), ("lstm", 3))
-      for engine in ("torch", "onnx")), ("lstm", 4, "onnx int8"), ("lstm", 3, "onnx int8")])
+@pytest.mark.parametrize(
+    "cell, subsampling, engine",
+    [
+        *(
+            (cell, subsampling, engine)
+            for cell, subsampling in (("rnn", 4), ("gru", 4), ("lstm", 4), ("lstm", 3))
+            for engine in ("torch", "onnx")
+        ),
+        ("lstm", 4, "onnx int8"),
+        ("lstm", 3, "onnx int8"),
+    ],
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_batch_gives_what_each_stream_gives_alone(cell, subsampling, seed, engine):
     model = ENGINES[engine](small_model(cell, subsampling))
@@ -66,8 +76,10 @@ def test_all_chunks_of_an_utterance_are_those_of_the_batched_pass():
     states = [model.stream_state() for _ in mel]
     parts = [[] for _ in mel]
     for first in range(0, 93, 16):
-        requests = [StepRequest(state, each[first:first + 16], latency, last=first + 16 >= 93)
-                    for state, each in zip(states, mel, strict=True)]
+        requests = [
+            StepRequest(state, each[first : first + 16], latency, last=first + 16 >= 93)
+            for state, each in zip(states, mel, strict=True)
+        ]
         for found, result in zip(parts, run_steps(model, requests), strict=True):
             found += result.committed
     expected, _ = model.forward_chunked(mel, None, 4, 2)

@@ -1,4 +1,5 @@
 """Live recognition with the shipped checkpoint and real speech: however the audio comes, nothing is lost."""
+
 from itertools import pairwise
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_an_utterance_grows_and_becomes_final(two_events):
     first_final = kinds.index(Final)
     start = two_events[first_final].start
     assert all(event.start <= start for event in two_events[:first_final])
-    assert all(event.start >= two_events[first_final].end for event in two_events[first_final + 1:])
+    assert all(event.start >= two_events[first_final].end for event in two_events[first_final + 1 :])
 
 
 def test_two_utterances_have_the_texts_and_times_of_each_alone(recognizer, two, two_events):
@@ -68,12 +69,15 @@ def test_two_utterances_have_the_texts_and_times_of_each_alone(recognizer, two, 
 
 def test_the_silence_before_an_utterance_is_not_recognized_again(recognizer, sentence, monkeypatch):
     asked, second_pass = [], InlineRunner.second_pass
-    monkeypatch.setattr(InlineRunner, "second_pass",
-                        lambda runner, mel, decoder: asked.append(len(mel)) or second_pass(runner, mel, decoder))
-    said, = finals(play(recognizer.stream(), sentence.samples))
+    monkeypatch.setattr(
+        InlineRunner,
+        "second_pass",
+        lambda runner, mel, decoder: asked.append(len(mel)) or second_pass(runner, mel, decoder),
+    )
+    (said,) = finals(play(recognizer.stream(), sentence.samples))
     last = asked[-1]
     waited = 4.2  # seconds: of less than 5 the stream forgets nothing
-    later, = finals(play(recognizer.stream(), np.concatenate([silence(waited), sentence.samples])))
+    (later,) = finals(play(recognizer.stream(), np.concatenate([silence(waited), sentence.samples])))
     assert later.text == said.text
     assert [word.start for word in later.words] == pytest.approx([word.start + waited for word in said.words], abs=0.1)
     assert asked[-1] <= last + 60  # mel frames: at most half a second of it
@@ -91,8 +95,9 @@ def test_an_utterance_that_is_cut_before_its_first_word(recognizer, sentence, tw
 @pytest.mark.parametrize("split", ["whole", "random", "tiny"])
 def test_finals_do_not_depend_on_the_split(recognizer, two, two_events, split):
     samples = two[0]
-    cuts = {"whole": [], "random": np.sort(rng.integers(0, len(samples), 30)),
-            "tiny": range(37, len(samples), 37)}[split]
+    cuts = {"whole": [], "random": np.sort(rng.integers(0, len(samples), 30)), "tiny": range(37, len(samples), 37)}[
+        split
+    ]
     stream = recognizer.stream()
     events = play(sparse(stream) if split == "tiny" else stream, samples, cuts)
     for got, expected in zip(finals(events), finals(two_events), strict=True):
@@ -113,8 +118,12 @@ def test_finals_do_not_depend_on_how_often_a_stream_previews(recognizer, two, tw
 @pytest.mark.parametrize("kind", ["int16", "int32", "float64", "stereo"])
 def test_any_dtype_says_the_same(recognizer, sentence, kind):
     x = np.clip(sentence.samples, -1, 1 - 2**-15)
-    given = {"int16": (x * 2**15).astype(np.int16), "int32": (x * 2.0**31).astype(np.int32),
-             "float64": x.astype(np.float64), "stereo": np.stack([x, x], axis=1)}[kind]
+    given = {
+        "int16": (x * 2**15).astype(np.int16),
+        "int32": (x * 2.0**31).astype(np.int32),
+        "float64": x.astype(np.float64),
+        "stereo": np.stack([x, x], axis=1),
+    }[kind]
     assert " ".join(texts(play(sparse(recognizer.stream()), given))) == sentence.text
 
 
@@ -166,7 +175,7 @@ def test_committed_emissions_are_those_of_forward_chunked(recognizer, clips, lat
 def test_the_last_word_is_there_when_the_sound_stops_right_after_it(recognizer, clips, two_pass):
     for clip in (clips[2], clips[12], clips[17]):
         words = recognizer.decode_utterance(clip.samples).words
-        cut = clip.samples[:round((words[-1].end + 0.06) * RATE)]
+        cut = clip.samples[: round((words[-1].end + 0.06) * RATE)]
         expected = recognizer.decode_utterance(cut, "offline" if two_pass else "balanced").text
         got = texts(play(sparse(recognizer.stream(two_pass=two_pass)), cut))
         assert expected.split()[-1] == words[-1].text or not two_pass
@@ -181,7 +190,7 @@ def test_a_greedy_stream_says_what_greedy_text_is(greedy, clips):
 
 def test_one_pass_says_what_its_latency_gives(recognizer, clips):
     """But for the end, whose look-ahead is the silence that ended it."""
-    got, = texts(play(recognizer.stream(two_pass=False), np.concatenate([clips[4].samples, silence(1)])))
+    (got,) = texts(play(recognizer.stream(two_pass=False), np.concatenate([clips[4].samples, silence(1)])))
     expected = recognizer.decode_utterance(clips[4].samples, "balanced").text
     assert got.split()[:-2] == expected.split()[:-2] and len(got.split()) == len(expected.split())
 
@@ -201,8 +210,9 @@ def test_nothing_at_all(recognizer):
     assert stream.accept(silence(0)) == stream.accept(silence(0.01)) == stream.finish() == []
 
 
-@pytest.mark.parametrize("level, seconds, two_pass", [(0.0, 30, True), (0.0, 8, False), (1e-4, 8, True),
-                                                      (3e-3, 8, True), (3e-3, 8, False)])
+@pytest.mark.parametrize(
+    "level, seconds, two_pass", [(0.0, 30, True), (0.0, 8, False), (1e-4, 8, True), (3e-3, 8, True), (3e-3, 8, False)]
+)
 def test_silence_gives_no_text(recognizer, level, seconds, two_pass):
     """With language model and priors on, digital silence and faint noise alike."""
     samples = (level * rng.standard_normal(seconds * RATE)).astype(np.float32)
@@ -218,8 +228,8 @@ def endless(clips):
     """A minute of speech without a pause: the middles of clips, again and again."""
     pieces = [clip.samples for clip in clips if clip.path.stem.startswith(("kathleen", "ljspeech"))]
     loud = [np.flatnonzero(np.abs(piece) > 0.02) for piece in pieces]
-    trimmed = [piece[where[0]:where[-1]] for piece, where in zip(pieces, loud, strict=True)]
-    return np.concatenate(trimmed * 3)[:62 * RATE]
+    trimmed = [piece[where[0] : where[-1]] for piece, where in zip(pieces, loud, strict=True)]
+    return np.concatenate(trimmed * 3)[: 62 * RATE]
 
 
 @pytest.mark.parametrize("two_pass", [True, False])
@@ -241,21 +251,28 @@ def test_speech_without_pauses_is_cut_and_no_word_is_lost(recognizer, endless, t
 def sizes(stream) -> dict[str, int]:
     """Everything that a stream keeps, in elements."""
     utterance, waiting = stream._utterance, stream._waiting
-    return {"samples": stream._features.tail.size, "waiting": waiting.numel(), "activity": utterance.activity.size,
-            "utterance": sum(mel.shape[0] for mel in utterance.mel), "frames": utterance.state.frames.numel(),
-            "mel": utterance.state.mel.numel(), "storage": waiting.untyped_storage().nbytes() // 4}
+    return {
+        "samples": stream._features.tail.size,
+        "waiting": waiting.numel(),
+        "activity": utterance.activity.size,
+        "utterance": sum(mel.shape[0] for mel in utterance.mel),
+        "frames": utterance.state.frames.numel(),
+        "mel": utterance.state.mel.numel(),
+        "storage": waiting.untyped_storage().nbytes() // 4,
+    }
 
 
 def test_work_and_memory_per_second_are_constant(recognizer, clips, monkeypatch):
     """One clip and a pause, over and over: each round runs as many frames through the model as the one before."""
     samples = np.concatenate([clips[5].samples, silence(2 + (-len(clips[5].samples) % 2560 + 2560 * 4) / RATE)])
-    samples = samples[:len(samples) // 2560 * 2560]
+    samples = samples[: len(samples) // 2560 * 2560]
     run, rounds, largest = [], [], []
 
     def counted(way):
         def call(frames, *rest):
             run.append(frames.shape[1])
             return way(frames, *rest)
+
         return call
 
     for name in ("advance", "forward"):
@@ -295,7 +312,7 @@ def test_a_lower_latency_commits_earlier(recognizer, sentence):
     seen = {}
     for latency in ("fast", "accurate"):
         stream = sparse(recognizer.stream(latency=latency))
-        for block in np.array_split(sentence.samples[:3 * RATE], 30):
+        for block in np.array_split(sentence.samples[: 3 * RATE], 30):
             stream.accept(block)
         seen[latency] = len(stream._utterance.committed)
     assert seen["fast"] > seen["accurate"] + 10
@@ -307,13 +324,13 @@ def test_hot_words_act_from_the_next_utterance_on(recognizer, two):
     hot = ["knight:12", "roc:12"]  # they sound like night and rock
     assert plain == ["no one seemed to have thought about it that night", "there was nothing on the rock"]
     stream = sparse(recognizer.stream())
-    events = stream.accept(samples[:2 * RATE])
+    events = stream.accept(samples[: 2 * RATE])
     stream.hotwords = hot  # while the first utterance is being said
-    events += play(stream, samples[2 * RATE:])
+    events += play(stream, samples[2 * RATE :])
     assert texts(events) == [plain[0], "there was nothing on the roc"]
     engine = recognizer.engine
     mel, decoder = engine.frontend(torch.from_numpy(first.samples)), engine.decoder(engine.parse_hotwords(hot))
-    offline, = engine.recognize_batch([mel], [decoder])
+    (offline,) = engine.recognize_batch([mel], [decoder])
     said = " ".join(word.text for word in offline)
     assert said.endswith("that knight")
     assert texts(play(sparse(recognizer.stream(hotwords=hot)), first.samples)) == [said]
@@ -327,8 +344,16 @@ def test_hot_words_need_the_language_model(greedy):
         greedy.stream(hotwords=["rill"])
 
 
-@pytest.mark.parametrize("bad", [np.full(100, np.nan, np.float32), np.full(5, np.inf), np.zeros(5, complex),
-                                 np.zeros((2, 3, 4), np.float32), np.array(["a"])])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.full(100, np.nan, np.float32),
+        np.full(5, np.inf),
+        np.zeros(5, complex),
+        np.zeros((2, 3, 4), np.float32),
+        np.array(["a"]),
+    ],
+)
 def test_a_bad_block_is_refused_and_the_stream_goes_on(recognizer, sentence, bad):
     stream = sparse(recognizer.stream(sample_rate=RATE))
     half = len(sentence.samples) // 2
@@ -370,17 +395,18 @@ def test_nothing_happens_with_less_than_the_stream_wants(recognizer, sentence, m
     samples = np.concatenate([np.repeat(sentence.samples, rate // RATE), np.zeros(rate, np.float32)])
     expected = texts(play(sparse(recognizer.stream(rate)), samples))
     steps, step = [], InlineRunner.step
-    monkeypatch.setattr(InlineRunner, "step",
-                        lambda runner, request: steps.append(len(request.mel)) or step(runner, request))
+    monkeypatch.setattr(
+        InlineRunner, "step", lambda runner, request: steps.append(len(request.mel)) or step(runner, request)
+    )
     stream = recognizer.stream(rate)
     stream.preview_interval_steps = interval
     events, first = [], 0
     while first < len(samples):
         wanted = max(0, int(stream.wanted_s * rate) - 1)
         before = len(steps)
-        events += stream.accept(samples[first:first + wanted])
+        events += stream.accept(samples[first : first + wanted])
         assert len(steps) == before
-        events += stream.accept(samples[first + wanted:first + wanted + 48])
+        events += stream.accept(samples[first + wanted : first + wanted + 48])
         first += wanted + 48
     assert texts(events + stream.finish()) == expected
     assert (max(steps) > STEP_MEL_FRAMES) == (interval > 1)  # steps with nothing to do are taken together

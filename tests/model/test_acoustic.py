@@ -1,4 +1,5 @@
 """The acoustic model's three ways of running agree with one another, with the definition, and with a golden file."""
+
 import copy
 import json
 
@@ -31,6 +32,7 @@ from tests.support.acoustic import (
 )
 
 # The definition, written down slowly: one frame, one chunk, one layer after another, in float64.
+
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
@@ -79,7 +81,7 @@ def definition(model, mel, chunk, look_ahead):
     tensors = {name: value.double().numpy() for name, value in model.state_dict().items()}
 
     def under(prefix):
-        return {name[len(prefix) + 1:]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
+        return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}
 
     zero = np.zeros(model.config.hidden)
     zeros = (zero, zero) if cell == "lstm" else (zero,)
@@ -107,8 +109,10 @@ def definition(model, mel, chunk, look_ahead):
             for frame in reversed(normed):
                 state = cell_step(cell, under(f"layers.{k}.backward_rnn"), frame, state)
                 backward.insert(0, state[0])
-            window = [frame + weights["proj.weight"] @ np.concatenate([f, b]) + weights["proj.bias"]
-                      for frame, f, b in zip(window, forward, backward, strict=True)]
+            window = [
+                frame + weights["proj.weight"] @ np.concatenate([f, b]) + weights["proj.bias"]
+                for frame, f, b in zip(window, forward, backward, strict=True)
+            ]
         for name in HEADS:
             for frame in window[:committed]:
                 logits = linear(under(f"heads.{name}"), layer_norm(under("norm"), frame))
@@ -180,7 +184,7 @@ def test_padding_does_not_change_any_emission(cell, subsampling, latency):
     for row, length in enumerate(lengths):
         alone = batch[row, :length]
         expected = full(model, alone) if latency is None else chunked(model, alone, *latency)
-        assert_same({name: values[row, :frames[row]] for name, values in out.items()}, expected, 1e-5)
+        assert_same({name: values[row, : frames[row]] for name, values in out.items()}, expected, 1e-5)
 
 
 @every_kind
@@ -193,13 +197,15 @@ def test_the_look_ahead_is_all_of_the_future_that_is_seen(cell, subsampling, chu
         unseen = last * subsampling + model.stem.context + 1  # the first mel frame behind its right context
         changed = mel.clone()
         changed[unseen:] += 5
-        committed = {name: values[:(k + 1) * chunk] for name, values in before.items()}
+        committed = {name: values[: (k + 1) * chunk] for name, values in before.items()}
         after = chunked(model, changed, chunk, look_ahead)
-        assert_same({name: values[:(k + 1) * chunk] for name, values in after.items()}, committed, 1e-6)
+        assert_same({name: values[: (k + 1) * chunk] for name, values in after.items()}, committed, 1e-6)
         changed[unseen - 1] += 20 * mel_frames(1)[0]
         after = chunked(model, changed, chunk, look_ahead)
-        assert_differs({name: values[k * chunk:(k + 1) * chunk] for name, values in after.items()},
-                       {name: values[k * chunk:] for name, values in committed.items()})
+        assert_differs(
+            {name: values[k * chunk : (k + 1) * chunk] for name, values in after.items()},
+            {name: values[k * chunk :] for name, values in committed.items()},
+        )
 
 
 @every_kind
@@ -208,9 +214,9 @@ def test_a_chunk_is_committed_as_soon_as_its_look_ahead_is_there(cell, subsampli
     needed = (4 + 2 - 1) * subsampling + model.stem.context + 1
     state = model.stream_state()
     assert model.missing(state, 4 + 2) == needed
-    model.push(state, mel[:needed - 1])
+    model.push(state, mel[: needed - 1])
     assert model.step(state, 4, 2) is None and model.missing(state, 4 + 2) == 1
-    model.push(state, mel[needed - 1:needed])
+    model.push(state, mel[needed - 1 : needed])
     assert model.missing(state, 4 + 2) == 0
     committed, provisional = model.step(state, 4, 2)
     assert_same(committed, {name: values[:4] for name, values in chunked(model, mel, 4, 2).items()})
@@ -243,9 +249,9 @@ def test_preview_is_what_an_utterance_that_ends_here_would_give(cell, subsamplin
     """For as many frames as the stem has made; any number of them beyond the first window runs in one piece too."""
     model, mel = small_model(cell, subsampling), mel_frames(200)
     state = model.stream_state()
-    model.push(state, mel[:7 * subsampling])
+    model.push(state, mel[: 7 * subsampling])
     drain(model, state, 3, 1)
-    model.push(state, mel[7 * subsampling:][:(waiting - 1) * subsampling])
+    model.push(state, mel[7 * subsampling :][: (waiting - 1) * subsampling])
     before = copy.deepcopy(state)
     preview = model.preview(state)
     assert_same(model.preview(state), preview, 0)
@@ -300,7 +306,7 @@ def test_gradients_flow_through_forward_chunked(cell, subsampling):
         assert parameter.grad.abs().max() > 0, name
     assert mel.grad[0, :3].abs().max() > 0  # through the carried state
     assert mel.grad[0, 9 * subsampling + model.stem.context].abs().max() > 0  # through the look-ahead
-    assert mel.grad[0, 10 * subsampling + model.stem.context:].abs().max() == 0  # and no further
+    assert mel.grad[0, 10 * subsampling + model.stem.context :].abs().max() == 0  # and no further
 
 
 def test_unknown_kinds_name_the_choices():

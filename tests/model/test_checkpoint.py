@@ -17,13 +17,23 @@ from asr.model.checkpoint import Config, DecodingConfig
 from asr.model.streaming import ModelConfig
 from asr.model.tokens import TokenSet
 
-TOKENS = {"characters": TokenSet(("-", " ", "a", "b"), "-", " ", (0.5, 0.2, 0.2, 0.1)),
-          "phonemes": TokenSet(("-", "|", "AA", "B", "Ö"), "-", "|", (0.4, 0.3, 0.1, 0.1, 0.1))}
+TOKENS = {
+    "characters": TokenSet(("-", " ", "a", "b"), "-", " ", (0.5, 0.2, 0.2, 0.1)),
+    "phonemes": TokenSet(("-", "|", "AA", "B", "Ö"), "-", "|", (0.4, 0.3, 0.1, 0.1, 0.1)),
+}
 
 
 def small_config(cell: str = "gru") -> Config:
-    return Config("tiny", "en", "CC0", FrontendConfig(mels=20), ModelConfig(cell, 8, 2, 2, 4), TOKENS,
-                  DecodingConfig(lm_confidence=(0.5, -1.0)), {"minutes": 3})
+    return Config(
+        "tiny",
+        "en",
+        "CC0",
+        FrontendConfig(mels=20),
+        ModelConfig(cell, 8, 2, 2, 4),
+        TOKENS,
+        DecodingConfig(lm_confidence=(0.5, -1.0)),
+        {"minutes": 3},
+    )
 
 
 def small_model(config: Config) -> AcousticModel:
@@ -50,10 +60,12 @@ def edited(folder: Path, edit) -> Path:
 
 def put(*keys, value):
     """An edit that sets one value, for instance put("model", "hidden", value=3)."""
+
     def edit(data):
         for key in keys[:-1]:
             data = data[key]
         data[keys[-1]] = value
+
     return edit
 
 
@@ -105,6 +117,7 @@ def test_optional_files(folder):
 def test_optional_sections_and_keys_have_defaults(folder):
     def edit(data):
         del data["decoding"], data["training"], data["frontend"]["pcen_gain"]
+
     config = checkpoint.load(edited(folder, edit)).config
     assert config.decoding == DecodingConfig() and config.training == {} and config.frontend.pcen_gain == 0.98
 
@@ -126,61 +139,98 @@ def test_a_folder_without_config(tmp_path):
     assert "no config.json" in refused(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"null", b"\xff\xfe\x00", b'{"format": 1', b"[" * 100_000,
-                                     b'{"format": ' + b"9" * 5000 + b"}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[1, 2]",
+        b"null",
+        b"\xff\xfe\x00",
+        b'{"format": 1',
+        b"[" * 100_000,
+        b'{"format": ' + b"9" * 5000 + b"}",
+    ],
+)
 def test_a_config_that_is_no_json_object(folder, content):
     (folder / "config.json").write_bytes(content)
     assert "config.json" in refused(folder)
 
 
-@pytest.mark.parametrize("keys", [("color",), ("frontend", "color"), ("model", "color"), ("decoding", "color"),
-                                  ("tokens", "characters", "color"), ("tokens", "phonemes", "color")])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("color",),
+        ("frontend", "color"),
+        ("model", "color"),
+        ("decoding", "color"),
+        ("tokens", "characters", "color"),
+        ("tokens", "phonemes", "color"),
+    ],
+)
 def test_an_unknown_key_at_any_level(folder, keys):
     message = refused(edited(folder, put(*keys, value=1)))
     assert f"unknown key '{'.'.join(keys)}'" in message
 
 
-@pytest.mark.parametrize("keys", [("name",), ("licence",), ("frontend",), ("model",), ("tokens",),
-                                  ("tokens", "phonemes", "blank"), ("tokens", "characters", "priors")])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("name",),
+        ("licence",),
+        ("frontend",),
+        ("model",),
+        ("tokens",),
+        ("tokens", "phonemes", "blank"),
+        ("tokens", "characters", "priors"),
+    ],
+)
 def test_a_missing_key(folder, keys):
     def edit(data):
         for key in keys[:-1]:
             data = data[key]
         del data[keys[-1]]
+
     assert f"the key '{'.'.join(keys)}' is missing" in refused(edited(folder, edit))
 
 
-@pytest.mark.parametrize("keys, values", [
-    (("format",), [0, 2, "1", None, [1]]),
-    (("name",), [1, None, ["en"], {}]),
-    (("model",), [1, "lstm", None, []]),
-    (("tokens",), [1, None, [], {}]),
-    (("tokens", "characters"), [1, None, [], "ab"]),
-    (("tokens", "characters", "symbols"), ["ab", 1, None, [1, 2, 3, 4], {"a": 1}]),
-    (("tokens", "characters", "priors"), ["ab", 1, ["a"], [True] * 4, [float("nan")] * 4]),
-    (("model", "hidden"), ["8", 0, -8, 8.5, True, None, [8], float("nan"), float("inf"), 10**400]),
-    (("frontend", "f_min"), ["20", None, [20], True, float("inf"), 10**400]),
-    (("frontend", "kind"), [1, None, ["log_mel"]]),
-    (("decoding", "lm_confidence"), [1, "x", [None], ["1"], {}]),
-])
+@pytest.mark.parametrize(
+    "keys, values",
+    [
+        (("format",), [0, 2, "1", None, [1]]),
+        (("name",), [1, None, ["en"], {}]),
+        (("model",), [1, "lstm", None, []]),
+        (("tokens",), [1, None, [], {}]),
+        (("tokens", "characters"), [1, None, [], "ab"]),
+        (("tokens", "characters", "symbols"), ["ab", 1, None, [1, 2, 3, 4], {"a": 1}]),
+        (("tokens", "characters", "priors"), ["ab", 1, ["a"], [True] * 4, [float("nan")] * 4]),
+        (("model", "hidden"), ["8", 0, -8, 8.5, True, None, [8], float("nan"), float("inf"), 10**400]),
+        (("frontend", "f_min"), ["20", None, [20], True, float("inf"), 10**400]),
+        (("frontend", "kind"), [1, None, ["log_mel"]]),
+        (("decoding", "lm_confidence"), [1, "x", [None], ["1"], {}]),
+    ],
+)
 def test_a_value_of_the_wrong_kind(folder, keys, values):
     for value in values:
         message = refused(edited(folder, put(*keys, value=value)))
         assert keys[-1] in message, message
 
 
-@pytest.mark.parametrize("keys, value, said", [
-    (("frontend", "kind"), "fbank", "log_mel, mfcc, pcen"),
-    (("model", "cell"), "elman", "rnn, gru, lstm"),
-    (("model", "subsampling"), 5, "4, 3"),
-    (("tokens", "characters", "blank"), "?", "blank '?'"),
-    (("tokens", "characters", "boundary"), "?", "boundary '?'"),
-    (("tokens", "characters", "symbols"), ["-", " ", "a", "a"], "differ"),
-    (("tokens", "characters", "priors"), [0.5, 0.5], "2 priors for 4 symbols"),
-    (("tokens", "characters", "priors"), [0.0, 0.5, 0.3, 0.2], "priors must lie in"),
-    (("frontend", "f_min"), 9000, "f_m"),
-    (("frontend", "window"), 513, "n_fft"),
-])
+@pytest.mark.parametrize(
+    "keys, value, said",
+    [
+        (("frontend", "kind"), "fbank", "log_mel, mfcc, pcen"),
+        (("model", "cell"), "elman", "rnn, gru, lstm"),
+        (("model", "subsampling"), 5, "4, 3"),
+        (("tokens", "characters", "blank"), "?", "blank '?'"),
+        (("tokens", "characters", "boundary"), "?", "boundary '?'"),
+        (("tokens", "characters", "symbols"), ["-", " ", "a", "a"], "differ"),
+        (("tokens", "characters", "priors"), [0.5, 0.5], "2 priors for 4 symbols"),
+        (("tokens", "characters", "priors"), [0.0, 0.5, 0.3, 0.2], "priors must lie in"),
+        (("frontend", "f_min"), 9000, "f_m"),
+        (("frontend", "window"), 513, "n_fft"),
+    ],
+)
 def test_a_value_that_cannot_be(folder, keys, value, said):
     assert said in refused(edited(folder, put(*keys, value=value)))
 
@@ -223,9 +273,17 @@ def test_a_tensor_of_another_shape(folder, shape):
     assert "'norm.bias'" in message and str(shape) in message and "(8,)" in message
 
 
-@pytest.mark.parametrize("keys, value", [(("model", "hidden"), 16), (("model", "layers"), 1), (("model", "layers"), 3),
-                                         (("model", "cell"), "lstm"), (("frontend", "mels"), 40),
-                                         (("frontend", "kind"), "mfcc")])
+@pytest.mark.parametrize(
+    "keys, value",
+    [
+        (("model", "hidden"), 16),
+        (("model", "layers"), 1),
+        (("model", "layers"), 3),
+        (("model", "cell"), "lstm"),
+        (("frontend", "mels"), 40),
+        (("frontend", "kind"), "mfcc"),
+    ],
+)
 def test_weights_of_another_model(folder, keys, value):
     assert "config.json" in refused(edited(folder, put(*keys, value=value)))
 
@@ -235,6 +293,7 @@ def test_weights_of_another_model(folder, keys, value):
 def test_weights_that_are_no_numbers(folder, name, value):
     def change(tensors):
         tensors[name].view(-1)[3] = value
+
     assert f"'{name}'" in refused(change_weights(folder, change))
 
 
@@ -271,6 +330,7 @@ def test_a_pickle_is_refused_and_never_run(folder, tmp_path, protocol):
 
 
 # Whatever is in the files, loading succeeds or is refused with a CheckpointError.
+
 
 class Fuzzed:
     """A sound checkpoint's two files, and a folder where damaged ones are tried."""
@@ -314,7 +374,7 @@ def test_bit_flips_of_the_config(fuzzed, bits):
 @settings(max_examples=100)
 @given(bits=st.lists(st.integers(0, 8 * 3500), min_size=1, max_size=3))
 def test_bit_flips_of_the_weights_header(fuzzed, bits):
-    fuzzed.load(weights=flip(fuzzed.weights[:fuzzed.header], bits) + fuzzed.weights[fuzzed.header:])
+    fuzzed.load(weights=flip(fuzzed.weights[: fuzzed.header], bits) + fuzzed.weights[fuzzed.header :])
 
 
 @settings(max_examples=50)
@@ -323,14 +383,20 @@ def test_random_bytes(fuzzed, junk, position):
     fuzzed.load(config=junk)
     fuzzed.load(config=fuzzed.config[:position] + junk + fuzzed.config[position:])
     fuzzed.load(weights=junk)
-    fuzzed.load(weights=fuzzed.weights[:position] + junk + fuzzed.weights[position + len(junk):])
+    fuzzed.load(weights=fuzzed.weights[:position] + junk + fuzzed.weights[position + len(junk) :])
 
 
 # Numbers stay small: a config may ask for a model as large as the memory.
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 40) | st.floats(-50, 50) | st.text(max_size=4)
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 40)
+    | st.floats(-50, 50)
+    | st.text(max_size=4)
     | st.sampled_from([float("nan"), float("inf"), 10**400, -(10**400), "\ud800", "lstm", "mfcc"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=5)
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
 
 
 @settings(max_examples=150)

@@ -1,4 +1,5 @@
 """The ONNX graphs compute what the PyTorch model computes, in each of its three ways of running."""
+
 import json
 import subprocess
 import sys
@@ -82,9 +83,12 @@ def test_batches_equal_pytorch_and_padding_is_never_seen(onnx_tiny, cell, subsam
     out, frames = model.forward(batch, lengths) if latency is None else model.forward_chunked(batch, lengths, *latency)
     for row, length in enumerate(lengths):
         alone = batch[row, :length]
-        expected = full(small_model(cell, subsampling), alone) if latency is None else chunked(
-            small_model(cell, subsampling), alone, *latency)
-        assert_same({name: values[row, :frames[row]] for name, values in out.items()}, expected, TOLERANCE)
+        expected = (
+            full(small_model(cell, subsampling), alone)
+            if latency is None
+            else chunked(small_model(cell, subsampling), alone, *latency)
+        )
+        assert_same({name: values[row, : frames[row]] for name, values in out.items()}, expected, TOLERANCE)
 
 
 @every_kind
@@ -98,8 +102,9 @@ def test_streams_that_advance_together_stay_apart(onnx_tiny, cell, subsampling):
         got, states = ours.advance(window, states, commit, real)
         expected, expected_states = model.advance(window, expected_states, commit, real)
         for row, length in enumerate(lengths or [6] * 3):
-            assert_same(*({name: values[row, :length] for name, values in out.items()} for out in (got, expected)),
-                        TOLERANCE)
+            assert_same(
+                *({name: values[row, :length] for name, values in out.items()} for out in (got, expected)), TOLERANCE
+            )
         for new, old in zip(states, expected_states, strict=True):
             torch.testing.assert_close(new, old, rtol=0, atol=TOLERANCE)
     fresh, _ = ours.advance(windows[2], None, 1)
@@ -115,8 +120,10 @@ def test_nothing_is_unrolled(cell, subsampling):
     kinds = Counter(node.op_type for node in graph.graph.node)
     assert kinds[NODES[cell]] == 3 * 3 and not kinds.keys() & {"Loop", "Scan", "If"}
     assert sum(kinds.values()) < 30 * 3
-    shapes = {value.name: [each.dim_param or each.dim_value for each in value.type.tensor_type.shape.dim]
-              for value in [*graph.graph.input, *graph.graph.output]}
+    shapes = {
+        value.name: [each.dim_param or each.dim_value for each in value.type.tensor_type.shape.dim]
+        for value in [*graph.graph.input, *graph.graph.output]
+    }
     assert shapes["frames"] == ["batch", "frames", 8] and shapes["phonemes"] == ["batch", "frames", HEADS["phonemes"]]
     assert shapes["h"] == shapes["h_after"] == [3, "batch", 8]
     assert ("c" in shapes) == (cell == "lstm")
@@ -139,11 +146,23 @@ def run_files(folder, mel: np.ndarray, chunk: int, look_ahead: int) -> dict[str,
     state = {name: np.zeros((config["layers"], 1, config["hidden"]), np.float32) for name in ("h", "c")}
     parts: dict[str, list[np.ndarray]] = {head: [] for head in facts["config"]["tokens"]}
     for start in range(0, frames.shape[1], chunk):
-        window = frames[:, start:start + chunk + look_ahead]
+        window = frames[:, start : start + chunk + look_ahead]
         commit = min(chunk, frames.shape[1] - start)
-        out = dict(zip([each.name for each in encoder.get_outputs()], encoder.run(None, {
-            "frames": window, "lengths": np.array([window.shape[1]], np.int32),
-            "commit": np.array([commit], np.int64), **state}), strict=True))
+        out = dict(
+            zip(
+                [each.name for each in encoder.get_outputs()],
+                encoder.run(
+                    None,
+                    {
+                        "frames": window,
+                        "lengths": np.array([window.shape[1]], np.int32),
+                        "commit": np.array([commit], np.int64),
+                        **state,
+                    },
+                ),
+                strict=True,
+            )
+        )
         state = {name: out[f"{name}_after"] for name in state}
         for head in parts:
             parts[head].append(out[head][0, :commit])
@@ -174,8 +193,22 @@ def test_the_files_of_the_shipped_checkpoint_on_real_speech(exported, clips, lat
 def test_the_command(tmp_path):
     """Float weights take 4 bytes, 8-bit ones little more than 1."""
     for arguments, low, high in (([], 28, 34), (["--int8"], 7, 10)):
-        done = subprocess.run([sys.executable, "-m", "asr.cli", "export", "en-small", "--to", "onnx", "--output",
-                               str(tmp_path / "out"), *arguments], capture_output=True, text=True)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "asr.cli",
+                "export",
+                "en-small",
+                "--to",
+                "onnx",
+                "--output",
+                str(tmp_path / "out"),
+                *arguments,
+            ],
+            capture_output=True,
+            text=True,
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert str(tmp_path / "out" / "encoder.onnx") in done.stdout
         assert low < (tmp_path / "out" / "encoder.onnx").stat().st_size / 1e6 < high
@@ -210,7 +243,9 @@ def heard_whole(recognizer, samples):
 
 def heard_live(recognizer, samples):
     live = recognizer.stream(two_pass=False)
-    events = [event for i in range(0, len(samples), 2560) for event in live.accept(samples[i:i + 2560])] + live.finish()
+    events = [
+        event for i in range(0, len(samples), 2560) for event in live.accept(samples[i : i + 2560])
+    ] + live.finish()
     return [(word.text, round(word.start, 1)) for event in events if isinstance(event, Final) for word in event.words]
 
 
@@ -237,8 +272,10 @@ def test_8_bit_weights_give_the_same_streamed_or_in_any_batch(int8_tiny, data):
     assert_same(stream(int8_tiny, mel, cuts, *latency), expected, 1e-5)
     loud = torch.stack([mel, 50 * mel, -20 * mel])
     lengths = torch.tensor([len(mel)] * 3)
-    for out, one in ((int8_tiny.forward_chunked(loud, lengths, *latency)[0], expected),
-                     (int8_tiny.forward(loud, lengths)[0], full(int8_tiny, mel))):
+    for out, one in (
+        (int8_tiny.forward_chunked(loud, lengths, *latency)[0], expected),
+        (int8_tiny.forward(loud, lengths)[0], full(int8_tiny, mel)),
+    ):
         assert_same({name: values[0] for name, values in out.items()}, one, 1e-5)
 
 

@@ -1,4 +1,5 @@
 """The scripts of recipes/en-small, on small trees of each layout."""
+
 from __future__ import annotations
 
 import gzip
@@ -44,27 +45,38 @@ def test_librispeech_without_speakers_who_are_held_out(librispeech, tmp_path):
     run("fetch_speech.py", "librispeech", librispeech, tmp_path / "out")
     assert entries(tmp_path / "out") == [
         {"audio": "audio/103-1-0000.flac", "text": "CHAPTER ONE", "speaker": "ls-103", "corpus": "out"},
-        {"audio": "audio/103-1-0001.flac", "text": "MISSUS RACHEL LYNDE", "speaker": "ls-103", "corpus": "out"}]
+        {"audio": "audio/103-1-0001.flac", "text": "MISSUS RACHEL LYNDE", "speaker": "ls-103", "corpus": "out"},
+    ]
     assert (tmp_path / "out" / "audio" / "103-1-0000.flac").read_bytes() == AUDIO
 
 
 def test_a_git_directory_is_read_as_its_folder_is(librispeech, tmp_path):
     def git(*arguments: str) -> None:
-        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.example", *arguments], cwd=librispeech,
-                       check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", *arguments],
+            cwd=librispeech,
+            check=True,
+            capture_output=True,
+        )
 
     git("init")
     git("add", ".")
     git("commit", "-m", "Add speech")
     run("fetch_speech.py", "librispeech", librispeech, tmp_path / "folder")
     run("fetch_speech.py", "librispeech", librispeech / ".git", tmp_path / "git")
-    assert ([entry["audio"] for entry in entries(tmp_path / "folder")]
-            == [entry["audio"] for entry in entries(tmp_path / "git")] != [])
+    assert (
+        [entry["audio"] for entry in entries(tmp_path / "folder")]
+        == [entry["audio"] for entry in entries(tmp_path / "git")]
+        != []
+    )
 
 
 def test_a_wrong_layout_is_said(librispeech, tmp_path):
-    done = subprocess.run([sys.executable, RECIPE / "fetch_speech.py", "commonvoice", librispeech, tmp_path / "out"],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, RECIPE / "fetch_speech.py", "commonvoice", librispeech, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1 and "no recordings" in done.stderr
 
 
@@ -82,7 +94,8 @@ def test_commonvoice_with_quotation_marks(tmp_path):
     (tmp_path / "cv" / "validated.tsv").write_text("\n".join(rows))
     run("fetch_speech.py", "commonvoice", tmp_path / "cv", tmp_path / "out")
     assert [(entry["text"], entry["speaker"]) for entry in entries(tmp_path / "out")] == [
-        ('"Yes," he said.', "cv-abcdefghijklmnop")]
+        ('"Yes," he said.', "cv-abcdefghijklmnop")
+    ]
 
 
 def test_texts_beside_recordings_and_in_a_list(tmp_path):
@@ -95,13 +108,22 @@ def test_texts_beside_recordings_and_in_a_list(tmp_path):
     assert [entry["text"] for entry in entries(tmp_path / "beside")] == ["first", "second"]
 
     (tmp_path / "labels.tsv").write_text("a\tgood\t-0.1\nb\tbad\t-0.9\n")
-    run("fetch_speech.py", "listed", source, tmp_path / "listed", "--texts", tmp_path / "labels.tsv",
-        "--min-score", "-0.3")
+    run(
+        "fetch_speech.py",
+        "listed",
+        source,
+        tmp_path / "listed",
+        "--texts",
+        tmp_path / "labels.tsv",
+        "--min-score",
+        "-0.3",
+    )
     assert [(entry["text"], entry["speaker"]) for entry in entries(tmp_path / "listed")] == [("good", None)]
 
 
-CHAPTERS = "\n\n".join(f"In chapter {number} of the book he was to be with you for a while, and that was it."
-                       for number in range(40))
+CHAPTERS = "\n\n".join(
+    f"In chapter {number} of the book he was to be with you for a while, and that was it." for number in range(40)
+)
 BOOK = f"""Title: A Book
 *** START OF THIS PROJECT GUTENBERG EBOOK A BOOK ***
 
@@ -118,18 +140,33 @@ The license.
 """
 TEXTS = {
     "gutenberg": ("Author/A Book.txt", BOOK, "She had never seen that he was as tired as this, with the others."),
-    "changelog": ("podcast/1.md", "**Jerod Santo:** Welcome to _this_ show. \\[00:01:02\\]\n\n**Break:** \\[1\\]\n",
-                  "Welcome to this show."),
+    "changelog": (
+        "podcast/1.md",
+        "**Jerod Santo:** Welcome to _this_ show. \\[00:01:02\\]\n\n**Break:** \\[1\\]\n",
+        "Welcome to this show.",
+    ),
     "talkpython": ("transcripts/1.txt", "00:00 Hello, and\n00:02 welcome.\n", "Hello, and welcome."),
-    "bitcoin": ("talks/a.md", "---\ntitle: A\n---\n# Heading\n\nGloria: I work on [policy](https://a.example).\n\n"
-                "Gloria: I work on policy, and that is what we are here for today.\n",
-                "I work on policy, and that is what we are here for today."),
-    "sgd": ("train/dialogues_001.json", json.dumps([{"turns": [{"utterance": "A table for two."}]}]),
-            "A table for two."),
-    "taskmaster": ("TM-4-2024/data/a.json", json.dumps([{"utterances": [{"text": "One latte, please."}]}]),
-                   "One latte, please."),
-    "topicalchat": ("conversations/a.json", json.dumps({"t": {"content": [{"message": "Did you know?"}]}}),
-                    "Did you know?"),
+    "bitcoin": (
+        "talks/a.md",
+        "---\ntitle: A\n---\n# Heading\n\nGloria: I work on [policy](https://a.example).\n\n"
+        "Gloria: I work on policy, and that is what we are here for today.\n",
+        "I work on policy, and that is what we are here for today.",
+    ),
+    "sgd": (
+        "train/dialogues_001.json",
+        json.dumps([{"turns": [{"utterance": "A table for two."}]}]),
+        "A table for two.",
+    ),
+    "taskmaster": (
+        "TM-4-2024/data/a.json",
+        json.dumps([{"utterances": [{"text": "One latte, please."}]}]),
+        "One latte, please.",
+    ),
+    "topicalchat": (
+        "conversations/a.json",
+        json.dumps({"t": {"content": [{"message": "Did you know?"}]}}),
+        "Did you know?",
+    ),
 }
 
 

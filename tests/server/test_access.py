@@ -1,4 +1,5 @@
 """Tokens, without a server around."""
+
 from asr.server import access
 from asr.server.access import AccessMiddleware
 from asr.server.metrics import Metrics
@@ -40,5 +41,5 @@ def test_wrong_tokens_are_counted_logged_and_slowed_down(caplog):
     loop.run_until_complete(whole())
     loop.close()
     assert metrics.registry.get_sample_value("rill_refused_total", {"reason": "token"}) == 2
-    said, = (record.message for record in caplog.records)
+    (said,) = (record.message for record in caplog.records)
     assert said == "1 requests with a wrong token, the last one from 10.0.0.1."

@@ -1,4 +1,5 @@
 """The server as a whole: who may use it, what it says about itself, how it starts and ends."""
+
 from __future__ import annotations
 
 import asyncio
@@ -49,8 +50,13 @@ def guarded(recognizer):
 def test_health(server):
     answer = get(server.url("/health"))
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ok", "version": application.__version__, "model": "en-small", "sessions": 0,
-                             "places": 64}
+    assert answer.json() == {
+        "status": "ok",
+        "version": application.__version__,
+        "model": "en-small",
+        "sessions": 0,
+        "places": 64,
+    }
 
 
 def test_metrics_follow_what_happens(server, monkeypatch):
@@ -103,8 +109,17 @@ def test_a_token_opens_every_protocol(guarded):
         assert client.models.list().data
 
 
-@pytest.mark.parametrize("header", [None, "a secret of sixteen", "Bearer", "Bearer a secret of sixtee",
-                                    "Bearer a secret of sixteen2", "Basic a secret of sixteen"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "a secret of sixteen",
+        "Bearer",
+        "Bearer a secret of sixtee",
+        "Bearer a secret of sixteen2",
+        "Basic a secret of sixteen",
+    ],
+)
 def test_without_the_token_every_path_is_refused(guarded, header):
     headers = {"Authorization": header} if header else {}
     for path in ("/v1/models", "/metrics", "/docs", "/openapi.json", "/"):
@@ -117,8 +132,10 @@ def test_without_the_token_every_path_is_refused(guarded, header):
 
 
 def test_a_wrong_key_is_openais_own_error(guarded):
-    with (openai.OpenAI(base_url=guarded.url("/v1"), api_key="wrong", max_retries=0) as client,
-          pytest.raises(openai.AuthenticationError, match="token")):
+    with (
+        openai.OpenAI(base_url=guarded.url("/v1"), api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError, match="token"),
+    ):
         client.audio.transcriptions.create(model="en-small", file=("a.wav", bytes(1 << 22)))
 
 
@@ -138,8 +155,11 @@ def test_token_files(tmp_path):
 
 def test_pages_of_other_sites_must_be_allowed(server, guarded):
     """CORS where an option says so, and nowhere else; the same for sockets, which CORS does not protect."""
-    for here, origin, allowed in ((server, "https://example.org", True), (server, "https://evil.example", False),
-                                  (guarded, "https://example.org", False)):
+    for here, origin, allowed in (
+        (server, "https://example.org", True),
+        (server, "https://evil.example", False),
+        (guarded, "https://example.org", False),
+    ):
         headers = {"Origin": origin, "Access-Control-Request-Method": "GET"}
         answer = httpx.options(here.url("/v1/models"), headers=headers)
         assert (answer.headers.get("access-control-allow-origin") == origin) == allowed
@@ -157,8 +177,10 @@ def test_unknown_paths_and_methods_are_errors_of_the_same_shape(server):
         closed(server.url("/nowhere", "ws"))
 
 
-@pytest.mark.parametrize("sent", [[b""], [b"G"], [b"GET /health HTTP/1.1\r\nHost: x\r\n"],
-                                  [b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /he"]])
+@pytest.mark.parametrize(
+    "sent",
+    [[b""], [b"G"], [b"GET /health HTTP/1.1\r\nHost: x\r\n"], [b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /he"]],
+)
 def test_a_connection_that_completes_no_request_is_closed(server, monkeypatch, sent):
     monkeypatch.setattr(process, "REQUEST_TIMEOUT_S", 0.5)
     with socket.create_connection(("127.0.0.1", server.port)) as idle:
@@ -173,11 +195,15 @@ def test_a_connection_that_completes_no_request_is_closed(server, monkeypatch, s
 
 def test_a_body_that_drips_is_not_waited_for(recognizer, monkeypatch):
     monkeypatch.setattr(access, "MIN_BODY_BYTES_PER_S", 1e9)
-    with (running(recognizer, ServeOptions(idle=0.5)) as server,
-          socket.create_connection(("127.0.0.1", server.port)) as drip):
+    with (
+        running(recognizer, ServeOptions(idle=0.5)) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as drip,
+    ):
         drip.settimeout(0.1)
-        drip.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
-                     b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n")
+        drip.sendall(
+            b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+        )
         answer = b""
         until_then = time.monotonic() + PATIENCE
         while not answer and time.monotonic() < until_then:
@@ -197,8 +223,11 @@ def test_no_recording_is_accepted_during_a_shutdown(server, monkeypatch):
     monkeypatch.setattr(server.service, "closing", True)
     answer = get(server.url("/health"))
     assert answer.status_code == 503 and answer.json()["status"] == "closing"
-    answer = httpx.post(server.url("/v1/audio/transcriptions"), data={"model": "en-small"},
-                        files={"file": ("a.flac", (CLIPS / "kathleen-0.flac").read_bytes())})
+    answer = httpx.post(
+        server.url("/v1/audio/transcriptions"),
+        data={"model": "en-small"},
+        files={"file": ("a.flac", (CLIPS / "kathleen-0.flac").read_bytes())},
+    )
     assert answer.status_code == 503 and "shutting down" in answer.json()["error"]["message"]
 
 
@@ -208,8 +237,11 @@ def test_other_computers_need_a_token(host, tmp_path, monkeypatch):
         run_server(lambda: pytest.fail("loaded"), ServeOptions(host=host, port=0), on_ready=print)
     tokens = tmp_path / "tokens"
     tokens.write_text("a secret of sixteen\n")
-    for options in (ServeOptions(host=host, port=0, no_token=True), ServeOptions(host=host, port=0, token_file=tokens),
-                    ServeOptions(port=0)):
+    for options in (
+        ServeOptions(host=host, port=0, no_token=True),
+        ServeOptions(host=host, port=0, token_file=tokens),
+        ServeOptions(port=0),
+    ):
         with pytest.raises(RillError, match="the model is asked for"):
             run_server(ask, options, on_ready=print)
 
@@ -240,16 +272,39 @@ def test_an_address_that_cannot_be_used():
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out",
-                    "cert.pem", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
-                   cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
     return folder / "cert.pem", folder / "key.pem"
 
 
 @pytest.mark.parametrize("wrong", ["missing", "alone", "swapped"])
 def test_a_certificate_that_cannot_be_used(certificate, wrong, tmp_path):
-    pair = {"missing": (tmp_path / "a.pem", tmp_path / "b.pem"), "alone": (certificate[0], None),
-            "swapped": certificate[::-1]}[wrong]
+    pair = {
+        "missing": (tmp_path / "a.pem", tmp_path / "b.pem"),
+        "alone": (certificate[0], None),
+        "swapped": certificate[::-1],
+    }[wrong]
     options = ServeOptions(port=0, ssl_certfile=pair[0], ssl_keyfile=pair[1])
     with pytest.raises(RillError, match="--ssl-keyfile go together" if wrong == "alone" else "PEM"):
         run_server(lambda: pytest.fail("loaded"), options, on_ready=print)
@@ -260,10 +315,24 @@ def test_the_command_over_tls_until_sigterm(certificate, tmp_path):
     """As a process of its own: it prints its addresses, serves over https and wss, and delivers the last final."""
     tokens = tmp_path / "tokens"
     tokens.write_text("a secret of sixteen\n")
-    command = [sys.executable, "-m", "asr.cli", "serve", "--port", "0", "--no-demo", "--token-file", str(tokens),
-               "--ssl-certfile", str(certificate[0]), "--ssl-keyfile", str(certificate[1])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          cwd=Path(__file__).parents[2]) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "asr.cli",
+        "serve",
+        "--port",
+        "0",
+        "--no-demo",
+        "--token-file",
+        str(tokens),
+        "--ssl-certfile",
+        str(certificate[0]),
+        "--ssl-keyfile",
+        str(certificate[1]),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    ) as process:
         try:
             line = process.stdout.readline()
             found = re.search(r"Serving 64 speakers: .* wss://127.0.0.1:(\d+)/ws, .* https://127.0.0.1:\1/v1", line)

@@ -1,4 +1,5 @@
 """How many requests are served at the same time, without a server around."""
+
 import asyncio
 
 from asr.server.capacity import CapacityMiddleware

@@ -1,4 +1,5 @@
 """A cluster of two nodes on this computer: an archive whose workers are killed, a service that grows and shrinks."""
+
 import asyncio
 import faulthandler
 import json
@@ -33,11 +34,15 @@ from tests.support.serving import closed, free_port, pcm, said, vosk
 LIMIT = 420  # seconds for all of this; then what runs fails, and what comes after it every half minute
 PATIENCE = 150  # seconds that one thing may take
 BUSY = {  # computers that test are busy: what Ray would take for dead is only slow
-    "RAY_worker_register_timeout_seconds": "300", "RAY_health_check_failure_threshold": "30",
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_health_check_failure_threshold": "30",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     # How often Serve counts requests; else every 10 s.
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
-    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5", "RAY_USAGE_STATS_ENABLED": "0"}
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 OPTIONS = Options(lm=False, device="cpu", punctuate=False)
 LENGTH = 20  # seconds of a recording
 ROCK = pcm(CLIPS / "kathleen-0.flac")  # "there was nothing on the rock"
@@ -46,6 +51,7 @@ ROCK = pcm(CLIPS / "kathleen-0.flac")  # "there was nothing on the rock"
 @pytest.fixture(scope="module", autouse=True)
 def in_time(request):
     """Nothing here waits for ever, whatever Ray does."""
+
     def too_long(*_):
         raise SystemExit(f"The cluster's tests take longer than {LIMIT} s.")  # other exceptions get lost inside Ray
 
@@ -78,8 +84,12 @@ def nodes():
             cluster.wait_for_nodes(PATIENCE)
             yield cluster
         finally:
-            ours = [each for child in psutil.Process().children() if child not in others
-                    for each in (child, *child.children(recursive=True))]
+            ours = [
+                each
+                for child in psutil.Process().children()
+                if child not in others
+                for each in (child, *child.children(recursive=True))
+            ]
             cluster.shutdown()
             left = psutil.wait_procs(ours, 30)[1]
             for process in left:
@@ -92,7 +102,7 @@ def recordings(tmp_path_factory, clips):
     """Four recordings, a file that is none, and one whose name says what becomes of workers."""
     folder = tmp_path_factory.mktemp("recordings")
     for name, clip in zip(("0", "1", "2", "3", "deadly"), clips, strict=False):
-        samples = np.tile(np.concatenate([clip.samples, np.zeros(8000, np.float32)]), LENGTH)[:LENGTH * 16_000]
+        samples = np.tile(np.concatenate([clip.samples, np.zeros(8000, np.float32)]), LENGTH)[: LENGTH * 16_000]
         soundfile.write(folder / f"{name}.wav", samples, 16_000)
     (folder / "broken.wav").write_bytes(b"RIFF, and then nothing of use")
     return folder
@@ -125,8 +135,11 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
 
     def expected(*names: str) -> dict[str, str]:
         """What one process makes of them."""
-        return {f"{name}.{suffix}": writers.render(greedy.transcribe(recordings / f"{name}.wav"), suffix)
-                for name in names for suffix in ("txt", "json")}
+        return {
+            f"{name}.{suffix}": writers.render(greedy.transcribe(recordings / f"{name}.wav"), suffix)
+            for name in names
+            for suffix in ("txt", "json")
+        }
 
     with monkeypatch.context() as patch:
         patch.setattr(archive, "Worker", Mortal)
@@ -135,7 +148,10 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
     assert killed.exists() and signal.getsignal(signal.SIGTERM) == handler
     assert files() == expected("0", "1", "2", "3")
     assert sorted((Path(record["source"]).stem, record["status"]) for record in records()) == [
-        *((str(number), "done") for number in range(4)), ("broken", "failed"), ("deadly", "failed")]
+        *((str(number), "done") for number in range(4)),
+        ("broken", "failed"),
+        ("deadly", "failed"),
+    ]
     errors = {Path(record["source"]).stem: record["error"] for record in records()}
     assert errors["broken"].startswith(f"{recordings}/broken.wav: is not audio")
     assert errors["deadly"].startswith(f"{recordings}/deadly.wav: every worker was lost over it")
@@ -144,8 +160,10 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
     written = {path: path.stat().st_mtime_ns for path in output.iterdir() if path.name != MANIFEST}
     (recordings / "broken.wav").write_bytes((recordings / "0.wav").read_bytes())
     names = [str(recordings / f"{name}.wav") for name in ("0", "1", "2", "3", "broken")]
-    again = CliRunner().invoke(main.app, ["transcribe", "--ray", nodes.address, *names, "-o", str(output), "-f", "all",
-                                         "--no-lm", "--device", "cpu"])
+    again = CliRunner().invoke(
+        main.app,
+        ["transcribe", "--ray", nodes.address, *names, "-o", str(output), "-f", "all", "--no-lm", "--device", "cpu"],
+    )
     assert again.exit_code == 0, again.output
     assert [(Path(record["source"]).stem, record["status"]) for record in records()[6:]] == [("broken", "done")]
     assert files() == expected("0", "1", "2", "3", "broken")
@@ -156,8 +174,9 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
 
 def test_a_checkpoint_that_is_missing_ends_it(nodes, recordings, tmp_path):
     with pytest.raises(RillError, match=r"A worker cannot work: .*nowhere"):
-        archive.transcribe_archive([str(recordings / "0.wav")], Options(checkpoint="nowhere"), ("txt",), tmp_path,
-                                   nodes.address)
+        archive.transcribe_archive(
+            [str(recordings / "0.wav")], Options(checkpoint="nowhere"), ("txt",), tmp_path, nodes.address
+        )
 
 
 @pytest.fixture(scope="module")
@@ -167,14 +186,25 @@ def service(nodes):
     from ray import serve
 
     port = free_port()
-    with (pytest.MonkeyPatch.context() as patch, archive.sigterm_kept(),
-          ray.init(nodes.address, log_to_driver=False)):
+    with pytest.MonkeyPatch.context() as patch, archive.sigterm_kept(), ray.init(nodes.address, log_to_driver=False):
         for constant in ("LOOK_BACK_S", "UPSCALE_DELAY_S", "DOWNSCALE_DELAY_S"):
             patch.setattr(cluster, constant, 1.0)
         patch.setenv("RILL_LM", "false")
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
-        serve.run(cluster.app({"cores": 1, "sessions": "4", "fill": 0.5, "max_replicas": 2, "device": "cpu",
-                               "max_message": 64, "max_minutes": 2}), name="rill")
+        serve.run(
+            cluster.app(
+                {
+                    "cores": 1,
+                    "sessions": "4",
+                    "fill": 0.5,
+                    "max_replicas": 2,
+                    "device": "cpu",
+                    "max_message": 64,
+                    "max_minutes": 2,
+                }
+            ),
+            name="rill",
+        )
         yield port
         serve.shutdown()
 
@@ -210,8 +240,9 @@ async def until(states: dict[str, int]) -> None:
 
 def test_speakers_add_a_replica_and_one_that_must_go_lets_them_finish(service):
     def connect():
-        return websockets.connect(f"ws://127.0.0.1:{service}/ws", compression=None, open_timeout=PATIENCE,
-                                  ping_interval=None)
+        return websockets.connect(
+            f"ws://127.0.0.1:{service}/ws", compression=None, open_timeout=PATIENCE, ping_interval=None
+        )
 
     async def say(speaker, message: bytes | str) -> dict:
         await speaker.send(message)
@@ -244,8 +275,13 @@ def test_speakers_add_a_replica_and_one_that_must_go_lets_them_finish(service):
 def test_what_may_wait_for_a_slow_reader(sizes, code):
     """Sixteen messages of a KiB; none may be larger."""
     seen, problems = [], []
-    messages = iter([{"type": "websocket.connect"}, *({"type": "websocket.receive", "bytes": bytes(n)} for n in sizes),
-                     {"type": "websocket.disconnect"}])
+    messages = iter(
+        [
+            {"type": "websocket.connect"},
+            *({"type": "websocket.receive", "bytes": bytes(n)} for n in sizes),
+            {"type": "websocket.disconnect"},
+        ]
+    )
 
     async def receive():
         await asyncio.sleep(0)

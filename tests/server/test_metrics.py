@@ -1,4 +1,5 @@
 """What is measured, with a clock that the test sets."""
+
 from asr.server.metrics import FinalLatency, Metrics
 from asr.text.results import Final, Word
 
@@ -24,6 +25,8 @@ def test_close_codes_of_clients_are_one_label():
     metrics = Metrics()
     for code in (1000, 1001, 3000, 4999):
         metrics.session_ended(code)
-    counts = {code: metrics.registry.get_sample_value("rill_ended_total", {"code": code})
-              for code in ("1000", "1001", "other")}
+    counts = {
+        code: metrics.registry.get_sample_value("rill_ended_total", {"code": code})
+        for code in ("1000", "1001", "other")
+    }
     assert counts == {"1000": 1.0, "1001": 1.0, "other": 2.0}

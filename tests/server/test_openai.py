@@ -1,4 +1,5 @@
 """OpenAI's transcription API with OpenAI's own client, pointed at this server."""
+
 from __future__ import annotations
 
 import io
@@ -81,19 +82,29 @@ def test_text(client, talk, expected):
 
 
 def test_verbose_json(client, talk, expected):
-    answer = transcribe(client, talk, response_format="verbose_json", timestamp_granularities=["word", "segment"],
-                        language="en", prompt="a talk", temperature=0.3)
+    answer = transcribe(
+        client,
+        talk,
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+        language="en",
+        prompt="a talk",
+        temperature=0.3,
+    )
     assert answer.language == "english" and answer.duration == pytest.approx(expected.duration, abs=1e-3)
     assert [(s.text, s.start, s.end) for s in answer.segments] == [
-        (s.text, round(s.start, 3), round(s.end, 3)) for s in expected.segments]
+        (s.text, round(s.start, 3), round(s.end, 3)) for s in expected.segments
+    ]
     assert [s.id for s in answer.segments] == [0, 1, 2]
     assert all(-3 < s.avg_logprob < 0 and 0 < s.compression_ratio < 2 for s in answer.segments)
     assert [(w.word, w.start, w.end) for w in answer.words] == [
-        (w.text, round(w.start, 3), round(w.end, 3)) for w in expected.words]
+        (w.text, round(w.start, 3), round(w.end, 3)) for w in expected.words
+    ]
 
 
-@pytest.mark.parametrize("granularities, keys", [(None, {"segments"}), (["word"], {"words"}),
-                                                 (["segment"], {"segments"})])
+@pytest.mark.parametrize(
+    "granularities, keys", [(None, {"segments"}), (["word"], {"words"}), (["segment"], {"segments"})]
+)
 def test_granularities(client, granularities, keys):
     options = {"timestamp_granularities": granularities} if granularities else {}
     answer = transcribe(client, ROCK, response_format="verbose_json", **options).model_dump()
@@ -131,8 +142,10 @@ def test_what_the_model_cannot_do(client):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_no_sound_is_named(client, stream):
-    for name, content, hint in (("notes.txt", b"no sound at all" * 100, r"notes\.txt: is not audio"),
-                                ("a.wav", b"", r"a\.wav: is empty")):
+    for name, content, hint in (
+        ("notes.txt", b"no sound at all" * 100, r"notes\.txt: is not audio"),
+        ("a.wav", b"", r"a\.wav: is empty"),
+    ):
         with pytest.raises(openai.BadRequestError, match=hint):
             client.audio.transcriptions.create(model="en-small", file=(name, content), stream=stream)
 
@@ -140,13 +153,30 @@ def test_what_is_no_sound_is_named(client, stream):
 def test_names_are_bounded_and_printable(server, caplog):
     """Of recordings and of models; a form's charset may make half a surrogate pair of them, which is no text."""
     name = "\x1b[31m" + 300 * "a"
-    answer = httpx.post(server.url(PATH), data={"model": "en-small"}, files={"file": (name, b"no sound" * 99)},
-                        timeout=PATIENCE)
+    answer = httpx.post(
+        server.url(PATH), data={"model": "en-small"}, files={"file": (name, b"no sound" * 99)}, timeout=PATIENCE
+    )
     assert answer.status_code == 400 and "a" * 90 in answer.text and "a" * 101 not in answer.text
-    body = "\r\n".join(("--x", 'Content-Disposition: form-data; name="model"', "", r"\ud800" + 300 * "b",
-                        "--x", 'Content-Disposition: form-data; name="file"; filename="\\ud800"', "", "x", "--x--", ""))
-    answer = httpx.post(server.url(PATH), content=body, timeout=PATIENCE,
-                        headers={"Content-Type": "multipart/form-data; boundary=x; charset=unicode_escape"})
+    body = "\r\n".join(
+        (
+            "--x",
+            'Content-Disposition: form-data; name="model"',
+            "",
+            r"\ud800" + 300 * "b",
+            "--x",
+            'Content-Disposition: form-data; name="file"; filename="\\ud800"',
+            "",
+            "x",
+            "--x--",
+            "",
+        )
+    )
+    answer = httpx.post(
+        server.url(PATH),
+        content=body,
+        timeout=PATIENCE,
+        headers={"Content-Type": "multipart/form-data; boundary=x; charset=unicode_escape"},
+    )
     assert answer.status_code == 404 and "There is no model '?bbb" in answer.text and "b" * 101 not in answer.text
     assert not caplog.records
 
@@ -154,8 +184,9 @@ def test_names_are_bounded_and_printable(server, caplog):
 def test_a_request_without_a_file(server):
     answer = httpx.post(server.url("/v1/audio/transcriptions"), data={"model": "en-small"})
     assert answer.status_code == 400
-    assert answer.json() == {"error": {"message": "file: Field required.", "type": "invalid_request_error",
-                                       "param": None, "code": None}}
+    assert answer.json() == {
+        "error": {"message": "file: Field required.", "type": "invalid_request_error", "param": None, "code": None}
+    }
 
 
 def test_a_recording_that_is_too_large(client, server):
@@ -168,8 +199,12 @@ def test_a_recording_that_is_too_large(client, server):
         for _ in range(64):
             yield bytes(1 << 16)
 
-    answer = httpx.post(server.url("/v1/audio/transcriptions"), content=pieces(), timeout=PATIENCE,
-                        headers={"Content-Type": "multipart/form-data; boundary=x"})
+    answer = httpx.post(
+        server.url("/v1/audio/transcriptions"),
+        content=pieces(),
+        timeout=PATIENCE,
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
     assert answer.status_code == 413 and "3 MiB at most" in answer.json()["error"]["message"]
 
 
@@ -193,8 +228,10 @@ def test_there_is_room_for_so_many(client, server, monkeypatch):
 def begin(server) -> socket.socket:
     """A recording of which the beginning has come only."""
     begun = socket.create_connection(("127.0.0.1", server.port))
-    begun.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
-                  b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n")
+    begun.sendall(
+        b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+        b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    )
     begun.settimeout(PATIENCE)
     return begun
 

@@ -1,4 +1,5 @@
 """Which names and pages the server knows, without a server around."""
+
 import asyncio
 
 import pytest
@@ -18,8 +19,11 @@ def status(kind: str, *, method: str = "GET", path: str = "/v1/models", hosts=()
     async def send(message):
         sent.append(message)
 
-    scope = {"type": kind, "path": path, "headers": [
-        (name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]}
+    scope = {
+        "type": kind,
+        "path": path,
+        "headers": [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()],
+    }
     if kind == "http":
         scope["method"] = method
     else:
@@ -29,11 +33,25 @@ def status(kind: str, *, method: str = "GET", path: str = "/v1/models", hosts=()
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-@pytest.mark.parametrize("host, expected", [
-    ("localhost", 200), ("LOCALHOST:2700", 200), ("127.0.0.1:2700", 200), ("[::1]:2700", 200), ("10.1.2.3:80", 200),
-    ("demo.localhost", 200), ("asr.lan:2700", 200), ("asr.lan.", 200), ("evil.example:2700", 403),
-    ("localhost.evil.example", 403), ("asr.lan.evil.example", 403), ("127.0.0.1.nip.io", 403), ("[::1", 403),
-    ("xlocalhost", 403)])
+@pytest.mark.parametrize(
+    "host, expected",
+    [
+        ("localhost", 200),
+        ("LOCALHOST:2700", 200),
+        ("127.0.0.1:2700", 200),
+        ("[::1]:2700", 200),
+        ("10.1.2.3:80", 200),
+        ("demo.localhost", 200),
+        ("asr.lan:2700", 200),
+        ("asr.lan.", 200),
+        ("evil.example:2700", 403),
+        ("localhost.evil.example", 403),
+        ("asr.lan.evil.example", 403),
+        ("127.0.0.1.nip.io", 403),
+        ("[::1", 403),
+        ("xlocalhost", 403),
+    ],
+)
 def test_only_known_names_reach_the_server(kind, host, expected):
     assert status(kind, host=host, hosts=("asr.lan",)) == expected
     assert status(kind, host=host, hosts=("*",)) == 200

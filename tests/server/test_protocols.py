@@ -1,4 +1,5 @@
 """What every live protocol of the server does: Vosk's WebSocket and the demo's page."""
+
 from __future__ import annotations
 
 import asyncio
@@ -48,7 +49,7 @@ def test_it_delivers_the_streams_own_words(server, recognizer, protocol, monkeyp
     async def record():
         async with protocol.recording(server) as client:
             for first in range(0, len(audio), 3200):
-                await client.send(audio[first:first + 3200])
+                await client.send(audio[first : first + 3200])
             await client.send(protocol.end)
             return await rest(client), client.close_code
 

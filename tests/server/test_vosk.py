@@ -1,4 +1,5 @@
 """Vosk's WebSocket protocol as its clients speak it, and what happens to those that speak something else."""
+
 import asyncio
 import copy
 import json
@@ -60,7 +61,8 @@ def test_a_recording_in_lock_step(server, two, path, block):
     known = [word for final in expected for word in final.words]
     assert [list(word) for word in words] == [["word", "start", "end", "conf"]] * len(known)
     assert [(w["word"], w["start"], w["end"]) for w in words] == [
-        (w.text, round(w.start, 3), round(w.end, 3)) for w in known]
+        (w.text, round(w.start, 3), round(w.end, 3)) for w in known
+    ]
     assert [w["conf"] for w in words] == pytest.approx([w.confidence for w in known], abs=2e-3)
 
 
@@ -144,18 +146,25 @@ def test_many_at_once_say_what_each_says_alone(server, url, recognizer):
 
 
 BAD = {
-    "no JSON": ("{", "not JSON"), "base64": ("AAAA", "not JSON"), "deep": ("[" * 100_000, "not JSON"),
-    "a list": ("[1]", "JSON object"), "another key": ('{"configuration": {}}', "config, reset, eof"),
-    "no config": ('{"config": 3}', "JSON object"), "no number": ('{"config": {"sample_rate": "fast"}}', "number"),
-    "too low": ('{"config": {"sample_rate": 10}}', "10 Hz"), "no rate": ('{"config": {"sample_rate": NaN}}', "nan Hz"),
-    "too high": ('{"config": {"sample_rate": 1e300}}', "Hz"), "null": ('{"config": {"sample_rate": null}}', "number"),
+    "no JSON": ("{", "not JSON"),
+    "base64": ("AAAA", "not JSON"),
+    "deep": ("[" * 100_000, "not JSON"),
+    "a list": ("[1]", "JSON object"),
+    "another key": ('{"configuration": {}}', "config, reset, eof"),
+    "no config": ('{"config": 3}', "JSON object"),
+    "no number": ('{"config": {"sample_rate": "fast"}}', "number"),
+    "too low": ('{"config": {"sample_rate": 10}}', "10 Hz"),
+    "no rate": ('{"config": {"sample_rate": NaN}}', "nan Hz"),
+    "too high": ('{"config": {"sample_rate": 1e300}}', "Hz"),
+    "null": ('{"config": {"sample_rate": null}}', "number"),
     "deep config": (f'{{"config": {{"words": {"[" * 40_000}{"]" * 40_000}}}}}', "not JSON"),
     "half a pair": ('{"config": {"phrase_list": ["\\ud800"]}}', "holds no word"),
     "half a pair as key": ('{"\\udfff": 1}', "config, reset, eof"),
     "no list": ('{"config": {"phrase_list": "yes no"}}', "list"),
     "no texts": ('{"config": {"phrase_list": [1]}}', "list"),
     "no end": (json.dumps({"config": {"phrase_list": ["9" * 101]}}), "longer than 100 characters"),
-    "no word": ('{"config": {"phrase_list": ["!"]}}', "holds no word"), "odd": (b"abc", "3 bytes"),
+    "no word": ('{"config": {"phrase_list": ["!"]}}', "holds no word"),
+    "odd": (b"abc", "3 bytes"),
 }
 
 
@@ -169,7 +178,9 @@ def test_what_is_not_understood_ends_the_session_with_a_sentence(server, url, me
 
 def test_the_rate_cannot_change_inside_a_recording(url):
     assert closed(url, silence(0.1), '{"config": {"sample_rate": 8000}}') == (
-        1007, "The sample_rate cannot change inside a recording: send a reset first.")
+        1007,
+        "The sample_rate cannot change inside a recording: send a reset first.",
+    )
 
 
 def test_a_message_that_is_too_large(url):
@@ -183,6 +194,7 @@ def test_a_flood_is_held_up_and_answered_in_full(server, url, monkeypatch):
 
     async def flood():
         async with connect(url) as socket:
+
             async def send():
                 for _ in range(30):
                     await socket.send(silence(0.4))

@@ -1,4 +1,5 @@
 """A small acoustic model with random weights, and its three ways of running."""
+
 import functools
 
 import pytest
@@ -20,8 +21,9 @@ settings = functools.partial(hypothesis_settings, deadline=None)
 def small_model(cell: str, subsampling: int, layers: int = 3) -> AcousticModel:
     """Random weights, a little larger than PyTorch's, so that state and context matter well beyond the tolerance."""
     torch.manual_seed(layers)
-    model = AcousticModel(ModelConfig(cell, hidden=8, layers=layers, stem_channels=8, subsampling=subsampling), BANDS,
-                          HEADS)
+    model = AcousticModel(
+        ModelConfig(cell, hidden=8, layers=layers, stem_channels=8, subsampling=subsampling), BANDS, HEADS
+    )
     for parameter in model.parameters():
         parameter.data.mul_(1.5)
     model.mel_mean.normal_()

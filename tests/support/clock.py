@@ -1,4 +1,5 @@
 """An event loop whose time is what the test says."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,5 @@
 """Language models that fit on a page."""
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,5 +25,11 @@ def ngram_of(grams: Grams) -> NGram:
 def bigram_model(words: Sequence[str], bigrams: Mapping[tuple[str, str], float], other: float) -> NGram:
     """log10 scores of pairs of words; `other` for the rest, and 0 for the end of a sentence."""
     unigrams = {(word,): (other, 0.0) for word in [UNKNOWN, *words]}
-    return ngram_of({**unigrams, (BEGIN,): (-99.0, 0.0), (END,): (0.0, 0.0),
-                     **{pair: (score, 0.0) for pair, score in bigrams.items()}})
+    return ngram_of(
+        {
+            **unigrams,
+            (BEGIN,): (-99.0, 0.0),
+            (END,): (0.0, 0.0),
+            **{pair: (score, 0.0) for pair, score in bigrams.items()},
+        }
+    )

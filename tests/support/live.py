@@ -1,4 +1,5 @@
 """A recognizer made of paper for live sessions, which waits where a test tells it to."""
+
 from __future__ import annotations
 
 import threading
@@ -33,8 +34,7 @@ class FakeStream:
 
 
 class FakeRecognizer:
-    """`gate` holds every `accept` while it is closed; `begun` says that one has begun; `seen` has what each was given.
-    """
+    """`gate`, closed, holds every `accept`; `begun` tells that one has begun; `seen` has what each was given."""
 
     latency, hotwords = PRESETS["fast"], ()
 

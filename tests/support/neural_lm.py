@@ -1,4 +1,5 @@
 """A small LSTM language model, and text that it can learn."""
+
 import random
 
 import torch
@@ -16,4 +17,4 @@ def small_lm(**sizes: int) -> NeuralLM:
 def chains(count: int, seed: int = 0) -> list[str]:
     """Sentences in which word i + 1 always follows word i: only where they start and end is open."""
     rng = random.Random(seed)
-    return [" ".join(WORDS[first:first + rng.randint(2, 9)]) for first in rng.choices(range(50), k=count)]
+    return [" ".join(WORDS[first : first + rng.randint(2, 9)]) for first in rng.choices(range(50), k=count)]

@@ -1,4 +1,5 @@
 """Clients of the server's live protocols, which differ in their messages alone."""
+
 from __future__ import annotations
 
 import asyncio
@@ -53,6 +54,11 @@ async def receive(socket: websockets.ClientConnection) -> dict:
     return json.loads(await asyncio.wait_for(socket.recv(), PATIENCE))
 
 
-VOSK = Protocol("vosk", "/ws", '{"config": {"sample_rate": 16000}}',
-                '{"config": {"sample_rate": 16000, "phrase_list": ["rill"]}}', '{"eof": 1}')
+VOSK = Protocol(
+    "vosk",
+    "/ws",
+    '{"config": {"sample_rate": 16000}}',
+    '{"config": {"sample_rate": 16000, "phrase_list": ["rill"]}}',
+    '{"eof": 1}',
+)
 DEMO = Protocol("demo", "/demo/live", '{"rate": 16000}', '{"rate": 16000, "hotwords": ["rill"]}', '{"finish": true}')

@@ -1,4 +1,5 @@
 """A server on a free port of this computer, on a thread of the test, and what Vosk's own client does."""
+
 from __future__ import annotations
 
 import asyncio
@@ -43,8 +44,12 @@ class Running:
 
 
 @contextmanager
-def running(recognizer: Recognizer, options: ServeOptions | None = None, tokens: tuple[bytes, ...] = (),
-            mount_demo: MountDemo | None = None) -> Iterator[Running]:
+def running(
+    recognizer: Recognizer,
+    options: ServeOptions | None = None,
+    tokens: tuple[bytes, ...] = (),
+    mount_demo: MountDemo | None = None,
+) -> Iterator[Running]:
     options = options or ServeOptions()
     with closing(listen("127.0.0.1", 0)) as listener:
         service = Service(recognizer, options, max_model_delay=PATIENCE)
@@ -63,8 +68,11 @@ def running(recognizer: Recognizer, options: ServeOptions | None = None, tokens:
 def numbers(server: Running) -> dict[str, float]:
     """All that /metrics says, by name and labels."""
     families = text_string_to_metric_families(httpx.get(server.url("/metrics"), timeout=PATIENCE).text)
-    return {sample.name + "".join(f",{value}" for value in sample.labels.values()): sample.value
-            for family in families for sample in family.samples}
+    return {
+        sample.name + "".join(f",{value}" for value in sample.labels.values()): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def free_port() -> int:
@@ -91,14 +99,15 @@ def silence(seconds: float, rate: int = RATE) -> bytes:
     return bytes(2 * round(seconds * rate))
 
 
-async def vosk(url: str, audio: bytes, block: int = 8000, config: object = None, headers: dict[str, str] | None = None
-               ) -> list[dict]:
+async def vosk(
+    url: str, audio: bytes, block: int = 8000, config: object = None, headers: dict[str, str] | None = None
+) -> list[dict]:
     """Vosk's test client: config, then a message and its answer in turn, then eof and its answer; all the answers."""
     answers = []
     async with connect(url, additional_headers=headers) as client:
         await client.send(json.dumps({"config": {"sample_rate": 16000.0} if config is None else config}))
         for first in range(0, len(audio), block):
-            await client.send(audio[first:first + block])
+            await client.send(audio[first : first + block])
             answers.append(json.loads(await asyncio.wait_for(client.recv(), PATIENCE)))
         await client.send('{"eof" : 1}')
         answers.append(json.loads(await asyncio.wait_for(client.recv(), PATIENCE)))

@@ -1,4 +1,5 @@
 """An object store on a free port of this computer: as much of S3's API as Arrow's file system asks for, read only."""
+
 from __future__ import annotations
 
 import threading
@@ -38,7 +39,7 @@ def store(objects: dict[str, bytes]) -> Iterator[str]:
             first, last = 0, len(data) - 1
             if asked := self.headers.get("Range"):
                 first, last = (int(each) for each in asked.removeprefix("bytes=").split("-"))
-            return 206 if asked else 200, data[first:last + 1], f"bytes {first}-{last}/{len(data)}"
+            return 206 if asked else 200, data[first : last + 1], f"bytes {first}-{last}/{len(data)}"
 
         def answer(self, status: int, body: bytes, range: str) -> None:
             self.send_response(status)
@@ -55,15 +56,19 @@ def store(objects: dict[str, bytes]) -> Iterator[str]:
         for name in sorted(objects):
             of, _, key = name.partition("/")
             if of == bucket and key.startswith(prefix):
-                inner, separator, _ = key[len(prefix):].partition(delimiter) if delimiter else ("", "", "")
+                inner, separator, _ = key[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
                 if separator:
                     folders.add(prefix + inner + delimiter)
                 else:
-                    files.append(f"<Contents><Key>{escape(key)}</Key><Size>{len(objects[name])}</Size>"
-                                 f"<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>")
+                    files.append(
+                        f"<Contents><Key>{escape(key)}</Key><Size>{len(objects[name])}</Size>"
+                        f"<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+                    )
         below = [f"<CommonPrefixes><Prefix>{escape(each)}</Prefix></CommonPrefixes>" for each in sorted(folders)]
-        return (f"<ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>{len(files) + len(below)}</KeyCount>"
-                f"{''.join(files + below)}</ListBucketResult>").encode()
+        return (
+            f"<ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>{len(files) + len(below)}</KeyCount>"
+            f"{''.join(files + below)}</ListBucketResult>"
+        ).encode()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,4 +1,5 @@
 """Real audio through streams, and what comes out."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,5 @@
 """Text to learn from, and KenLM's program that learns from it."""
+
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,5 @@
 """What the tests of data and training share: real clips in a prepared folder, and a recipe for a model that is tiny."""
+
 import json
 from pathlib import Path
 
@@ -7,8 +8,16 @@ from asr.training.recipe import Recipe, read
 from asr.training.sources import from_manifest
 
 CLIPS = Path(__file__).parents[1] / "clips"
-SHORT = ("kathleen-0", "commonvoice-5", "commonvoice-9", "kathleen-2", "commonvoice-2", "commonvoice-3",
-         "commonvoice-7", "commonvoice-0")  # 23 s in all
+SHORT = (
+    "kathleen-0",
+    "commonvoice-5",
+    "commonvoice-9",
+    "kathleen-2",
+    "commonvoice-2",
+    "commonvoice-3",
+    "commonvoice-7",
+    "commonvoice-0",
+)  # 23 s in all
 OTHERS = ("ljspeech-1", "commonvoice-1")
 RECIPE = """
 name = "tiny"
@@ -45,8 +54,11 @@ def write_manifest(path: Path, train: tuple[str, ...] = SHORT, dev: tuple[str, .
     """A manifest of clips by name, with splits."""
     clips = (CLIPS / "manifest.jsonl").read_text("utf-8").splitlines()
     entries = {Path(entry["audio"]).stem: entry for entry in map(json.loads, clips)}
-    lines = [entries[name] | {"audio": str(CLIPS / f"{name}.flac"), "split": split}
-             for split, names in (("train", train), ("dev", dev)) for name in names]
+    lines = [
+        entries[name] | {"audio": str(CLIPS / f"{name}.flac"), "split": split}
+        for split, names in (("train", train), ("dev", dev))
+        for name in names
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
 

@@ -172,31 +172,85 @@ def test_nothing():
 
 
 def test_merged_word_spans_its_words_and_takes_the_lowest_confidence():
-    words = [Word("in", 0.0, 0.2, 0.9), Word("nineteen", 0.3, 0.6, 0.8), Word("eighty", 0.7, 0.9, 0.4),
-             Word("four", 1.0, 1.25, 0.7), Word("it", 1.3, 1.4, 0.6)]
+    words = [
+        Word("in", 0.0, 0.2, 0.9),
+        Word("nineteen", 0.3, 0.6, 0.8),
+        Word("eighty", 0.7, 0.9, 0.4),
+        Word("four", 1.0, 1.25, 0.7),
+        Word("it", 1.3, 1.4, 0.6),
+    ]
     assert numerals(words) == (words[0], Word("nineteen eighty four", 0.3, 1.25, 0.4, "1984"), words[4])
 
 
 def test_time_and_half_of_the_day_are_two_words():
     written = numerals(spoken("ten thirty a m"))
     assert [(word.display, word.start, word.end) for word in written] == [
-        ("10:30", 0.0, pytest.approx(0.7)), ("a.m.", pytest.approx(0.8), pytest.approx(1.5))]
+        ("10:30", 0.0, pytest.approx(0.7)),
+        ("a.m.", pytest.approx(0.8), pytest.approx(1.5)),
+    ]
 
 
 def test_marks_stay_after_numbers_and_part_them():
-    words = [Word(raw, at, at + 0.9, 0.9, written) for at, (raw, written) in enumerate(
-        [("on", "On"), ("twenty", "twenty"), ("one", "one"), ("may", "May"), ("two", "two"), ("thousand", "thousand"),
-         ("six", "six,"), ("fifty", "fifty"), ("five", "five"), ("left", "left,"), ("i", "I"), ("paid", "paid"),
-         ("ten", "ten"), ("dollars", "dollars.")])]
+    words = [
+        Word(raw, at, at + 0.9, 0.9, written)
+        for at, (raw, written) in enumerate(
+            [
+                ("on", "On"),
+                ("twenty", "twenty"),
+                ("one", "one"),
+                ("may", "May"),
+                ("two", "two"),
+                ("thousand", "thousand"),
+                ("six", "six,"),
+                ("fifty", "fifty"),
+                ("five", "five"),
+                ("left", "left,"),
+                ("i", "I"),
+                ("paid", "paid"),
+                ("ten", "ten"),
+                ("dollars", "dollars."),
+            ]
+        )
+    ]
     assert " ".join(word.display for word in numerals(words)) == "On 21 May 2006, 55 left, I paid $10."
     late = [Word("five", 0.0, 0.3, 0.9, "Five"), Word("p", 0.4, 0.5, 0.9, "p"), Word("m", 0.6, 0.7, 0.9, "m.")]
     assert " ".join(word.display for word in numerals(late)) == "5 p.m."
 
 
 PLAIN = ["the", "people", "oh", "o", "i", "am", "m", "was", "and", "point", "at", "a", "percent", "o'clock", "house"]
-NUMBER = ["zero", "one", "two", "five", "eight", "nine", "ten", "eleven", "thirteen", "nineteen", "twenty", "thirty",
-          "eighty", "hundred", "thousand", "million", "billion", "first", "second", "third", "tenth", "twentieth",
-          "hundredth", "eighties", "hundreds", "thirds", "twenty-three", "p", "per", "cent", "until"]
+NUMBER = [
+    "zero",
+    "one",
+    "two",
+    "five",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "thirteen",
+    "nineteen",
+    "twenty",
+    "thirty",
+    "eighty",
+    "hundred",
+    "thousand",
+    "million",
+    "billion",
+    "first",
+    "second",
+    "third",
+    "tenth",
+    "twentieth",
+    "hundredth",
+    "eighties",
+    "hundreds",
+    "thirds",
+    "twenty-three",
+    "p",
+    "per",
+    "cent",
+    "until",
+]
 
 
 @st.composite

@@ -11,18 +11,35 @@ from asr.text import punctuator as module
 from asr.text.labels import CAPITAL, COMMA, LOWER, MIXED, NONE, PERIOD, UPPER
 from asr.text.punctuator import Punctuator, PunctuatorConfig, Tag, grams, pause_input, quantize
 
-CONFIG = PunctuatorConfig("en", ["and", "so"], width=6, buckets=16, hidden=4, layers=2,
-                          forms={"iphone": "iPhone"}, abbreviations={"mr": "Mr."})
+CONFIG = PunctuatorConfig(
+    "en",
+    ["and", "so"],
+    width=6,
+    buckets=16,
+    hidden=4,
+    layers=2,
+    forms={"iphone": "iPhone"},
+    abbreviations={"mr": "Mr."},
+)
 
 
 def weights(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    shapes = {"words": (4, 6), "pieces": (16, 6), "marks": (4, 8), "cases": (4, 8), "marks.bias": (4,),
-              "cases.bias": (4,)}
+    shapes = {
+        "words": (4, 6),
+        "pieces": (16, 6),
+        "marks": (4, 8),
+        "cases": (4, 8),
+        "marks.bias": (4,),
+        "cases.bias": (4,),
+    }
     for layer, size in ((0, 8), (1, 8)):
         for direction in ("forward", "backward"):
-            shapes |= {f"{layer}.{direction}.input": (16, size), f"{layer}.{direction}.state": (16, 4),
-                       f"{layer}.{direction}.bias": (16,)}
+            shapes |= {
+                f"{layer}.{direction}.input": (16, size),
+                f"{layer}.{direction}.state": (16, 4),
+                f"{layer}.{direction}.bias": (16,),
+            }
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -40,15 +57,23 @@ def test_equals_pytorchs_lstm(punctuator):
             for direction, suffix in (("forward", ""), ("backward", "_reverse")):
                 for part, name in (("input", "weight_ih"), ("state", "weight_hh"), ("bias", "bias_ih")):
                     getattr(rnn, f"{name}_l{layer}{suffix}").copy_(
-                        torch.from_numpy(values[f"{layer}.{direction}.{part}"]))
+                        torch.from_numpy(values[f"{layer}.{direction}.{part}"])
+                    )
                 getattr(rnn, f"bias_hh_l{layer}{suffix}").zero_()
     words, pauses = ["and", "rill", "so"], np.array([0.0, 0.5, np.nan])
-    vectors = [values["words"][0], *(values["words"][row] + values["pieces"][grams(word, 16)].mean(0)
-                                     for word, row in (("and", 2), ("rill", 1), ("so", 3))), values["words"][0]]
+    vectors = [
+        values["words"][0],
+        *(
+            values["words"][row] + values["pieces"][grams(word, 16)].mean(0)
+            for word, row in (("and", 2), ("rill", 1), ("so", 3))
+        ),
+        values["words"][0],
+    ]
     inputs = np.concatenate([np.stack(vectors), pause_input(np.array([np.nan, *pauses, np.nan]))], axis=1)
     hidden = rnn(torch.from_numpy(inputs)[None])[0][0, 1:-1].detach().numpy()
-    expected = np.concatenate([hidden @ values["marks"].T + values["marks.bias"],
-                               hidden @ values["cases"].T + values["cases.bias"]], axis=1)
+    expected = np.concatenate(
+        [hidden @ values["marks"].T + values["marks.bias"], hidden @ values["cases"].T + values["cases.bias"]], axis=1
+    )
     assert np.allclose(punctuator.scores(words, pauses), expected, atol=1e-5)
 
 
@@ -83,17 +108,20 @@ def test_quantize_keeps_a_row_within_half_a_step():
     assert np.abs(integers * scale - matrix).max() <= scale.max() / 2
 
 
-@pytest.mark.parametrize(("word", "tag", "first", "written"), [
-    ("hello", Tag(NONE, LOWER), True, "Hello"),
-    ("hello", Tag(COMMA, LOWER), False, "hello,"),
-    ("paris", Tag(PERIOD, CAPITAL), False, "Paris."),
-    ("nasa's", Tag(NONE, UPPER), False, "NASA's"),
-    ("i'm", Tag(NONE, CAPITAL), False, "I'm"),
-    ("iphone", Tag(NONE, MIXED), True, "iPhone"),
-    ("unlisted", Tag(NONE, MIXED), False, "Unlisted"),
-    ("mr", Tag(NONE, CAPITAL), False, "Mr."),
-    ("mr", Tag(COMMA, CAPITAL), False, "Mr,"),
-])
+@pytest.mark.parametrize(
+    ("word", "tag", "first", "written"),
+    [
+        ("hello", Tag(NONE, LOWER), True, "Hello"),
+        ("hello", Tag(COMMA, LOWER), False, "hello,"),
+        ("paris", Tag(PERIOD, CAPITAL), False, "Paris."),
+        ("nasa's", Tag(NONE, UPPER), False, "NASA's"),
+        ("i'm", Tag(NONE, CAPITAL), False, "I'm"),
+        ("iphone", Tag(NONE, MIXED), True, "iPhone"),
+        ("unlisted", Tag(NONE, MIXED), False, "Unlisted"),
+        ("mr", Tag(NONE, CAPITAL), False, "Mr."),
+        ("mr", Tag(COMMA, CAPITAL), False, "Mr,"),
+    ],
+)
 def test_write(punctuator, word, tag, first, written):
     assert punctuator.write(word, tag, first) == written
 

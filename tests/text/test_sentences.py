@@ -56,7 +56,8 @@ def test_raw_words_and_times_stay():
     before = words("and so on.")
     after = Sentences(Told()).write(before)
     assert [(word.text, word.start, word.end, word.confidence) for word in after] == [
-        (word.text, word.start, word.end, word.confidence) for word in before]
+        (word.text, word.start, word.end, word.confidence) for word in before
+    ]
 
 
 def test_the_tagger_sees_the_words_before_and_no_more():
@@ -74,7 +75,7 @@ def test_a_recordings_words_wait_for_what_follows_and_none_is_lost(sizes, look_a
     spoken = words(" ".join(f"w{number}" for number in range(sum(sizes))))
     written, at = [], 0
     for size in sizes:
-        new = sentences.write(spoken[at:at + size], look_ahead)
+        new = sentences.write(spoken[at : at + size], look_ahead)
         at += size
         written += new
         assert len(written) == max(0, at - look_ahead)
@@ -91,8 +92,10 @@ def test_pauses():
 
 
 def parts(text: str, punctuated: bool = True) -> list[str]:
-    said = [Word(word.text.strip(",.?"), word.start, word.end, 0.9, word.text if punctuated else None)
-            for word in words(text)]
+    said = [
+        Word(word.text.strip(",.?"), word.start, word.end, 0.9, word.text if punctuated else None)
+        for word in words(text)
+    ]
     return [segment.text for segment in segments(said, punctuated)]
 
 
@@ -120,7 +123,7 @@ def test_only_the_last_segment_may_go_on(pattern, at):
         said.append(Word("w", now, now + 0.3, 0.9, f"w{sign.strip('w|')}"))
         now += 1.3 if sign == "|" else 0.4
     first, whole = segments(said[:at], True), segments(said, True)
-    assert whole[:max(0, len(first) - 1)] == first[:-1]
+    assert whole[: max(0, len(first) - 1)] == first[:-1]
     assert [word for segment in whole for word in segment.words] == said
     assert all(segment.words for segment in whole)
     assert all(before.end <= after.start for before, after in pairwise(whole))

@@ -15,8 +15,10 @@ from asr.text.writers import FORMATS, LINE_CHARS, MAX_CUE_S, LiveWriter, cues, r
 
 
 def final(text: str, start: float = 0.0, each: float = 0.3, gap: float = 0.1) -> Final:
-    words = tuple(Word(word, start + at * (each + gap), start + at * (each + gap) + each, 0.9)
-                  for at, word in enumerate(text.split()))
+    words = tuple(
+        Word(word, start + at * (each + gap), start + at * (each + gap) + each, 0.9)
+        for at, word in enumerate(text.split())
+    )
     return Final(words, words[0].start, words[-1].end)
 
 
@@ -25,7 +27,7 @@ def parse(text: str, format: str) -> list[tuple[float, float, list[str]]]:
     assert text == "" or text.endswith("\n")
     if format == "vtt":
         assert text.startswith("WEBVTT\n\n")
-        text = text[len("WEBVTT\n\n"):]
+        text = text[len("WEBVTT\n\n") :]
     found = []
     for number, block in enumerate(text.removesuffix("\n\n").split("\n\n") if text else [], 1):
         lines = block.split("\n")
@@ -54,13 +56,15 @@ def test_tsv():
 
 
 def test_srt():
-    assert render(HELLO, "srt") == ("1\n00:00:00,500 --> 00:00:01,500\nhello there\n\n"
-                                    "2\n00:00:03,000 --> 00:00:04,000\ngood bye\n\n")
+    assert render(HELLO, "srt") == (
+        "1\n00:00:00,500 --> 00:00:01,500\nhello there\n\n2\n00:00:03,000 --> 00:00:04,000\ngood bye\n\n"
+    )
 
 
 def test_vtt():
-    assert render(HELLO, "vtt") == ("WEBVTT\n\n00:00:00.500 --> 00:00:01.500\nhello there\n\n"
-                                    "00:00:03.000 --> 00:00:04.000\ngood bye\n\n")
+    assert render(HELLO, "vtt") == (
+        "WEBVTT\n\n00:00:00.500 --> 00:00:01.500\nhello there\n\n00:00:03.000 --> 00:00:04.000\ngood bye\n\n"
+    )
 
 
 def test_vtt_escapes_and_srt_does_not():
@@ -80,22 +84,27 @@ def test_hours_beyond_99():
     assert "\n123:25:45,678 -->" in render(Transcript((final("late", 444345.678),), 444346.0), "srt")
 
 
-@pytest.mark.parametrize(("format", "expected"), [("txt", ""), ("srt", ""), ("vtt", "WEBVTT\n\n"),
-                                                  ("tsv", "start\tend\ttext\n")])
+@pytest.mark.parametrize(
+    ("format", "expected"), [("txt", ""), ("srt", ""), ("vtt", "WEBVTT\n\n"), ("tsv", "start\tend\ttext\n")]
+)
 def test_nothing_said(format, expected):
     assert render(Transcript((), 3.0), format) == expected
     assert render(Transcript((Final((), 0.0, 0.0),), 3.0), format) == expected
 
 
 def test_unknown_format_names_the_choices(tmp_path):
-    for action in (lambda: render(HELLO, "doc"), lambda: write(HELLO, tmp_path / "talk"),
-                   lambda: LiveWriter(tmp_path / "talk.doc")):
+    for action in (
+        lambda: render(HELLO, "doc"),
+        lambda: write(HELLO, tmp_path / "talk"),
+        lambda: LiveWriter(tmp_path / "talk.doc"),
+    ):
         with pytest.raises(RillError, match="txt, srt, vtt, tsv, json"):
             action()
     assert list(tmp_path.iterdir()) == []
 
 
 # Cues
+
 
 def shape(found):
     return [(round(cue.start, 3), round(cue.end, 3), list(cue.lines)) for cue in found]
@@ -104,7 +113,9 @@ def shape(found):
 def test_a_pause_ends_a_cue():
     before, after = final("so that was the first part of it"), final("and here is the second", 3.2 + 0.5)
     assert [cue.lines for cue in cues(before.words + after.words)] == [
-        ("so that was the first part of it",), ("and here is the second",)]
+        ("so that was the first part of it",),
+        ("and here is the second",),
+    ]
 
 
 def test_a_full_cue_is_cut_at_a_short_pause():
@@ -146,8 +157,11 @@ def segments(draw):
         words = []
         for _ in range(draw(st.integers(1, 40))):
             now += draw(st.sampled_from([0.0, 0.0, 0.04, 0.1, 0.3, 0.5, 0.8, 3.0, 9.0]))
-            end = now + draw(st.sampled_from([0.0, 0.04, 0.2, 0.2, 0.4, 1.0, 8.0, 1e5]) if not draw(st.integers(0, 3))
-                             else st.just(0.24))
+            end = now + draw(
+                st.sampled_from([0.0, 0.04, 0.2, 0.2, 0.4, 1.0, 8.0, 1e5])
+                if not draw(st.integers(0, 3))
+                else st.just(0.24)
+            )
             text = draw(st.text("abcdefghé&<>'", min_size=1, max_size=12) | st.text("xy", min_size=38, max_size=130))
             words.append(Word(text, now, end, draw(st.floats(0, 1))))
             now = end
@@ -182,6 +196,7 @@ def test_cues_start_with_their_first_word(found):
 
 
 # Files
+
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_write_replaces_at_once_and_leaves_nothing_else(tmp_path, format):
@@ -245,10 +260,12 @@ def test_live_json_is_indented_like_the_rest(tmp_path):
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_killed_session_leaves_a_valid_file(tmp_path, format):
     path = tmp_path / f"talk.{format}"
-    script = ("import os, sys; from asr.text.results import *; from asr.text.writers import LiveWriter\n"
-              "writer = LiveWriter(sys.argv[1])\n"
-              "for at in (1.0, 5.0): writer.add(Final((Word('hello', at, at + 0.4, 0.9),), at, at + 0.4))\n"
-              "os._exit(9)")  # as kill -9: nothing is flushed
+    script = (
+        "import os, sys; from asr.text.results import *; from asr.text.writers import LiveWriter\n"
+        "writer = LiveWriter(sys.argv[1])\n"
+        "for at in (1.0, 5.0): writer.add(Final((Word('hello', at, at + 0.4, 0.9),), at, at + 0.4))\n"
+        "os._exit(9)"
+    )  # as kill -9: nothing is flushed
     assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == 9
     found = [Final((Word("hello", at, at + 0.4, 0.9),), at, at + 0.4) for at in (1.0, 5.0)]
     text = path.read_text("utf-8")
@@ -303,12 +320,18 @@ def test_a_short_write_is_finished(tmp_path):
 def sentences(text: str, start: float = 0.0) -> Final:
     """Words as written; raw, they have neither marks nor capitals."""
     said = final(text, start)
-    return Final(tuple(Word(word.text.strip(",.?").lower(), word.start, word.end, 0.9, word.text)
-                       for word in said.words), said.start, said.end, True)
+    return Final(
+        tuple(Word(word.text.strip(",.?").lower(), word.start, word.end, 0.9, word.text) for word in said.words),
+        said.start,
+        said.end,
+        True,
+    )
 
 
-LONG = sentences("Yes. The people of the town had not seen the river so high before, but they stayed. When the water "
-                 "came, it was night. Nobody was hurt, and that was luck.")
+LONG = sentences(
+    "Yes. The people of the town had not seen the river so high before, but they stayed. When the water "
+    "came, it was night. Nobody was hurt, and that was luck."
+)
 
 
 def test_cues_end_with_sentences_and_clauses():

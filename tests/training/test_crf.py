@@ -1,4 +1,5 @@
 """The CTC-CRF's denominator against an enumeration of every path."""
+
 import math
 from itertools import groupby, product
 
@@ -17,7 +18,7 @@ def enumerated(ngram: Tensor, emissions: Tensor) -> float:
     for path in product(range(emissions.shape[1]), repeat=len(emissions)):
         tokens = [token for token, _ in groupby(path) if token]
         history = [0] * (order - 1) + tokens + [0]
-        weight = math.prod(float(ngram[tuple(history[i - order + 1:i + 1])]) for i in range(order - 1, len(history)))
+        weight = math.prod(float(ngram[tuple(history[i - order + 1 : i + 1])]) for i in range(order - 1, len(history)))
         total += weight * math.exp(sum(float(emissions[frame, token]) for frame, token in enumerate(path)))
     return math.log(total)
 

@@ -1,4 +1,5 @@
 """What training is fed: the same batches for the same seed, whoever reads them, and texts that stay with the sound."""
+
 import random
 import shutil
 from collections.abc import Iterator
@@ -51,20 +52,45 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(home: Path) -> DataConfig:
-    return DataConfig((str(home / "clips"),), (), noise=str(home / "noise"), rooms=str(home / "rooms"),
-                      batch_seconds=20.0, workers=0, sorted_epochs=0)
+    return DataConfig(
+        (str(home / "clips"),),
+        (),
+        noise=str(home / "noise"),
+        rooms=str(home / "rooms"),
+        batch_seconds=20.0,
+        workers=0,
+        sorted_epochs=0,
+    )
 
 
-def read(config: DataConfig, augment: Augment | None, epoch: int = 3, skip: int = 0, first: int = 0, rank: int = 0,
-         world: int = 1) -> Iterator[Batch]:
-    return batches(load_cuts(config.train, "train"), config, augment, lambda update: 1.0, epoch=epoch, skip=skip,
-                   first=first, seed=7, rank=rank, world=world)
+def read(
+    config: DataConfig,
+    augment: Augment | None,
+    epoch: int = 3,
+    skip: int = 0,
+    first: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Batch]:
+    return batches(
+        load_cuts(config.train, "train"),
+        config,
+        augment,
+        lambda update: 1.0,
+        epoch=epoch,
+        skip=skip,
+        first=first,
+        seed=7,
+        rank=rank,
+        world=world,
+    )
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
     return len(one) == len(other) and all(
         a.texts == b.texts and torch.equal(a.samples, b.samples) and torch.equal(a.lengths, b.lengths)
-        for a, b in zip(one, other, strict=True))
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def test_batches_are_the_same_with_any_number_of_workers(config: DataConfig) -> None:
@@ -117,7 +143,7 @@ def test_processes_share_a_batch(config: DataConfig) -> None:
     halves = [list(read(config, load_augment(EVERYTHING, config), rank=rank, world=2)) for rank in (0, 1)]
     for both, one, other in zip(whole, *halves, strict=True):
         assert both.texts[0::2] == one.texts and (both.texts[1::2] or [""]) == other.texts
-        assert torch.equal(both.samples[0, :both.lengths[0]], one.samples[0, :one.lengths[0]])
+        assert torch.equal(both.samples[0, : both.lengths[0]], one.samples[0, : one.lengths[0]])
 
 
 def test_parts_are_the_batch(config: DataConfig) -> None:
@@ -129,7 +155,7 @@ def test_parts_are_the_batch(config: DataConfig) -> None:
         assert sum(int(part.lengths.sum()) for part in parts) == int(batch.lengths.sum())
         for index, part in enumerate(parts):
             assert part.samples.shape[1] == part.lengths.max()
-            assert torch.equal(part.samples[0], batch.samples[index, :part.samples.shape[1]])
+            assert torch.equal(part.samples[0], batch.samples[index, : part.samples.shape[1]])
 
 
 @pytest.mark.parametrize("damage", ["replaced", "cut", "gone"])
@@ -152,7 +178,7 @@ def test_a_broken_clip_is_left_out_and_named(config: DataConfig, tmp_path: Path,
 def test_a_batch_of_which_nothing_can_be_read_is_silence(config: DataConfig, tmp_path: Path) -> None:
     folder = prepare_clips(tmp_path / "one", ("kathleen-0",), ())
     next(folder.rglob("*.flac")).unlink()
-    batch, = read(replace(config, train=(str(folder),)), None)
+    (batch,) = read(replace(config, train=(str(folder),)), None)
     assert batch.texts == [""] and not batch.samples.any() and len(batch.failed) == 1
 
 
@@ -175,14 +201,16 @@ def test_augmentation_keeps_texts_and_their_order(config: DataConfig) -> None:
     assert all(np.array_equal(one.load_audio(), other.load_audio()) for one, other in zip(cuts, changed, strict=True))
 
 
-@pytest.mark.parametrize(("name", "value"), [("speed", 1.0), ("noise", 1.0), ("rooms", 1.0), ("gain", 12.0),
-                                             ("narrow", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("speed", 1.0), ("noise", 1.0), ("rooms", 1.0), ("gain", 12.0), ("narrow", 1.0)]
+)
 def test_each_augmentation_changes_the_sound(config: DataConfig, name: str, value: float) -> None:
     cuts, changed = augmented(config, **{name: value})
     before, after = cuts[1].load_audio()[0], changed[1].load_audio()[0]
     if name == "speed":
-        assert len(after) / len(before) == pytest.approx(1 / 0.9, abs=0.01) or \
-            len(after) / len(before) == pytest.approx(1 / 1.1, abs=0.01)
+        assert len(after) / len(before) == pytest.approx(1 / 0.9, abs=0.01) or len(after) / len(
+            before
+        ) == pytest.approx(1 / 1.1, abs=0.01)
         return
     assert after.shape == before.shape and not np.array_equal(after, before)
     if name == "gain":
@@ -193,8 +221,8 @@ def test_each_augmentation_changes_the_sound(config: DataConfig, name: str, valu
         signal_to_noise = 10 * np.log10((before @ before) / ((after - before) @ (after - before)))
         assert 4.0 < signal_to_noise < 31.0
     if name == "narrow":  # nothing above 4 kHz is left
-        high = np.abs(np.fft.rfft(after))[int(len(after) * 4200 / RATE):]
-        assert (high ** 2).sum() < 0.02 * (np.abs(np.fft.rfft(before))[int(len(before) * 4200 / RATE):] ** 2).sum()
+        high = np.abs(np.fft.rfft(after))[int(len(after) * 4200 / RATE) :]
+        assert (high**2).sum() < 0.02 * (np.abs(np.fft.rfft(before))[int(len(before) * 4200 / RATE) :] ** 2).sum()
 
 
 def test_joined_texts_stand_in_the_order_of_the_sound(config: DataConfig) -> None:
@@ -202,7 +230,7 @@ def test_joined_texts_stand_in_the_order_of_the_sound(config: DataConfig) -> Non
     assert len(changed) < len(cuts)
     joined = next(cut for cut in changed if len(cut.supervisions) > 1)
     number = changed.index(joined)
-    parts = cuts[sum(len(cut.supervisions) for cut in changed[:number]):][:len(joined.supervisions)]
+    parts = cuts[sum(len(cut.supervisions) for cut in changed[:number]) :][: len(joined.supervisions)]
     assert said([joined])[0] == " ".join(said(parts))
     sound, end = joined.load_audio()[0], 0
     for part, place in zip(parts, sorted(joined.supervisions, key=lambda each: each.start), strict=True):
@@ -210,7 +238,7 @@ def test_joined_texts_stand_in_the_order_of_the_sound(config: DataConfig) -> Non
         alone, start = part.load_audio()[0], round(place.start * RATE)
         assert end == 0 or 0.1 * RATE <= start - end <= 1.0 * RATE + 1  # silence between them
         assert not sound[end:start].any()
-        np.testing.assert_allclose(sound[start:start + len(alone)], alone, atol=1e-4)
+        np.testing.assert_allclose(sound[start : start + len(alone)], alone, atol=1e-4)
         end = start + len(alone)
     assert all(cut.duration < 16.0 for cut in changed if len(cut.supervisions) > 1)
 
@@ -263,8 +291,9 @@ def test_characters_are_those_of_the_texts(config: DataConfig) -> None:
 @pytest.fixture
 def spoken(config: DataConfig, tmp_path: Path) -> DataConfig:
     (tmp_path / "lexicon.txt").write_text("the\tDH AH\nthe\tDH IY\ncat\tK AE T\nsat\tS AE T\n", "utf-8")
-    return replace(config, lexicon=str(tmp_path / "lexicon.txt"),
-                   pronunciation=str(CHECKPOINT / "pronunciation.safetensors"))
+    return replace(
+        config, lexicon=str(tmp_path / "lexicon.txt"), pronunciation=str(CHECKPOINT / "pronunciation.safetensors")
+    )
 
 
 def test_phonemes_come_from_the_lexicon_then_from_the_letters(spoken: DataConfig) -> None:

@@ -13,8 +13,11 @@ from asr.training.dictionary import Dictionary, cmudict, spell, train_network
 PHONES = TokenSet(("-", "|", "AE", "K", "T", "S", "EY", "F"), "-", "|", (0.125,) * 8)
 LETTERS = TokenSet(("-", " ", "a", "c", "t", "s"), "-", " ", (0.1,) * 6)
 TOKENS = {"characters": LETTERS, "phonemes": PHONES}
-LISTED = {"cat": [("K", "AE", "T"), ("K", "EY", "T"), ("S", "AE", "T"), ("F", "AE", "T")],
-          "cafe": [("K", "AE", "F", "EY")], "cut": [("K", "AH", "T")]}
+LISTED = {
+    "cat": [("K", "AE", "T"), ("K", "EY", "T"), ("S", "AE", "T"), ("F", "AE", "T")],
+    "cafe": [("K", "AE", "F", "EY")],
+    "cut": [("K", "AH", "T")],
+}
 
 
 class Network:
@@ -33,8 +36,13 @@ class Network:
 def test_each_word_comes_from_the_first_source_that_has_it() -> None:
     network = Network()
     made = spell(["scat", "cat", "mp3", "scat", "cats"], TOKENS, LISTED, network)
-    assert made.entries == [("scat", ("S", "K", "AE", "T")), ("cat", ("K", "AE", "T")), ("cat", ("K", "EY", "T")),
-                            ("cat", ("S", "AE", "T")), ("cats", ("K", "AE", "T", "S"))]  # three of cat, none of mp3
+    assert made.entries == [
+        ("scat", ("S", "K", "AE", "T")),
+        ("cat", ("K", "AE", "T")),
+        ("cat", ("K", "EY", "T")),
+        ("cat", ("S", "AE", "T")),
+        ("cats", ("K", "AE", "T", "S")),
+    ]  # three of cat, none of mp3
     assert made.sources == {"from CMUdict": 1, "from letter-to-sound": 2}
     assert made.unspelled == ["mp3"]
     assert network.asked == ["scat", "mp3", "cats"]
@@ -42,8 +50,13 @@ def test_each_word_comes_from_the_first_source_that_has_it() -> None:
 
 def test_accents_do_not_count() -> None:
     made = spell(["café", "çát", "šca"], TOKENS, LISTED, Network())
-    assert made.entries == [("café", ("K", "AE", "F", "EY")), ("çát", ("K", "AE", "T")), ("çát", ("K", "EY", "T")),
-                            ("çát", ("S", "AE", "T")), ("šca", ("S", "K", "AE"))]
+    assert made.entries == [
+        ("café", ("K", "AE", "F", "EY")),
+        ("çát", ("K", "AE", "T")),
+        ("çát", ("K", "EY", "T")),
+        ("çát", ("S", "AE", "T")),
+        ("šca", ("S", "K", "AE")),
+    ]
 
 
 def test_a_word_without_usable_pronunciation_is_told_of() -> None:
@@ -67,8 +80,10 @@ def test_what_is_written_is_what_a_recognizer_reads(tmp_path: Path) -> None:
 
 def test_the_report_counts_every_word() -> None:
     few = Dictionary([("cat", ("K",))] * 7, {"from CMUdict": 2, "from letter-to-sound": 3}, ["x1", "x2"])
-    assert few.report() == ("Lexicon: 7 words, 7 spellings: 2 from CMUdict, 3 from letter-to-sound, 2 from none.\n"
-                            "Without a spelling, so never recognized: x1, x2.")
+    assert few.report() == (
+        "Lexicon: 7 words, 7 spellings: 2 from CMUdict, 3 from letter-to-sound, 2 from none.\n"
+        "Without a spelling, so never recognized: x1, x2."
+    )
     many = Dictionary([], {}, [f"x{i}" for i in range(25)])
     assert many.report().endswith("x18, x19 and 5 more.")
 

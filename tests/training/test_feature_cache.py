@@ -1,4 +1,5 @@
 """asr.training.feature_cache: batches from cached log-mels."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,4 +1,5 @@
 """Gradients by layer and by distance in time."""
+
 import pytest
 import torch
 

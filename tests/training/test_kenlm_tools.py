@@ -23,8 +23,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without KenLM and CMake: an empty cache, and a PATH to the shell's own programs only."""
     for name in ("sh", "touch", "mkdir"):
         (tmp_path / "path").mkdir(exist_ok=True)
-        (tmp_path / "path" / name).symlink_to(next(Path(folder) / name for folder in os.environ["PATH"].split(":")
-                                                   if (Path(folder) / name).exists()))
+        (tmp_path / "path" / name).symlink_to(
+            next(Path(folder) / name for folder in os.environ["PATH"].split(":") if (Path(folder) / name).exists())
+        )
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "path"
@@ -76,15 +77,26 @@ def test_built_programs_are_in_the_cache(bare: Path, monkeypatch: pytest.MonkeyP
     assert str(kenlm_tools.cache()) in said[-1]
 
 
-@pytest.mark.parametrize(("download", "cmake", "sentence"), [
-    ("echo No network. >&2; exit 1", CMAKE, r"source cannot be downloaded: .*No network\."),
-    (DOWNLOAD, CMAKE.replace("mkdir -p", "echo Could NOT find Boost >&2; exit 1; :"),
-     r"it needs a C\+\+ compiler, CMake and Boost .*libboost-test-dev.*Could NOT find Boost"),
-    (DOWNLOAD, CMAKE.replace('touch "$2/bin', 'echo A compiler error; exit 2; touch "$2/bin'),
-     "cannot be built: .*A compiler error"),
-], ids=["pip", "boost", "compiler"])
-def test_what_stops_the_build_is_said(bare: Path, monkeypatch: pytest.MonkeyPatch, download: str, cmake: str,
-                                      sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("download", "cmake", "sentence"),
+    [
+        ("echo No network. >&2; exit 1", CMAKE, r"source cannot be downloaded: .*No network\."),
+        (
+            DOWNLOAD,
+            CMAKE.replace("mkdir -p", "echo Could NOT find Boost >&2; exit 1; :"),
+            r"it needs a C\+\+ compiler, CMake and Boost .*libboost-test-dev.*Could NOT find Boost",
+        ),
+        (
+            DOWNLOAD,
+            CMAKE.replace('touch "$2/bin', 'echo A compiler error; exit 2; touch "$2/bin'),
+            "cannot be built: .*A compiler error",
+        ),
+    ],
+    ids=["pip", "boost", "compiler"],
+)
+def test_what_stops_the_build_is_said(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, download: str, cmake: str, sentence: str
+) -> None:
     monkeypatch.setattr(sys, "executable", str(program(bare, "python", download)))
     program(bare, "cmake", cmake)
     with pytest.raises(LanguageModelError, match=sentence):

@@ -1,4 +1,5 @@
 """asr.training.muon: orthogonal steps."""
+
 from __future__ import annotations
 
 import pytest
@@ -33,8 +34,11 @@ def test_steps_are_those_of_torch() -> None:
     ends = []
     for kind in ("here", "torch"):
         matrix = start.clone().requires_grad_()
-        optimizer = (Muon([matrix], 0.1, 0.01) if kind == "here" else
-                     torch.optim.Muon([matrix], 0.1, 0.01, MOMENTUM, adjust_lr_fn="match_rms_adamw"))
+        optimizer = (
+            Muon([matrix], 0.1, 0.01)
+            if kind == "here"
+            else torch.optim.Muon([matrix], 0.1, 0.01, MOMENTUM, adjust_lr_fn="match_rms_adamw")
+        )
         for gradient in gradients:
             matrix.grad = gradient.clone()
             optimizer.step()

@@ -1,4 +1,5 @@
 """Training the LSTM language model: text to numbers, batches, perplexity, resuming."""
+
 import json
 import math
 from pathlib import Path
@@ -67,8 +68,9 @@ def test_a_resumed_run_equals_an_unbroken_one(small: None, tmp_path: Path, monke
     class Killed(Exception):
         pass
 
-    def killed(run: LMTrainingState, words: torch.Tensor, lengths: torch.Tensor,
-               step: Any = LMTrainingState.step) -> float:
+    def killed(
+        run: LMTrainingState, words: torch.Tensor, lengths: torch.Tensor, step: Any = LMTrainingState.step
+    ) -> float:
         if run.update == 33:  # 13 updates after the state was saved, in the second epoch
             raise Killed
         return step(run, words, lengths)
@@ -94,8 +96,11 @@ def test_a_resumed_run_equals_an_unbroken_one(small: None, tmp_path: Path, monke
 
 
 def test_from_texts_to_a_model(small: None, asr: Asr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neural_lm, "NeuralLM", lambda words, embedding=96, hidden=48, layers=1:
-                        NeuralLM(words, embedding, hidden, layers))
+    monkeypatch.setattr(
+        neural_lm,
+        "NeuralLM",
+        lambda words, embedding=96, hidden=48, layers=1: NeuralLM(words, embedding, hidden, layers),
+    )
     source, out = tmp_path / "text.txt", tmp_path / "new"
     letters = str.maketrans("0123456789", "abcdefghij")  # numbers would be spelled out
     source.write_text("\n".join(chains(300)).translate(letters), encoding="utf-8")
@@ -104,8 +109,9 @@ def test_from_texts_to_a_model(small: None, asr: Asr, tmp_path: Path, monkeypatc
     test.write_text(json.dumps({"audio": "a.wav", "text": "Wb wc, wd!", "split": "dev", "corpus": "mine"}) + "\n")
 
     def lm(*more: object) -> str:
-        status, said, err = asr("lm", "--neural", source, "--out", out, "--vocab", 40, "--without", test, "--device",
-                                "cpu", *more)
+        status, said, err = asr(
+            "lm", "--neural", source, "--out", out, "--vocab", 40, "--without", test, "--device", "cpu", *more
+        )
         assert (status == 0) == (err == "")
         return said or err
 

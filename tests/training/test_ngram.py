@@ -39,12 +39,18 @@ ngram 2=2
 def test_sentences_are_said_words_one_by_one(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("Mr. Brown paid $3.50. “Why?” he asked…  \n***\n\nno full stop\nand a new line", encoding="utf-8")
-    assert list(sentences(path, "en")) == ["mr brown paid three dollars fifty cents", "why", "he asked", "no full stop",
-                                           "and a new line"]
+    assert list(sentences(path, "en")) == [
+        "mr brown paid three dollars fifty cents",
+        "why",
+        "he asked",
+        "no full stop",
+        "and a new line",
+    ]
 
 
-@pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress),
-                                                  (".xz", lzma.compress)])
+@pytest.mark.parametrize(
+    ("suffix", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)]
+)
 def test_compressed_text_is_read_and_cut_off_text_is_an_error(tmp_path: Path, suffix, compress) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / f"a.txt{suffix}"
     packed = compress("\n".join(f"line {i}" for i in range(300)).encode())
@@ -79,7 +85,7 @@ def test_a_test_sentence_and_what_shares_eight_words_with_it_is_withheld() -> No
 @given(st.lists(st.sampled_from("abc"), max_size=14), st.lists(st.sampled_from("abc"), max_size=14))
 def test_runs_in_common_are_found_wherever_they_stand(first: list[str], second: list[str]) -> None:
     def runs(words: list[str]) -> set[str]:
-        return {" ".join(words[i:i + 8]) for i in range(len(words) - 7)}
+        return {" ".join(words[i : i + 8]) for i in range(len(words) - 7)}
 
     assert (" ".join(second) in Withheld([" ".join(first)])) == (first == second or bool(runs(first) & runs(second)))
 
@@ -95,8 +101,13 @@ def test_text_is_learned_held_out_or_withheld(tmp_path: Path) -> None:
     assert not set(learned) & set(held)  # each line comes twice, and both are on one side
     assert corpus.counts == Counter(word for line in learned for word in line.split())
     with pytest.raises(LanguageModelError, match=r"text\.txt: there is no text"):
-        separate([text], Withheld({"a secret", *(f"number {word}" for word in learned), *learned}), "en",
-                 tmp_path / "learn", tmp_path / "hold")
+        separate(
+            [text],
+            Withheld({"a secret", *(f"number {word}" for word in learned), *learned}),
+            "en",
+            tmp_path / "learn",
+            tmp_path / "hold",
+        )
 
 
 # --- vocabulary
@@ -126,7 +137,7 @@ def test_perplexity_is_that_of_known_words_and_ends(tmp_path: Path) -> None:
     pack(tmp_path / "lm.arpa", tmp_path / FILE)
     model = read(tmp_path / FILE)
     assert fit(model, ["cat"]) == Fit(1, 1, 0, pytest.approx(-0.1 - 0.2))
-    assert fit(model, ["cat"]).perplexity == pytest.approx(10 ** 0.15)
+    assert fit(model, ["cat"]).perplexity == pytest.approx(10**0.15)
     both = fit(model, ["cat dog", "cow"])
     cat_dog, end_after_dog, end_after_unknown = -0.1 + (-0.25 - 0.6), -1.0, -1.0
     assert both == Fit(2, 3, 1, pytest.approx(cat_dog + end_after_dog + end_after_unknown))
@@ -142,8 +153,16 @@ def test_a_model_of_real_tools(tmp_path: Path) -> None:
     said: list[str] = []
     out = tmp_path / "out"
     seen = "the dog number one sat on the log"
-    built = build([verses(tmp_path)], out, order=3, prune=[0], vocabulary=20, tests={"mine": [seen, "an aardvark"]},
-                  language="en", say=said.append)
+    built = build(
+        [verses(tmp_path)],
+        out,
+        order=3,
+        prune=[0],
+        vocabulary=20,
+        tests={"mine": [seen, "an aardvark"]},
+        language="en",
+        say=said.append,
+    )
     words = built.vocabulary
     assert words[0] == "the" and len(words) == 20 and "aardvark" not in words
     assert (out / "vocabulary.txt").read_text().split() == words

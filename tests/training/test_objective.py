@@ -1,4 +1,5 @@
 """What training minimizes."""
+
 import pytest
 import torch
 
@@ -64,7 +65,7 @@ def test_a_row_without_text_wants_blanks(mel: torch.Tensor) -> None:
     targets = pack([TARGETS[0], {"characters": [], "phonemes": []}], mel.device)
     each = objective()
     losses, emissions, frames = each(mel, LENGTHS, targets, None)
-    blanks = -emissions["characters"][1, :frames[1], 0].sum()
+    blanks = -emissions["characters"][1, : frames[1], 0].sum()
     alone = ctc(emissions["characters"][:1], frames[:1], torch.tensor(TARGETS[0]["characters"]), torch.tensor([4]))
     torch.testing.assert_close(losses["characters"], alone + blanks)
     sum(losses.values()).backward()

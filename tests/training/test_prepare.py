@@ -1,4 +1,5 @@
 """Own recordings and published corpora to prepared folders: what is kept, what is dropped and why, and what is said."""
+
 import csv
 import json
 import random
@@ -20,8 +21,9 @@ RATE = 16_000
 NOISE = np.random.default_rng(0).normal(0, 0.1, 50 * RATE).astype(np.float32)
 
 
-def source(name: str, samples: np.ndarray, text: str, speaker: str | None = None, split: str | None = None
-           ) -> RawUtterance:
+def source(
+    name: str, samples: np.ndarray, text: str, speaker: str | None = None, split: str | None = None
+) -> RawUtterance:
     return RawUtterance(name, lambda: samples, text, speaker, "own", split)
 
 
@@ -57,8 +59,11 @@ def test_index(tmp_path: Path, clips: list[Clip]) -> None:
 def test_folder(tmp_path: Path, clips: list[Clip]) -> None:
     mine = tmp_path / "mine"
     for name, samples, rate, text in (
-            ("ann/a.wav", clips[0].samples, RATE, "One two, THREE!\n"), ("ann/b.flac", clips[1].samples, RATE, None),
-            ("bob/c.wav", np.repeat(clips[2].samples, 3), 48_000, "four"), ("d.ogg", clips[3].samples, RATE, "five")):
+        ("ann/a.wav", clips[0].samples, RATE, "One two, THREE!\n"),
+        ("ann/b.flac", clips[1].samples, RATE, None),
+        ("bob/c.wav", np.repeat(clips[2].samples, 3), 48_000, "four"),
+        ("d.ogg", clips[3].samples, RATE, "five"),
+    ):
         (mine / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(mine / name, samples, rate)
         if text:
@@ -66,20 +71,31 @@ def test_folder(tmp_path: Path, clips: list[Clip]) -> None:
     prepare(readers("folder")(mine), tmp_path / "out")
     cuts = {cut.supervisions[0].text: cut for cut in load_prepared(tmp_path / "out", "train")}
     assert {text: cut.supervisions[0].speaker for text, cut in cuts.items()} == {
-        "one two three": "ann", "four": "bob", "five": None}
+        "one two three": "ann",
+        "four": "bob",
+        "five": None,
+    }
     assert cuts["four"].num_samples == len(clips[2].samples)
     assert dropped(tmp_path / "out") == {"ann/b.flac": "no text"}
 
 
-@pytest.mark.parametrize(("name", "delimiter", "columns"), [
-    ("a.csv", ",", ("path", "sentence", "client_id")),      # Common Voice
-    ("a.tsv", "\t", ("wav", "transcript", "speaker_id")),
-    ("a.jsonl", "", ("audio_filepath", "text", "speaker"))])  # NeMo
+@pytest.mark.parametrize(
+    ("name", "delimiter", "columns"),
+    [
+        ("a.csv", ",", ("path", "sentence", "client_id")),  # Common Voice
+        ("a.tsv", "\t", ("wav", "transcript", "speaker_id")),
+        ("a.jsonl", "", ("audio_filepath", "text", "speaker")),
+    ],
+)  # NeMo
 def test_table(tmp_path: Path, clips: list[Clip], name: str, delimiter: str, columns: tuple[str, ...]) -> None:
     for number in range(3):
         soundfile.write(tmp_path / f"{number}.wav", clips[number].samples, RATE)
-    rows = [("0.wav", 'He said, "no"', "ann", "dev"), ("1.wav", "yes", "", "train"), ("gone.wav", "perhaps", "bob", ""),
-            (str(tmp_path / "2.wav"), "Grüße", "bob", "")]
+    rows = [
+        ("0.wav", 'He said, "no"', "ann", "dev"),
+        ("1.wav", "yes", "", "train"),
+        ("gone.wav", "perhaps", "bob", ""),
+        (str(tmp_path / "2.wav"), "Grüße", "bob", ""),
+    ]
     with open(tmp_path / name, "w", encoding="utf-8-sig", newline="") as file:  # with a byte order mark, as Excel does
         table = [dict(zip((*columns, "split"), row, strict=True)) for row in rows]
         if delimiter:
@@ -95,12 +111,15 @@ def test_table(tmp_path: Path, clips: list[Clip], name: str, delimiter: str, col
 
 
 def test_noise_is_cut_into_pieces(tmp_path: Path) -> None:
-    sound = np.concatenate([NOISE[:20 * RATE], np.zeros(20 * RATE, np.float32), NOISE[20 * RATE:]])
+    sound = np.concatenate([NOISE[: 20 * RATE], np.zeros(20 * RATE, np.float32), NOISE[20 * RATE :]])
     (tmp_path / "noises").mkdir()
     soundfile.write(tmp_path / "noises" / "street.wav", sound, RATE)
     (tmp_path / "noises" / "broken.wav").write_bytes(b"RIFF")
-    (tmp_path / "n.jsonl").write_text('{"audio": "noises/street.wav", "start": 320000}\n'
-                                      '{"audio": "noises/street.wav", "start": 400000, "samples": 80000}', "utf-8")
+    (tmp_path / "n.jsonl").write_text(
+        '{"audio": "noises/street.wav", "start": 320000}\n'
+        '{"audio": "noises/street.wav", "start": 400000, "samples": 80000}',
+        "utf-8",
+    )
     prepare(readers("noise")(tmp_path / "noises"), tmp_path / "a")
     prepare(readers("noise")(tmp_path / "n.jsonl"), tmp_path / "b")
     assert [cut.duration for cut in load_prepared(tmp_path / "a", "train")] == [20, 20, 10]
@@ -133,8 +152,19 @@ def test_ljspeech_comes_with_its_numbers_in_words(tmp_path: Path, clips: list[Cl
 def test_commonvoice_as_it_is_packed(tmp_path: Path, clips: list[Clip]) -> None:
     folder = tmp_path / "cv" / "en"
     (folder / "clips").mkdir(parents=True)
-    columns = ("client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accents", "variant",
-               "locale", "segment")
+    columns = (
+        "client_id",
+        "path",
+        "sentence",
+        "up_votes",
+        "down_votes",
+        "age",
+        "gender",
+        "accents",
+        "variant",
+        "locale",
+        "segment",
+    )
     said = {"train": '"No," said he.', "dev": 'An "open quotation', "test": "Nothing"}
     for number, (split, sentence) in enumerate(said.items()):
         soundfile.write(folder / "clips" / f"{number}.mp3", clips[number].samples, RATE)
@@ -171,11 +201,12 @@ def test_a_manifest_with_bad_lines_is_read_without_them(tmp_path: Path) -> None:
     assert dropped(tmp_path / "out") == {"gone.flac@0": "unreadable", "commonvoice-3.flac@0": "no text"}
 
 
-@pytest.mark.parametrize(("language", "digits", "kept"), [
-    ("en", True, ["room twelve b"]), ("en", False, []),
-    ("xx", True, [])])  # which num2words does not know
-def test_numbers_are_spelled_out_or_dropped(tmp_path: Path, clips: list[Clip], language: str, digits: bool,
-                                            kept: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("language", "digits", "kept"), [("en", True, ["room twelve b"]), ("en", False, []), ("xx", True, [])]
+)  # which num2words does not know
+def test_numbers_are_spelled_out_or_dropped(
+    tmp_path: Path, clips: list[Clip], language: str, digits: bool, kept: list[str]
+) -> None:
     sources = [source("numbers", clips[1].samples, "Room 12 B"), source("none", clips[2].samples, "room")]
     prepare(sources, tmp_path / "out", language=language, digits=digits)
     assert texts(tmp_path / "out") == [*kept, "room"]
@@ -185,30 +216,54 @@ def test_why_an_utterance_is_dropped(tmp_path: Path, clips: list[Clip]) -> None:
     clip = clips[1].samples
     soundfile.write(tmp_path / "cut.flac", clip, RATE)
     whole = (tmp_path / "cut.flac").read_bytes()
-    (tmp_path / "cut.flac").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "mine.csv").write_text("audio,text\ncut.flac,the second half is gone\n", "utf-8")
     nan = clip.copy()
     nan[5] = np.nan
-    report = prepare([
-        source("good", clip, "it is good"), source("again", clip.copy(), "It is good!"),
-        source("same sound", clip, "it is another"), source("empty", clip[:0], "a"),
-        source("silent", np.zeros(RATE, np.float32), "a"), source("nan", nan, "a b c"),
-        source("short", clip[:3000], "a"), source("long", NOISE[:31 * RATE], "word " * 31),
-        source("no text", clip, " … "), source("digits", clip, "room 12 b"), source("fast", clip, "word " * 60),
-        source("slow", NOISE[:20 * RATE], "word"), *readers("table")(tmp_path / "mine.csv")], tmp_path / "out",
-        digits=False)
+    report = prepare(
+        [
+            source("good", clip, "it is good"),
+            source("again", clip.copy(), "It is good!"),
+            source("same sound", clip, "it is another"),
+            source("empty", clip[:0], "a"),
+            source("silent", np.zeros(RATE, np.float32), "a"),
+            source("nan", nan, "a b c"),
+            source("short", clip[:3000], "a"),
+            source("long", NOISE[: 31 * RATE], "word " * 31),
+            source("no text", clip, " … "),
+            source("digits", clip, "room 12 b"),
+            source("fast", clip, "word " * 60),
+            source("slow", NOISE[: 20 * RATE], "word"),
+            *readers("table")(tmp_path / "mine.csv"),
+        ],
+        tmp_path / "out",
+        digits=False,
+    )
     assert texts(tmp_path / "out") == ["it is good", "it is another"]
     assert {name: reason.split(":")[0] for name, reason in dropped(tmp_path / "out").items()} == {
-        "again": "double", "empty": "no sound", "silent": "no sound", "nan": "no sound", "short": "shorter than 0.2 s",
-        "long": "longer than 30 s", "no text": "no text", "digits": "digits", "fast": "too fast", "slow": "too slow",
-        "cut.flac": "unreadable"}
+        "again": "double",
+        "empty": "no sound",
+        "silent": "no sound",
+        "nan": "no sound",
+        "short": "shorter than 0.2 s",
+        "long": "longer than 30 s",
+        "no text": "no text",
+        "digits": "digits",
+        "fast": "too fast",
+        "slow": "too slow",
+        "cut.flac": "unreadable",
+    }
     assert len(report.dropped) == 11 and report.utterances.total() == 2
 
 
-@pytest.mark.parametrize(("language", "said", "written"), [
-    ("el", "Καλημέρα, τι κάνεις σήμερα;", "καλημέρα τι κάνεις σήμερα"),
-    ("ka", "გამარჯობა, როგორ ხარ?", "გამარჯობა როგორ ხარ"),
-    ("hi", "नमस्ते, आप कैसे हैं?", "नमस्ते आप कैसे हैं")])
+@pytest.mark.parametrize(
+    ("language", "said", "written"),
+    [
+        ("el", "Καλημέρα, τι κάνεις σήμερα;", "καλημέρα τι κάνεις σήμερα"),
+        ("ka", "გამარჯობა, როგორ ხარ?", "გამარჯობა როგორ ხარ"),
+        ("hi", "नमस्ते, आप कैसे हैं?", "नमस्ते आप कैसे हैं"),
+    ],
+)
 def test_another_alphabet(tmp_path: Path, clips: list[Clip], language: str, said: str, written: str) -> None:
     report = prepare([source("a", clips[0].samples, said)], tmp_path / "out", language=language)
     cuts = load_prepared(tmp_path / "out", "train")
@@ -221,13 +276,18 @@ def test_another_alphabet(tmp_path: Path, clips: list[Clip], language: str, said
 
 def test_dev_is_a_share_of_the_speakers_and_stays_so(tmp_path: Path) -> None:
     rng = random.Random(0)
-    sources = [source(f"{speaker}-{number}", NOISE[rng.randrange(9999):][:4000], "word", f"s{speaker}")
-               for speaker in range(30) for number in range(2)]
+    sources = [
+        source(f"{speaker}-{number}", NOISE[rng.randrange(9999) :][:4000], "word", f"s{speaker}")
+        for speaker in range(30)
+        for number in range(2)
+    ]
 
     def speakers(name: str, chosen: list[RawUtterance]) -> set[str]:
         prepare(chosen, tmp_path / name, dev=0.3)
-        split = {each: {cut.supervisions[0].speaker for cut in load_prepared(tmp_path / name, each)}
-                 for each in ("train", "dev")}
+        split = {
+            each: {cut.supervisions[0].speaker for cut in load_prepared(tmp_path / name, each)}
+            for each in ("train", "dev")
+        }
         assert not split["train"] & split["dev"]
         return split["dev"]
 
@@ -291,22 +351,26 @@ def test_several_sources(tmp_path: Path, asr: Asr) -> None:
     assert texts(tmp_path / "out") == ["there was nothing on the rock", "i wish they were rabbits"]
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (("index",), "Give at least one source and the folder to write"),
-    (("index", "{tmp}/empty", "{tmp}/out"), "holds neither index.jsonl nor manifest.jsonl"),
-    (("index", "{tmp}/gone.jsonl", "{tmp}/out"), "gone.jsonl cannot be read"),
-    (("folder", "{tmp}/empty", "{tmp}/out"), "talk.wav needs talk.txt"),
-    (("table", "{tmp}/columns.csv", "{tmp}/out"), "columns.csv has no column audio or path or file"),
-    (("table", "{tmp}/header.csv", "{tmp}/out"), "header.csv has no rows"),
-    (("table", "{tmp}/list.jsonl", "{tmp}/out"), "list.jsonl cannot be read"),
-    (("table", "{tmp}/latin.csv", "{tmp}/out"), "latin.csv cannot be read"),
-    (("table", "{tmp}/missing.csv", "{tmp}/out"), "Nothing could be used: see {tmp}/out/dropped.tsv"),
-    (("librispeech", "{tmp}/empty", "{tmp}/out"), "Lhotse's recipe 'librispeech' cannot read {tmp}/empty"),
-    (("callhome_egyptian", "{tmp}/empty", "{tmp}/out"), "Lhotse's recipe 'callhome_egyptian' cannot read"),
-    (("wishes", "{tmp}/empty", "{tmp}/out"), "'wishes' is not a kind of source: use index, folder, table, noise,"),
-    (("kaldi", "{tmp}/empty", "{tmp}/out"), "holds no wav.scp"),
-    (("kaldi", "{tmp}/cut", "{tmp}/out"), "{tmp}/cut has `segments`, which are not read"),
-    (("noise", "{tmp}/empty", "{tmp}/done"), "{tmp}/done holds prepared data already")])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("index",), "Give at least one source and the folder to write"),
+        (("index", "{tmp}/empty", "{tmp}/out"), "holds neither index.jsonl nor manifest.jsonl"),
+        (("index", "{tmp}/gone.jsonl", "{tmp}/out"), "gone.jsonl cannot be read"),
+        (("folder", "{tmp}/empty", "{tmp}/out"), "talk.wav needs talk.txt"),
+        (("table", "{tmp}/columns.csv", "{tmp}/out"), "columns.csv has no column audio or path or file"),
+        (("table", "{tmp}/header.csv", "{tmp}/out"), "header.csv has no rows"),
+        (("table", "{tmp}/list.jsonl", "{tmp}/out"), "list.jsonl cannot be read"),
+        (("table", "{tmp}/latin.csv", "{tmp}/out"), "latin.csv cannot be read"),
+        (("table", "{tmp}/missing.csv", "{tmp}/out"), "Nothing could be used: see {tmp}/out/dropped.tsv"),
+        (("librispeech", "{tmp}/empty", "{tmp}/out"), "Lhotse's recipe 'librispeech' cannot read {tmp}/empty"),
+        (("callhome_egyptian", "{tmp}/empty", "{tmp}/out"), "Lhotse's recipe 'callhome_egyptian' cannot read"),
+        (("wishes", "{tmp}/empty", "{tmp}/out"), "'wishes' is not a kind of source: use index, folder, table, noise,"),
+        (("kaldi", "{tmp}/empty", "{tmp}/out"), "holds no wav.scp"),
+        (("kaldi", "{tmp}/cut", "{tmp}/out"), "{tmp}/cut has `segments`, which are not read"),
+        (("noise", "{tmp}/empty", "{tmp}/done"), "{tmp}/done holds prepared data already"),
+    ],
+)
 def test_errors_are_one_sentence(tmp_path: Path, asr: Asr, arguments: tuple[str, ...], said: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "done").mkdir()

@@ -1,4 +1,5 @@
 """Tiny taggers, from texts that say clearly where sentences end: German with its capital nouns, a caseless script."""
+
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,35 @@ from asr.training import punctuation_data as data
 from asr.training.punctuation import STATE, TEXT, TaggerTraining, begin, train
 
 CPU = "cpu"
-GERMAN = ("Der Hund sieht die Katze. Wo ist der Ball? Heute kommt Anna, aber Peter bleibt. ", "de",
-          "der hund sieht die katze wo ist der ball heute kommt anna aber peter bleibt",
-          "Der Hund sieht die Katze. Wo ist der Ball? Heute kommt Anna, aber Peter bleibt.")
-HINDI = ("राम घर जाता है। क्या सीता आती है? मोहन आया, पर वह गया। ", "hi",
-         "राम घर जाता है क्या सीता आती है मोहन आया पर वह गया", "राम घर जाता है। क्या सीता आती है? मोहन आया, पर वह गया।")
+GERMAN = (
+    "Der Hund sieht die Katze. Wo ist der Ball? Heute kommt Anna, aber Peter bleibt. ",
+    "de",
+    "der hund sieht die katze wo ist der ball heute kommt anna aber peter bleibt",
+    "Der Hund sieht die Katze. Wo ist der Ball? Heute kommt Anna, aber Peter bleibt.",
+)
+HINDI = (
+    "राम घर जाता है। क्या सीता आती है? मोहन आया, पर वह गया। ",
+    "hi",
+    "राम घर जाता है क्या सीता आती है मोहन आया पर वह गया",
+    "राम घर जाता है। क्या सीता आती है? मोहन आया, पर वह गया।",
+)
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Minutes become seconds."""
-    for name, value in {"WORDS": 50, "WIDTH": 16, "BUCKETS": 64, "HIDDEN": 24, "LAYERS": 1, "WARMUP": 10,
-                        "SAVE_EVERY": 5, "REPORT_EVERY": 5, "ROWS": 4, "LENGTH": 48}.items():
+    for name, value in {
+        "WORDS": 50,
+        "WIDTH": 16,
+        "BUCKETS": 64,
+        "HIDDEN": 24,
+        "LAYERS": 1,
+        "WARMUP": 10,
+        "SAVE_EVERY": 5,
+        "REPORT_EVERY": 5,
+        "ROWS": 4,
+        "LENGTH": 48,
+    }.items():
         for module in (punctuation, data):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)

@@ -1,4 +1,5 @@
 """The learning rate goes by updates."""
+
 from itertools import pairwise
 
 import pytest

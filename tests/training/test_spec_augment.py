@@ -1,4 +1,5 @@
 """asr.training.spec_augment: other vocal tracts, and masks."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,5 @@
 """Training as users run it: it learns, stops and goes on, in one process and in two, and says what is wrong."""
+
 import dataclasses
 import json
 import math
@@ -41,9 +42,19 @@ from tests.support.training import SHORT, prepare_clips, tiny, write_manifest, w
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-EVERYTHING = ("augment.speed=0.6", "augment.noise=0.5", "augment.noise_only=0.5", "augment.gain=12", "augment.join=0.5",
-              "augment.time_masks=2", "augment.band_masks=2", "augment.ramp=0.5", "train.dropout=0.2",
-              "train.precision=bf16", "data.workers=1")
+EVERYTHING = (
+    "augment.speed=0.6",
+    "augment.noise=0.5",
+    "augment.noise_only=0.5",
+    "augment.gain=12",
+    "augment.join=0.5",
+    "augment.time_masks=2",
+    "augment.band_masks=2",
+    "augment.ramp=0.5",
+    "train.dropout=0.2",
+    "train.precision=bf16",
+    "data.workers=1",
+)
 MUON = 5e-4  # its steps tell weights apart that have the same losses
 
 
@@ -105,8 +116,10 @@ def scalars(folder: Path) -> dict[str, list[float]]:
 
 def command(*arguments: object) -> tuple[list[str], dict[str, str]]:
     """`asr` in a process of its own, on one thread."""
-    return ([sys.executable, "-m", "asr.cli", *map(str, arguments)],
-            os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    return (
+        [sys.executable, "-m", "asr.cli", *map(str, arguments)],
+        os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
 
 
 @contextmanager
@@ -129,31 +142,74 @@ def test_eight_clips_are_learned_by_heart(tmp_path: Path, clips: list[Clip], asr
     manifest = write_manifest(tmp_path / "eight.jsonl")
     assert asr("prepare", "index", manifest, tmp_path / "eight")[0] == 0
     folder = json.dumps([str(tmp_path / "eight")])
-    status, _, said = asr("train", ROOT / "tests" / "overfit.toml", f"data.train={folder}", f"data.dev={folder}", "-o",
-                       tmp_path / "run", "--device", "cpu", "--threads", "1")
+    status, _, said = asr(
+        "train",
+        ROOT / "tests" / "overfit.toml",
+        f"data.train={folder}",
+        f"data.dev={folder}",
+        "-o",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    )
     assert status == 0 and f"checkpoints: {tmp_path / 'run' / 'last'}" in said
-    assert asr("evaluate", manifest, "--split", "train", "--no-lm", "--checkpoint", tmp_path / "run" / "last",
-               "--device", "cpu", "-o", tmp_path / "figures.json")[0] == 0
+    assert (
+        asr(
+            "evaluate",
+            manifest,
+            "--split",
+            "train",
+            "--no-lm",
+            "--checkpoint",
+            tmp_path / "run" / "last",
+            "--device",
+            "cpu",
+            "-o",
+            tmp_path / "figures.json",
+        )[0]
+        == 0
+    )
     figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
     assert figures["corpora"]["all"]["wer"] == 0.0, figures
     recognizer = load(tmp_path / "run" / "last", lm=False, device="cpu")
     learned = {clip.path.stem: clip for clip in clips if clip.path.stem in SHORT}
     for latency in ("offline", "balanced"):  # trained with both
         assert [recognizer.decode_utterance(clip.samples, latency).text for clip in learned.values()] == [
-            clip.text for clip in learned.values()]
+            clip.text for clip in learned.values()
+        ]
     if lmplz():  # then the language model, in the checkpoint's characters
         (tmp_path / "texts.txt").write_text("".join(f"{clip.text}\n" for clip in clips), encoding="utf-8")
         last = tmp_path / "run" / "last"
         assert asr("lm", tmp_path / "texts.txt", "--out", last)[0] == 0
         assert asr("tune", manifest, "--split", "train", "--checkpoint", last, "--device", "cpu")[0] == 0
-        assert asr("evaluate", manifest, "--split", "train", "--checkpoint", last, "--device", "cpu", "-o",
-                   tmp_path / "figures.json")[0] == 0
+        assert (
+            asr(
+                "evaluate",
+                manifest,
+                "--split",
+                "train",
+                "--checkpoint",
+                last,
+                "--device",
+                "cpu",
+                "-o",
+                tmp_path / "figures.json",
+            )[0]
+            == 0
+        )
         assert json.loads((tmp_path / "figures.json").read_text("utf-8"))["corpora"]["all"]["wer"] == 0.0
 
 
 def test_killed_and_resumed_is_as_if_it_had_never_stopped(data: Path, tmp_path: Path, asr: Asr) -> None:
-    asked = (write_recipe(tmp_path / "tiny.toml", data), *EVERYTHING, f"data.noise={data / 'noise'}",
-             "train.updates=16", "train.save_every=3")
+    asked = (
+        write_recipe(tmp_path / "tiny.toml", data),
+        *EVERYTHING,
+        f"data.noise={data / 'noise'}",
+        "train.updates=16",
+        "train.save_every=3",
+    )
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     assert asr("train", *asked, "-o", unbroken, "--device", "cpu", "--threads", "1")[0] == 0
     with started(killed, *asked):
@@ -184,10 +240,24 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path) -> Non
     changes = ("train.updates=9", "data.batch_seconds=7")  # too few seconds for two utterances in some batches
     one = Diary()
     train(tiny(data, *changes), tmp_path / "one", observers=[one])
-    line, environment = command("train", write_recipe(tmp_path / "tiny.toml", data), *changes, "-o", tmp_path / "two",
-                                "--device", "cpu", "--threads", "1")
-    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *line[1:]],
-                   env=environment, check=True, capture_output=True, timeout=300)
+    line, environment = command(
+        "train",
+        write_recipe(tmp_path / "tiny.toml", data),
+        *changes,
+        "-o",
+        tmp_path / "two",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    )
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *line[1:]],
+        env=environment,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
     losses = scalars(tmp_path / "two")
     for name in ("characters", "middle characters"):
         np.testing.assert_allclose(losses[f"loss/{name}"], [each[name] for each in one.losses], rtol=1e-4)
@@ -202,8 +272,9 @@ def test_accumulated_parts_are_the_whole(data: Path, tmp_path: Path) -> None:
     whole, parts = Diary(), Diary()
     train(tiny(data, "data.batch_seconds=30"), tmp_path / "whole", observers=[whole])
     train(tiny(data, "data.batch_seconds=30", "train.accumulate=3"), tmp_path / "parts", observers=[parts])
-    np.testing.assert_allclose([each["characters"] for each in parts.losses],
-                               [each["characters"] for each in whole.losses], rtol=1e-4)
+    np.testing.assert_allclose(
+        [each["characters"] for each in parts.losses], [each["characters"] for each in whole.losses], rtol=1e-4
+    )
     for name, value in weights(whole.run).items():
         torch.testing.assert_close(weights(parts.run)[name], value, rtol=1e-3, atol=MUON)
 
@@ -211,10 +282,15 @@ def test_accumulated_parts_are_the_whole(data: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], None]:
     """Makes the sound of some updates NaN."""
+
     def when(spoilt: Callable[[int], bool]) -> None:
         whole = TrainingState.mel
-        monkeypatch.setattr(TrainingState, "mel", lambda run, batch: (
-            whole(run, batch)[0] * (math.nan if spoilt(run.update) else 1.0), whole(run, batch)[1]))
+        monkeypatch.setattr(
+            TrainingState,
+            "mel",
+            lambda run, batch: (whole(run, batch)[0] * (math.nan if spoilt(run.update) else 1.0), whole(run, batch)[1]),
+        )
+
     return when
 
 
@@ -295,8 +371,19 @@ def spoken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Spoken:
     texts = {word for cut in load_prepared(data, "train") for word in cut.supervisions[0].text.split()}
     (home / "words.txt").write_text("".join(f"{word}\t{' '.join(word.upper())}\n" for word in sorted(texts)), "utf-8")
     diary = Diary()
-    run = train(tiny(data, f"data.lexicon={home / 'words.txt'}", "train.crf=1.0", "train.crf_after=0.4",
-                     "model.cell=gru", "train.updates=5", "train.evaluate_every=2"), home / "run", observers=[diary])
+    run = train(
+        tiny(
+            data,
+            f"data.lexicon={home / 'words.txt'}",
+            "train.crf=1.0",
+            "train.crf_after=0.4",
+            "model.cell=gru",
+            "train.updates=5",
+            "train.evaluate_every=2",
+        ),
+        home / "run",
+        observers=[diary],
+    )
     return run, diary, home
 
 
@@ -321,17 +408,27 @@ def test_a_checkpoint_to_start_from_keeps_what_it_has(data: Path, tmp_path: Path
     (base / "ngram.safetensors").write_bytes(b"a language model")
     modes: list[bool] = []
     diary = Diary(lambda run: modes.append(all(module.training for module in run.objective.modules())))
-    recipe = tiny(data, "model.hidden=64", "model.cell=lstm", "frontend.mels=40", "train.learning_rate=0",
-                  "train.updates=2", "name=mine", "train.dropout=0.5")
+    recipe = tiny(
+        data,
+        "model.hidden=64",
+        "model.cell=lstm",
+        "frontend.mels=40",
+        "train.learning_rate=0",
+        "train.updates=2",
+        "name=mine",
+        "train.dropout=0.5",
+    )
     run = train(recipe, tmp_path / "run", init=base, observers=[diary])
-    assert same({name[6:]: value for name, value in diary.first.items() if name.startswith("model.")},
-                old.model.state_dict())
+    assert same(
+        {name[6:]: value for name, value in diary.first.items() if name.startswith("model.")}, old.model.state_dict()
+    )
     assert modes == [True, True]  # else there is no dropout
     new = checkpoint.load(tmp_path / "run" / "best")
     assert (new.config.name, new.config.model, new.config.frontend) == ("mine", old.config.model, old.config.frontend)
     assert new.config.decoding.lm_weight == 3.5
     assert {name: each.symbols for name, each in new.config.tokens.items()} == {
-        name: each.symbols for name, each in old.config.tokens.items()}
+        name: each.symbols for name, each in old.config.tokens.items()
+    }
     assert same(new.model.state_dict(), old.model.state_dict())
     assert new.optional("ngram.safetensors").read_bytes() == b"a language model" and new.optional("lexicon.txt")
     assert run.update == 2
@@ -357,14 +454,18 @@ def test_a_checkpoint_of_another_alphabet_is_no_start(data: Path, tmp_path: Path
         train(tiny(data, "train.updates=1"), tmp_path / "b", init=tmp_path / "other")
 
 
-def test_characters_that_the_checkpoint_lacks_are_told(data: Path, tmp_path: Path,
-                                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_characters_that_the_checkpoint_lacks_are_told(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(tiny(data, "train.updates=1"), tmp_path / "a")
     old = checkpoint.load(tmp_path / "a" / "last")
     tokens = old.config.tokens["characters"]
     rare = tuple("Ω" if each == "k" else each for each in tokens.symbols)
-    checkpoint.save(tmp_path / "other", dataclasses.replace(
-        old.config, tokens={"characters": dataclasses.replace(tokens, symbols=rare)}), old.model)
+    checkpoint.save(
+        tmp_path / "other",
+        dataclasses.replace(old.config, tokens={"characters": dataclasses.replace(tokens, symbols=rare)}),
+        old.model,
+    )
     train(tiny(data, "train.updates=1"), tmp_path / "b", init=tmp_path / "other", observers=[TrainingDisplay()])
     assert "this starts from has no k: left out of the texts." in capsys.readouterr().err
 
@@ -409,10 +510,16 @@ def test_on_a_gpu(data: Path, tmp_path: Path, precision: str) -> None:
     assert run.skipped == 0 and not same(weights(run), diary.first)
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ("train.precision=fp16", "fp16 needs a GPU"), ("train.precision=fp8", "train.precision is 'fp8'"),
-    ("model.cell=qrnn", "unknown cell 'qrnn'"), ("frontend.kind=mel", "unknown frontend 'mel'"),
-    ("model.subsampling=5", "subsampling 5 is not available")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("train.precision=fp16", "fp16 needs a GPU"),
+        ("train.precision=fp8", "train.precision is 'fp8'"),
+        ("model.cell=qrnn", "unknown cell 'qrnn'"),
+        ("frontend.kind=mel", "unknown frontend 'mel'"),
+        ("model.subsampling=5", "subsampling 5 is not available"),
+    ],
+)
 def test_what_a_recipe_cannot_ask_for(data: Path, tmp_path: Path, change: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         train(tiny(data, change), tmp_path)
@@ -421,18 +528,22 @@ def test_what_a_recipe_cannot_ask_for(data: Path, tmp_path: Path, change: str, s
 def test_what_the_command_refuses(data: Path, tmp_path: Path, asr: Asr) -> None:
     recipe = write_recipe(tmp_path / "tiny.toml", data)
     asked = ("train", recipe, "train.updates=1", "-o", tmp_path / "run", "--device", "cpu")
-    for extra, said in ((("--resume",), "last.state is not there, so there is nothing to resume"),
-                        (("train.update=1",), "unknown key 'train.update'"),
-                        (("data.dev=[]",), "names no folder for 'dev'"),
-                        (('data.train=["gone"]',), "gone holds no prepared split 'train'"),
-                        *([] if torch.cuda.is_available() else [(("--device", "cuda"), "There is no CUDA GPU")]),
-                        (("--init", tmp_path), "is not a checkpoint")):
+    for extra, said in (
+        (("--resume",), "last.state is not there, so there is nothing to resume"),
+        (("train.update=1",), "unknown key 'train.update'"),
+        (("data.dev=[]",), "names no folder for 'dev'"),
+        (('data.train=["gone"]',), "gone holds no prepared split 'train'"),
+        *([] if torch.cuda.is_available() else [(("--device", "cuda"), "There is no CUDA GPU")]),
+        (("--init", tmp_path), "is not a checkpoint"),
+    ):
         status, _, err = asr(*asked, *extra)
         assert status == 1 and said in err and err.startswith("asr: ") and err.count("\n") == 1
     assert asr(*asked)[0] == 0
-    for extra, said in (((), "holds a run already: go on with --resume, or give another folder with --output"),
-                        (("--resume", "model.hidden=24"), "last.state does not fit"),
-                        (("--resume", "model.layers=3"), "last.state does not fit")):
+    for extra, said in (
+        ((), "holds a run already: go on with --resume, or give another folder with --output"),
+        (("--resume", "model.hidden=24"), "last.state does not fit"),
+        (("--resume", "model.layers=3"), "last.state does not fit"),
+    ):
         status, _, err = asr(*asked, *extra)
         assert status == 1 and said in err and err.startswith("asr: ") and err.count("\n") == 1
     (tmp_path / "run" / "last.state").write_bytes(b"garbage")
@@ -443,12 +554,26 @@ def test_what_the_command_refuses(data: Path, tmp_path: Path, asr: Asr) -> None:
 def test_curves_for_tensorboard(data: Path, tmp_path: Path) -> None:
     train(tiny(data, "train.evaluate_every=2", "train.updates=5"), tmp_path, observers=[TensorBoard()])
     found = scalars(tmp_path)
-    for name in ("loss/characters", "loss/middle characters", "learning rate", "gradient/norm",
-                 "speed/audio-seconds per second", "speed/share of time waiting for data", "gradient by layer/stem",
-                 "gradient by layer/layer 1", "gradient by layer/layer 2", "gradient by layer/heads"):
+    for name in (
+        "loss/characters",
+        "loss/middle characters",
+        "learning rate",
+        "gradient/norm",
+        "speed/audio-seconds per second",
+        "speed/share of time waiting for data",
+        "gradient by layer/stem",
+        "gradient by layer/layer 1",
+        "gradient by layer/layer 2",
+        "gradient by layer/heads",
+    ):
         assert len(found[name]) == 5 and all(map(math.isfinite, found[name])), name
-    for name in ("dev error/characters", "dev error/words", "gradient by time distance/0 frames",
-                 "gradient by time distance/5 frames", "gradient by time distance/25 frames"):
+    for name in (
+        "dev error/characters",
+        "dev error/words",
+        "gradient by time distance/0 frames",
+        "gradient by time distance/5 frames",
+        "gradient by time distance/25 frames",
+    ):
         assert len(found[name]) == 3 and all(map(math.isfinite, found[name])), name
     parts = [found[f"gradient by layer/{name}"][0] for name in ("stem", "layer 1", "layer 2", "heads")]
     assert 0.5 * found["gradient/norm"][0] < math.hypot(*parts) <= found["gradient/norm"][0] * 1.001  # before clipping
@@ -461,8 +586,17 @@ def test_what_is_left_out_is_said(data: Path, tmp_path: Path, capsys: pytest.Cap
     victim, *_ = load_prepared(folder, "train")
     Path(victim.recording.sources[0].source).write_bytes(b"[/noise]")
     (tmp_path / "words.txt").write_text("the\tDH AH\n", "utf-8")
-    run = train(tiny(data, f'data.train=["{folder}"]', f"data.lexicon={tmp_path / 'words.txt'}",
-                     "augment.gain=6", "augment.speed=1.0"), tmp_path / "run", observers=[TrainingDisplay()])
+    run = train(
+        tiny(
+            data,
+            f'data.train=["{folder}"]',
+            f"data.lexicon={tmp_path / 'words.txt'}",
+            "augment.gain=6",
+            "augment.speed=1.0",
+        ),
+        tmp_path / "run",
+        observers=[TrainingDisplay()],
+    )
     said = capsys.readouterr().err
     assert run.failed == {victim.id} and said.count(f"left out {victim.id}: ") >= 1
     assert "1 clips could not be read and were left out." in said
