@@ -51,6 +51,16 @@ def no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
     if request.node.get_closest_marker("unit"):
         monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    else:
+        request.getfixturevalue("compiled_search")
+
+
+@pytest.fixture(scope="session")
+def compiled_search() -> None:
+    """The search is compiled before any process announces that it has to."""
+    from asr.decoding.search import prepare
+
+    prepare()
 
 
 @pytest.fixture(scope="session", autouse=True)
