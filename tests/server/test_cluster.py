@@ -162,7 +162,20 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
     names = [str(recordings / f"{name}.wav") for name in ("0", "1", "2", "3", "broken")]
     again = CliRunner().invoke(
         main.app,
-        ["transcribe", "--ray", nodes.address, *names, "-o", str(output), "-f", "all", "--no-lm", "--device", "cpu"],
+        [
+            "transcribe",
+            "--ray",
+            nodes.address,
+            *names,
+            "-o",
+            str(output),
+            "-f",
+            "all",
+            "--no-lm",
+            "--device",
+            "cpu",
+            "--plain",
+        ],
     )
     assert again.exit_code == 0, again.output
     assert [(Path(record["source"]).stem, record["status"]) for record in records()[6:]] == [("broken", "done")]
