@@ -92,15 +92,15 @@ def transcribe(
     from asr.text.writers import FORMATS
 
     options = Options(
-        checkpoint,
-        parse_latency(latency),
-        tuple(hotword or ()),
-        not no_lm,
-        device.value,
-        numerals,
-        engine.value,
-        int8,
-        not plain,
+        checkpoint=checkpoint,
+        latency=parse_latency(latency),
+        hotwords=tuple(hotword or ()),
+        lm=not no_lm,
+        device=device.value,
+        numerals=numerals,
+        engine=engine.value,
+        int8=int8,
+        punctuate=not plain,
     )
     formats = FORMATS if format == Format.all else (format.value,)
     if ray:

@@ -37,7 +37,7 @@ POLL_INTERVAL_S = 0.5  # between looks at how far the other processes are
 OnProgress = Callable[[str, float, Sequence[Final]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """How to transcribe: what `asr.load` takes, the latency, and whether numbers are written in digits."""
 

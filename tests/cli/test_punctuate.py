@@ -3,10 +3,13 @@
 import io
 import sys
 
+import pytest
+
 from asr.inference import punctuation
 from asr.text.punctuator import FILE, Punctuator
 from asr.training import punctuation as training
 from asr.training import punctuation_data as data
+from tests.conftest import CLIPS, Asr
 
 
 class Shouting(Punctuator):
@@ -50,3 +53,10 @@ def test_training(asr, monkeypatch, tmp_path):
     assert "2/2" in said
     assert Punctuator.load(tmp_path / "out" / FILE).punctuate("one two")
     assert (tmp_path / "out" / "held_out" / "text.txt").is_file()
+
+
+@pytest.mark.model
+def test_plain_leaves_sentences_out_of_what_is_transcribed(asr: Asr) -> None:
+    clip = CLIPS / "kathleen-0.flac"
+    assert asr("transcribe", clip)[:2] == (0, "There was nothing on the rock.\n")
+    assert asr("transcribe", clip, "--plain")[:2] == (0, "there was nothing on the rock\n")
