@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--bonus", type=float, nargs="*", help="bonuses to compare (default: the checkpoint's)")
     args = parser.parse_args()
 
-    recognizer = asr.load(args.checkpoint)
+    recognizer = asr.load(args.checkpoint, punctuate=False)
     model = recognizer.engine.language_model
     assert model
     utterances = [u for u in manifest.read(args.manifest, args.split) if not has_digits(u.text)]

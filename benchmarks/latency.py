@@ -157,7 +157,7 @@ def main() -> None:
     if not utterances:
         raise SystemExit(f"{args.alignments} has no grid for any clip of {args.manifest}: a grid has its clip's name.")
     chosen = utterances[:: max(1, len(utterances) // args.clips)][: args.clips]
-    recognizer = asr.load(args.checkpoint, engine=args.engine, int8=args.int8, threads=1)
+    recognizer = asr.load(args.checkpoint, engine=args.engine, int8=args.int8, threads=1, punctuate=False)
     if args.soak:
         soak(recognizer, chosen, args.soak)
     else:

@@ -120,7 +120,7 @@ def recordings(path: Path, split: str | None, count: int, seconds: float, int8: 
     utterances = manifest.read(path, split)
     random.shuffle(utterances)
     sources = iter(utterances * 1000)
-    recognizer = asr.load(device="cpu", int8=int8)
+    recognizer = asr.load(device="cpu", int8=int8, punctuate=False)
     found = []
     for number in range(count):
         parts: list[np.ndarray] = []

@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="utterances of each corpus")
     args = parser.parse_args()
 
-    recognizer = asr.load(args.checkpoint)
+    recognizer = asr.load(args.checkpoint, punctuate=False)
     decoder = recognizer.engine.decoder(())
     assert isinstance(decoder, BeamDecoder)
     decoder.rescorer = None

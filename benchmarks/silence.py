@@ -37,7 +37,10 @@ def main() -> None:
     silence = np.zeros_like(noise[:9_600_000])
     recordings = {"noise": noise, "noise, 20 dB lower": 0.1 * noise, "digital silence": silence}
     print(f"{'words per 10 minutes':<24} {'minutes':>8} {'live':>7} {'offline':>8} {'greedy offline':>15}")
-    recognizer, greedy = asr.load(args.checkpoint), asr.load(args.checkpoint, lm=False)
+    recognizer, greedy = (
+        asr.load(args.checkpoint, punctuate=False),
+        asr.load(args.checkpoint, lm=False, punctuate=False),
+    )
     for name, samples in recordings.items():
         tens = len(samples) / 16_000 / 600
         offline = recognizer.transcribe(samples, sample_rate=16_000).words

@@ -58,7 +58,7 @@ def main() -> None:
     print(f"{len(utterances)} utterances with an alignment")
     print(f"{'ms':<24} {'words':>6} {'start bias':>12} {'median |error|':>15} {'end: bias':>10} {'median |error|':>15}")
     for name, lm in (("beam + LM", True), ("greedy", False)):
-        recognizer = asr.load(args.checkpoint, lm=lm)
+        recognizer = asr.load(args.checkpoint, lm=lm, punctuate=False)
         mel = [recognizer.engine.frontend(torch.from_numpy(manifest.load(u))) for u in utterances]
         for latency in ("offline", "balanced"):
             results = recognizer.engine.recognize(mel, PRESETS[latency])
