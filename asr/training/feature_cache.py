@@ -1,6 +1,6 @@
 """Training's fast path: log-mels computed once, kept as float16 and augmented as they are.
 
-    prepared folder → FOLDER/features-HASH/train.f16 (memory-mapped), train.jsonl → batches of mel frames
+    prepared folder → FOLDER/features-HASH/train.f16 (memory-mapped), train.clips.jsonl → batches of mel frames
 
 No audio is decoded and no loader process runs, so an update spends its time in the network. The augmentation works on
 mel power: speed by interpolation, noise added as power, rooms as an exponential tail of the power (Polack's model of
@@ -25,7 +25,7 @@ import torch
 
 from asr.atomic import replacing
 from asr.audio.features import Frontend
-from asr.errors import ManifestError
+from asr.errors import ManifestError, RecipeError
 from asr.training.data import GAPS_S, MAX_JOIN_S, SPEEDS, Batch
 from asr.training.prepare import load_prepared
 from asr.training.recipe import AugmentConfig, DataConfig
@@ -44,6 +44,7 @@ class Clip:
     first: int  # row of the features
     frames: int
     text: str
+    corpus: str
     features: np.ndarray[Any, Any]  # memory-mapped, of all clips of the folder
 
     def mel(self) -> np.ndarray[Any, Any]:
@@ -54,7 +55,7 @@ def cached(folder: Path, split: str, frontend: Frontend) -> list[Clip]:
     """A prepared folder's clips with their features, which are computed where they are not there yet."""
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(frontend.config), sort_keys=True).encode()).hexdigest()[:12]
     store = folder / f"features-{digest}"
-    rows = store / f"{split}.jsonl"
+    rows = store / f"{split}.clips.jsonl"
     source = folder / f"{split}.jsonl.gz"
     if not rows.exists() or (source.exists() and source.stat().st_mtime > rows.stat().st_mtime):
         compute(folder, split, frontend, store)
@@ -63,7 +64,7 @@ def cached(folder: Path, split: str, frontend: Frontend) -> list[Clip]:
     if not listed:
         return []
     features = np.memmap(store / f"{split}.f16", np.float16, "r").reshape(-1, frontend.bands)
-    return [Clip(each["first"], each["frames"], each["text"], features) for each in listed]
+    return [Clip(each["first"], each["frames"], each["text"], each["corpus"], features) for each in listed]
 
 
 @torch.no_grad()
@@ -79,9 +80,11 @@ def compute(folder: Path, split: str, frontend: Frontend, store: Path) -> None:
             if len(mel):
                 file.write(mel.numpy().astype(np.float16).tobytes())
                 text = " ".join(each.text for each in cut.supervisions if each.text)
-                lines.append(json.dumps({"first": first, "frames": len(mel), "text": text}, ensure_ascii=False) + "\n")
+                corpus = next((each.custom["corpus"] for each in cut.supervisions if each.custom), "")
+                row = {"first": first, "frames": len(mel), "text": text, "corpus": corpus}
+                lines.append(json.dumps(row, ensure_ascii=False) + "\n")
                 first += len(mel)
-    with replacing(store / f"{split}.jsonl") as part:
+    with replacing(store / f"{split}.clips.jsonl") as part:
         part.write_text("".join(lines), "utf-8")
 
 
@@ -98,6 +101,8 @@ class FeatureBatches:
         self.clips = [clip for clip in everything if clip.text not in dev]  # a sentence of dev is not learned from
         if not self.clips:
             raise ManifestError("The training folders hold no sentence that dev does not: add folders to data.train.")
+        if unknown := set(data.weights) - {clip.corpus for clip in self.clips}:
+            raise RecipeError(f"data.weights names no corpus of the training folders: {', '.join(sorted(unknown))}.")
         self.noises = [clip.mel() for clip in cached(Path(data.noise), "train", frontend)] if data.noise else []
 
     def epoch(
@@ -117,9 +122,12 @@ class FeatureBatches:
             yield self.load(clips[rank::world], strength(update), random.Random(hash((seed, update))))
 
     def plan(self, rng: random.Random) -> list[list[Clip]]:
-        """All clips in batches of like length, in random order."""
+        """All clips, as often as their corpus's weight says, in batches of like length, in random order."""
         batches: list[list[Clip]] = [[]]
-        jittered = ((clip.frames * rng.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER), clip) for clip in self.clips)
+        drawn = (
+            clip for clip in self.clips for _ in range(int(self.data.weights.get(clip.corpus, 1.0) + rng.random()))
+        )
+        jittered = ((clip.frames * rng.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER), clip) for clip in drawn)
         for _, clip in sorted(jittered, key=lambda each: each[0]):
             if batches[-1] and (len(batches[-1]) + 1) * clip.frames > self.frames_per_batch:
                 batches.append([])

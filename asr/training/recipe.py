@@ -34,12 +34,15 @@ class DataConfig:
     workers: int = 1  # loader processes
     sorted_epochs: int = 1  # this many first epochs go from short utterances to long ones
     cached: bool = False  # train on log-mels that are computed once (`feature_cache`)
+    weights: dict[str, float] = field(default_factory=dict)  # corpus → times an epoch takes a clip of it (cached only)
     dev_utterances: int = 400  # that scores during training are of, spread over all
 
     def __post_init__(self) -> None:
         check_range(self, 1e-3, math.inf, "batch_seconds")
         check_range(self, 0, math.inf, "workers", "sorted_epochs")
         check_range(self, 1, math.inf, "dev_utterances")
+        if wrong := [corpus for corpus, weight in self.weights.items() if weight < 0]:
+            raise ValueError(f"weights must be 0 or more, which that of {wrong[0]} is not")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from asr.audio.features import FrontendConfig, build
-from asr.errors import ManifestError
+from asr.errors import ManifestError, RecipeError
 from asr.training.feature_cache import FeatureBatches, add_noise, cached, change_speed, reverberate
 from asr.training.prepare import load_prepared
 from asr.training.recipe import AugmentConfig, DataConfig
@@ -59,6 +59,27 @@ def test_an_epoch_holds_every_sentence_once_but_those_of_dev(data: DataConfig, f
     dev = dataclasses.replace(data, train=(str(folder),))
     overlap = FeatureBatches(FRONTEND, dev, PLAIN)
     assert not {clip.text for clip in overlap.clips} & {clip.text for clip in cached(folder, "dev", FRONTEND)}
+
+
+def test_weights_say_how_often_an_epoch_takes_a_clip(data: DataConfig, folder: Path) -> None:
+    clips = cached(folder, "train", FRONTEND)
+    corpora = [clip.corpus for clip in clips]
+    assert len(set(corpora)) > 1 and all(corpora)
+    weights = {corpora[0]: 3.0}
+    taken = [text for batch in epoch(dataclasses.replace(data, weights=weights)) for text in batch.texts]
+    assert sorted(taken) == sorted(c.text for c in clips for _ in range(3 if c.corpus == corpora[0] else 1))
+
+
+def test_half_a_weight_takes_half_of_the_clips(data: DataConfig, folder: Path) -> None:
+    corpora = {clip.corpus for clip in cached(folder, "train", FRONTEND)}
+    batches = FeatureBatches(FRONTEND, dataclasses.replace(data, weights=dict.fromkeys(corpora, 0.5)), PLAIN)
+    taken = sum(len(batch) for seed in range(200) for batch in batches.plan(random.Random(seed)))
+    assert taken / (200 * len(batches.clips)) == pytest.approx(0.5, abs=0.1)
+
+
+def test_weights_of_unknown_corpora_are_an_error(data: DataConfig) -> None:
+    with pytest.raises(RecipeError, match="nowhere"):
+        epoch(dataclasses.replace(data, weights={"nowhere": 2.0}))
 
 
 def test_skipping_gives_the_rest(data: DataConfig) -> None:
