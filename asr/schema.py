@@ -54,6 +54,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return {str(key): _value(get_args(kind)[1], each, _path(where, key)) for key, each in value.items()}
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
+        if item is str and isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value):
+            return tuple(value)  # a vocabulary's 100 000 words need no path each
         if isinstance(value, (list, tuple)):
             return tuple(_value(item, each, where) for each in value)
         raise SchemaError(f"'{where}' is {value!r:.60}, which is not a list, each item {KINDS[item]}")

@@ -36,8 +36,6 @@ ONLY_IN = {
         "training",
         "audio.features",
         "audio.segmenter",
-        "decoding.g2p",
-        "decoding.neural_lm",
         "inference.batching",
         "inference.engine",
         "inference.recognizer",
@@ -52,7 +50,7 @@ ONLY_IN = {
         "demo.network",
         "demo.page",
     ),
-    "torchaudio": ("training", "audio.features", "decoding.g2p"),
+    "torchaudio": ("training", "audio.features"),
 }
 
 # (importing module, what it imports): to be resolved.

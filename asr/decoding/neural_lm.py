@@ -2,113 +2,180 @@
 
 The frequent words share one softmax and the rare ones sit behind it in clusters (adaptive softmax, Grave et al. 2017,
 arXiv 1609.04309). The same tables turn words to vectors at the input (Press & Wolf 2017; Baevski & Auli 2019), so that
-a vocabulary of 100 000 words takes a few million weights. Training is in `asr.training.neural_lm`.
+a vocabulary of 100 000 words takes a few million weights. Here it runs, in NumPy; `asr.training.neural_lm_network`
+defines it in PyTorch.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+import numpy as np
 
-from asr.atomic import replacing
-from asr.errors import CheckpointError
+from asr.decoding import network_file
+from asr.decoding.network_file import Weights
+from asr.schema import build, check_range
+from asr.text.lstm import LSTMLayer
 
 FILE = "neural_lm.safetensors"
 END, UNKNOWN = 0, 1  # word numbers: the end of a sentence, which is also before its first word; any other word
 CLUSTERS = (24, 5)  # the softmax of the frequent words holds 1/24 of all words, the first cluster those up to 1/5
+NARROWING = 4  # each cluster's vectors are so many times narrower than those before
 
 
-class NeuralLM(nn.Module):
-    """A sentence's words → their probabilities. `words`, most frequent first, are stored in the file with the sizes."""
+@dataclass(frozen=True)
+class NeuralLMConfig:
+    """The vocabulary, most frequent words first, and the sizes."""
 
-    def __init__(self, words: Sequence[str], embedding: int = 192, hidden: int = 512, layers: int = 1) -> None:
-        super().__init__()
-        self.config: dict[str, Any] = {"words": list(words), "embedding": embedding, "hidden": hidden, "layers": layers}
-        self.index = {word: number for number, word in enumerate(words, UNKNOWN + 1)}
-        size = len(words) + UNKNOWN + 1
-        self.rnn = nn.LSTM(embedding, hidden, layers, batch_first=True)
-        self.project = nn.Linear(hidden, embedding)
-        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
-            embedding, size, [max(i, size // n) for i, n in enumerate(CLUSTERS, 1)]
-        )
+    words: tuple[str, ...]
+    embedding: int = 192
+    hidden: int = 512
+    layers: int = 1
 
-    def numbers(self, sentence: Sequence[str]) -> list[int]:
+    def __post_init__(self) -> None:
+        check_range(self, 1, 8192, "embedding", "hidden", "layers")
+
+    @property
+    def bounds(self) -> list[int]:
+        """Word numbers at which the clusters begin, and the number of all words."""
+        size = len(self.words) + UNKNOWN + 1
+        return [*(max(i, size // n) for i, n in enumerate(CLUSTERS, 1)), size]
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words, UNKNOWN + 1)}
+
+    def numbers(self, sentence: Iterable[str]) -> list[int]:
         """Of a sentence's words, and of its end."""
         return [*(self.index.get(word, UNKNOWN) for word in sentence), END]
 
-    def embed(self, words: Tensor) -> Tensor:
-        """Word numbers (…) → vectors (…, E): the rows by which the softmax tells the words apart."""
-        bounds = self.softmax.cutoffs
-        clusters: Any = self.softmax.tail
-        vectors = F.embedding(words.clamp(max=bounds[0] - 1), self.softmax.head.weight)
-        for (first, last), (narrow, wide) in zip(pairwise(bounds), clusters, strict=True):
-            inside = (words >= first) & (words < last)
-            vectors[inside] = (F.embedding(words[inside] - first, wide.weight) @ narrow.weight).to(vectors.dtype)
-        return vectors * vectors.shape[-1] ** 0.5
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every weight."""
+        gates, size, bounds = 4 * self.hidden, self.embedding, self.bounds
+        found: dict[str, tuple[int, ...]] = {
+            "project.weight": (size, self.hidden),
+            "project.bias": (size,),
+            "softmax.head.weight": (bounds[0] + len(CLUSTERS), size),
+        }
+        for layer in range(self.layers):
+            inputs = self.hidden if layer else size
+            found |= {f"rnn.weight_ih_l{layer}": (gates, inputs), f"rnn.weight_hh_l{layer}": (gates, self.hidden)}
+            found |= {f"rnn.bias_{side}_l{layer}": (gates,) for side in ("ih", "hh")}
+        for cluster in range(len(CLUSTERS)):
+            width, words = size // NARROWING ** (cluster + 1), bounds[cluster + 1] - bounds[cluster]
+            found |= {
+                f"softmax.tail.{cluster}.0.weight": (width, size),
+                f"softmax.tail.{cluster}.1.weight": (words, width),
+            }
+        return found
 
-    def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
-        """Sentences (B, T) of word numbers, each `lengths` long with its END → natural-log probabilities of all their
-        words, one sentence after the other, (sum of lengths,)."""
-        real = torch.arange(words.shape[1], device=words.device) < lengths[:, None]
-        return self.softmax(self.project(self.hidden(words)[real]), words[real]).output.float()
 
-    def hidden(self, words: Tensor) -> Tensor:
-        """(B, T) word numbers → (B, T, hidden), what the words before each of them left behind."""
-        before = torch.cat([torch.full_like(words[:, :1], END), words[:, :-1]], dim=1)
-        return self.rnn(self.embed(before))[0]
+class NeuralLM:
+    """A sentence's words → their probabilities. It never changes, so threads can share it.
 
-    @torch.inference_mode()
+    Raises ValueError where a weight's shape is not the config's.
+    """
+
+    def __init__(self, config: NeuralLMConfig, weights: Weights) -> None:
+        network_file.check_shapes(weights, config.shapes())
+        self.config, self.weights = config, weights
+        self.layers = [
+            LSTMLayer.of(
+                [
+                    (
+                        weights[f"rnn.weight_ih_l{layer}"],
+                        weights[f"rnn.weight_hh_l{layer}"],
+                        weights[f"rnn.bias_ih_l{layer}"] + weights[f"rnn.bias_hh_l{layer}"],
+                    )
+                ]
+            )
+            for layer in range(config.layers)
+        ]
+        self.head = weights["softmax.head.weight"]  # words (rows) by vectors
+        self.tails = [
+            (weights[f"softmax.tail.{cluster}.0.weight"], weights[f"softmax.tail.{cluster}.1.weight"])
+            for cluster in range(len(CLUSTERS))
+        ]
+
     def score(self, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
         """Natural-log probability of each word of each sentence, and of its end; nan for unknown words.
 
-        N-best sentences share their beginnings, which the softmax sees once. The LSTM sees them with every sentence:
-        at each call that computes, other threads run Python, and one call a word would wait for them many times.
+        Sentences that a search found share most of their beginnings: the network sees each beginning once.
         """
-        numbers = [self.numbers(sentence) for sentence in sentences]
-        words = nn.utils.rnn.pad_sequence([torch.tensor(each) for each in numbers], batch_first=True)
-        tree: dict[tuple[int, int], int] = {}  # a node, 0 for the root, and the word that follows → the node after it
-        rows: list[int] = []  # where each node is first met
-        columns: list[int] = []
-        nodes: list[int] = []  # of all the words in a row
-        for row, sentence in enumerate(numbers):
-            node = 0
-            for column, word in enumerate(sentence):
-                node = tree.setdefault((node, word), len(tree) + 1)
-                if node > len(rows):
-                    rows.append(row)
-                    columns.append(column)
-                nodes.append(node - 1)
-        chosen = words[rows, columns]
-        scores = self.softmax(self.project(self.hidden(words)[rows, columns]), chosen).output
-        scores = scores.masked_fill(chosen == UNKNOWN, float("nan"))[nodes]
-        return [each.tolist() for each in scores.split([len(each) for each in numbers])]
+        beginnings: dict[tuple[int, int], int] = {(-1, END): 0}  # a beginning and the next word → a longer beginning
+        asked: dict[tuple[int, int], int] = {}  # a beginning and the word that follows → where its score will stand
+        rows = []
+        for sentence in sentences:
+            before, row = 0, []
+            for word in self.config.numbers(sentence):
+                row.append(asked.setdefault((before, word), len(asked)))
+                if word != END:
+                    before = beginnings.setdefault((before, word), len(beginnings))
+            rows.append(row)
+        contexts = self._contexts(*np.array(list(beginnings)).T)
+        scores = self._scores(contexts, *np.array(list(asked)).reshape(-1, 2).T)
+        return [scores[row].tolist() for row in rows]
+
+    def _contexts(self, parents: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """Beginnings, each after the one that it continues (-1: none) → what is known after each, (n, embedding)."""
+        depth = np.zeros(len(parents), int)
+        for i, parent in enumerate(parents[1:].tolist(), 1):
+            depth[i] = depth[parent] + 1
+        inputs = self._embed(words)
+        for layer in self.layers:
+            projected = layer.project(inputs[None])
+            hidden, cell = np.zeros((2, 1, len(parents) + 1, layer.size), np.float32)  # the last row: before all words
+            for level in range(depth.max() + 1):
+                here = np.flatnonzero(depth == level)
+                before = parents[here]
+                hidden[:, here], cell[:, here] = layer.step(projected[:, here], hidden[:, before], cell[:, before])
+            inputs = hidden[0, :-1]
+        return inputs @ self.weights["project.weight"].T + self.weights["project.bias"]
+
+    def _embed(self, words: np.ndarray) -> np.ndarray:
+        """Word numbers (n,) → vectors (n, embedding): the rows by which the softmax tells the words apart."""
+        bounds = self.config.bounds
+        vectors = self.head[np.minimum(words, bounds[0] - 1)]
+        for first, last, (narrow, wide) in zip(bounds, bounds[1:], self.tails, strict=False):
+            inside = (words >= first) & (words < last)
+            vectors[inside] = wide[words[inside] - first] @ narrow
+        return vectors * np.float32(self.config.embedding**0.5)
+
+    def _scores(self, contexts: np.ndarray, which: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """Contexts (n, embedding) → the log probability of each word (m,) in the context that it stands in (m,)."""
+        bounds = self.config.bounds
+        logits = contexts @ self.head.T
+        cluster = np.searchsorted(bounds[:-1], words, side="right")  # 0: a frequent word
+        column = np.where(cluster == 0, words, bounds[0] + cluster - 1)
+        scores = logits[which, column] - log_sum_exp(logits)[which]
+        for number, (first, (narrow, wide)) in enumerate(zip(bounds, self.tails, strict=False), 1):
+            inside = np.flatnonzero(cluster == number)
+            if len(inside):
+                used, place = np.unique(which[inside], return_inverse=True)
+                logits = contexts[used] @ narrow.T @ wide.T
+                scores[inside] += logits[place, words[inside] - first] - log_sum_exp(logits)[place]
+        scores[words == UNKNOWN] = np.nan
+        return scores
 
     def save(self, path: Path) -> None:
         """Half-precision weights, with words and sizes as metadata; the file appears whole or not at all."""
-        tensors = {name: tensor.detach().half().contiguous() for name, tensor in self.state_dict().items()}
-        with replacing(path) as part:
-            save_file(tensors, part, {"config": json.dumps(self.config)})
+        network_file.save(path, self.weights, config=asdict(self.config))
 
     @classmethod
     def load(cls, path: Path) -> NeuralLM:
         """Read what `save` wrote. Raises CheckpointError if the file is missing, broken or of another shape."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                model = cls(**json.loads((file.metadata() or {})["config"]))
-                model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(
-                f"{path} is not a usable neural language model ({reason:.200}): "
-                "copy the checkpoint again or train it anew."
-            ) from error
-        return model.eval().requires_grad_(False)
+
+        def made(metadata: dict[str, Any], weights: Weights) -> NeuralLM:
+            return cls(build(NeuralLMConfig, metadata["config"]), weights)
+
+        return network_file.load(path, "neural language model", made)
+
+
+def log_sum_exp(logits: np.ndarray) -> np.ndarray:
+    """(n, m) → (n,)"""
+    largest = logits.max(axis=1)
+    return largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))

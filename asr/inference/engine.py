@@ -13,6 +13,7 @@ from torch import Tensor
 
 from asr.decoding.beam import BeamDecoder, LanguageModel
 from asr.decoding.decoder import Decoder, Emissions
+from asr.decoding.g2p import FILE as PRONUNCIATION
 from asr.decoding.g2p import G2P
 from asr.decoding.greedy import GreedyDecoder
 from asr.decoding.hotwords import Hotword
@@ -105,7 +106,7 @@ class Engine:
 
     @cached_property
     def _g2p(self) -> G2P | None:
-        path = self.checkpoint.optional("pronunciation.safetensors")
+        path = self.checkpoint.optional(PRONUNCIATION)
         return G2P.load(path) if path else None
 
     def _spell(self, word: str) -> list[Spelling]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
+
+from threadpoolctl import threadpool_limits
 
 from asr.errors import RillError
 
@@ -19,10 +22,13 @@ def cores() -> int:
 
 
 def set_threads(count: int) -> None:
-    """How many threads PyTorch computes with in this process."""
-    import torch
+    """How many threads NumPy's matrix library, and PyTorch where it is loaded, compute with in this process.
 
-    torch.set_num_threads(count)
+    The products of recognition are small: a second thread would wait for the first at each of them.
+    """
+    threadpool_limits(count, "blas")
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(count)
 
 
 def training_device(name: str) -> str:

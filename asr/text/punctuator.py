@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 
 from asr.errors import CheckpointError
 from asr.text.labels import CAPITAL, CLITIC, MIXED, NONE, SENTENCE_ENDS, UPPER
+from asr.text.lstm import LSTMLayer, bidirectional
 
 FILE = "punctuation.safetensors"  # of a checkpoint
 BREAK, UNKNOWN = 0, 1  # rows of the word vectors before those of the words: between texts, for words that have none
@@ -108,20 +109,10 @@ class Punctuator:
         for name, shape in shapes.items():
             if weights[name].shape != shape:
                 raise ValueError(f"tensor '{name}' has shape {weights[name].shape} instead of {shape}")
-        # σ(x) = (1 + tanh(x/2))/2: with the gates' weights halved, one tanh serves all four.
-        half = np.repeat(np.array([0.5, 0.5, 1.0, 0.5], np.float32), hidden)
         for layer in range(config.layers):
-            each = [
-                [weights[f"{layer}.{direction}.{part}"] for direction in ("forward", "backward")]
-                for part in ("input", "state", "bias")
-            ]
-            inputs, states, biases = (np.stack(both) for both in each)
+            each = (f"{layer}.{direction}" for direction in ("forward", "backward"))
             self._layers.append(
-                (
-                    np.ascontiguousarray((inputs * half[:, None]).transpose(0, 2, 1)),
-                    np.ascontiguousarray((states * half[:, None]).transpose(0, 2, 1)),
-                    (biases * half)[:, None, :],
-                )
+                LSTMLayer.of((weights[f"{one}.input"], weights[f"{one}.state"], weights[f"{one}.bias"]) for one in each)
             )
         self._head = np.concatenate([weights["marks"], weights["cases"]]).T
         self._head_bias = np.concatenate([weights["marks.bias"], weights["cases.bias"]])
@@ -165,8 +156,8 @@ class Punctuator:
         boundary = self._words[BREAK]
         vectors = np.stack([boundary, *map(self._vector, words), boundary])
         hidden = np.concatenate([vectors, pause_input(np.concatenate([[np.nan], pauses, [np.nan]]))], axis=1)
-        for inputs, states, bias in self._layers:
-            hidden = _lstm(hidden, inputs, states, bias)
+        for layer in self._layers:
+            hidden = bidirectional(layer, hidden[None])[0]
         return hidden[1:-1] @ self._head + self._head_bias
 
     def _vector_of(self, word: str) -> np.ndarray:
@@ -213,18 +204,3 @@ def save(path: Path, config: PunctuatorConfig, weights: Mapping[str, np.ndarray]
 def capitalize(word: str) -> str:
     """The word with a capital at its beginning; the rest stays."""
     return word[:1].upper() + word[1:]
-
-
-def _lstm(inputs: np.ndarray, weights: np.ndarray, states: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """A bidirectional LSTM layer (steps, size) → (steps, 2 × hidden); both directions run in one loop."""
-    projected = np.stack([inputs, inputs[::-1]]) @ weights + bias  # (2, steps, 4 × hidden)
-    steps, size = len(inputs), states.shape[1]
-    out = np.empty((2, steps, size), np.float32)
-    hidden, cell = np.zeros((2, 1, size), np.float32), np.zeros((2, 1, size), np.float32)
-    for step in range(steps):
-        gates = np.tanh(projected[:, step : step + 1] + hidden @ states)
-        enter, keep, new, leave = (gates[..., at : at + size] for at in range(0, 4 * size, size))
-        cell = 0.5 * ((1 + keep) * cell + (1 + enter) * new)
-        hidden = 0.5 * (1 + leave) * np.tanh(cell)
-        out[:, step] = hidden[:, 0]
-    return np.concatenate([out[0], out[1, ::-1]], axis=1)

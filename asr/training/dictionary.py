@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr.atomic import replacing
-from asr.decoding.g2p import G2P, Pronunciation, train
+from asr.decoding.g2p import FILE, G2P, Pronunciation
 from asr.errors import LanguageModelError
 from asr.model.checkpoint import read_config
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
+from asr.training.g2p import train
 
-NETWORK = "pronunciation.safetensors"
 MAX_PRONUNCIATIONS = 3  # of a word, at most
 # A guess less probable than this, relative to the best, costs more errors than it mends.
 MIN_VARIANT_PROBABILITY = 0.5
@@ -98,7 +98,7 @@ class Pronouncer:
         self.network: G2P | None = None
         if PHONEMES in self.tokens:
             self.listed = cmudict()
-            networks = [place / NETWORK for place in (folder, checkpoint) if (place / NETWORK).is_file()]
+            networks = [place / FILE for place in (folder, checkpoint) if (place / FILE).is_file()]
             self.network = G2P.load(networks[0]) if networks else None
 
     def write(self, words: Iterable[str]) -> Dictionary:
@@ -116,8 +116,7 @@ def train_network(folder: Path, say: Callable[[str], None]) -> None:
     lexicon = {word: listed for word, listed in cmudict().items() if re.fullmatch("[a-z']+", word)}
     say(f"Training the letter-to-sound network on {len(lexicon)} words: about a quarter of an hour.")
     network, rates = train(lexicon)
-    with replacing(folder / NETWORK) as part:
-        network.save(part)
+    network.save(folder / FILE)
     say(f"Letter-to-sound: {rates}")
 
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -26,9 +26,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from asr.atomic import replacing
-from asr.decoding.neural_lm import FILE, UNKNOWN, NeuralLM
+from asr.decoding.neural_lm import FILE, UNKNOWN, NeuralLMConfig
 from asr.errors import LanguageModelError, TrainingError
 from asr.model.hardware import fast_in_bfloat16, training_device
+from asr.schema import build
+from asr.training.neural_lm_network import NeuralLMNetwork
 from asr.training.ngram import HELD_OUT_TEXT, Fit, Withheld, most_frequent, separate
 from asr.training.resume import reading_state, write_state
 from asr.training.schedule import learning_rate
@@ -53,12 +55,12 @@ class Text:
     starts: Tensor
 
     @classmethod
-    def of(cls, model: NeuralLM, sentences: Iterable[str]) -> Text:
+    def of(cls, vocabulary: NeuralLMConfig, sentences: Iterable[str]) -> Text:
         words, starts = array("i"), [0]
         for sentence in sentences:
             said = sentence.split()
             for first in range(0, len(said), MAX_SENTENCE_WORDS):
-                words.extend(model.numbers(said[first : first + MAX_SENTENCE_WORDS]))
+                words.extend(vocabulary.numbers(said[first : first + MAX_SENTENCE_WORDS]))
                 starts.append(len(words))
         return cls(torch.from_numpy(np.array(words, dtype=np.int32)), torch.tensor(starts))
 
@@ -73,14 +75,14 @@ class Text:
         return [found[i] for i in torch.randperm(len(found), generator=generator)]
 
     def batch(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Word numbers (B, T) and lengths (B,), as `NeuralLM` takes them."""
+        """Word numbers (B, T) and lengths (B,), as `NeuralLMNetwork` takes them."""
         sentences = [self.words[self.starts[i] : self.starts[i + 1]] for i in indices]
         lengths = self.starts.diff()[indices]
         return nn.utils.rnn.pad_sequence(sentences, batch_first=True).long().to(device), lengths.to(device)
 
 
 @torch.inference_mode()
-def fit(model: NeuralLM, text: Text) -> Fit:
+def fit(model: NeuralLMNetwork, text: Text) -> Fit:
     """How well the model predicts a text."""
     found = Fit(sentences=len(text.starts) - 1, words=len(text.words) - len(text.starts) + 1)
     device = model.project.weight.device
@@ -97,13 +99,13 @@ def fit(model: NeuralLM, text: Text) -> Fit:
 class LMTrainingState:
     """All that training carries from update to update."""
 
-    model: NeuralLM
+    model: NeuralLMNetwork
     optimizer: torch.optim.Optimizer
     updates: int
     update: int = 0
 
     @classmethod
-    def begin(cls, model: NeuralLM, updates: int) -> LMTrainingState:
+    def begin(cls, model: NeuralLMNetwork, updates: int) -> LMTrainingState:
         optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         return cls(model, optimizer, updates)
 
@@ -123,11 +125,11 @@ class LMTrainingState:
 
     def save(self, folder: Path) -> None:
         """The model, and the state."""
-        self.model.save(folder / FILE)
+        self.model.trained().save(folder / FILE)
         write_state(
             folder / STATE,
             {
-                "config": self.model.config,
+                "config": asdict(self.model.config),
                 "model": self.model.state_dict(),
                 "updates": self.updates,
                 "optimizer": self.optimizer.state_dict(),
@@ -139,7 +141,7 @@ class LMTrainingState:
     def restore(cls, folder: Path, device: torch.device) -> LMTrainingState:
         """Go on from what `save` left. Raises TrainingError where there is nothing, or half of it."""
         with reading_state(folder / STATE, device, "start again without --resume.") as saved:
-            state = cls.begin(NeuralLM(**saved["config"]).to(device), saved["updates"])
+            state = cls.begin(NeuralLMNetwork(build(NeuralLMConfig, saved["config"])).to(device), saved["updates"])
             state.model.load_state_dict(saved["model"])
             state.optimizer.load_state_dict(saved["optimizer"])
             state.update = saved["update"]
@@ -175,7 +177,7 @@ def read_texts(
     withheld: Withheld,
     language: str,
     say: Say = lambda line: None,
-) -> tuple[NeuralLM, Text, Text]:
+) -> tuple[NeuralLMNetwork, Text, Text]:
     """Texts → a model of their vocabulary, not trained yet; the text to learn from, and that held out; both are kept
     in the folder. Raises LanguageModelError."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,9 +190,10 @@ def read_texts(
             f"{corpus.withheld} withheld. Vocabulary: {len(words)} words."
         )
         torch.manual_seed(0)
-        model = NeuralLM(words)
+        model = NeuralLMNetwork(NeuralLMConfig(tuple(words)))
         with learn.open(encoding="utf-8") as learned, hold.open(encoding="utf-8") as held:
-            text, held_out = Text.of(model, learned), Text.of(model, islice(held, VALIDATION_SENTENCES))
+            text = Text.of(model.config, learned)
+            held_out = Text.of(model.config, islice(held, VALIDATION_SENTENCES))
     with replacing(folder / TEXT) as part:
         save_file(
             {
@@ -252,7 +255,7 @@ def train_from_texts(
         state.updates = max(1, state.update, round(epochs * len(text.batches(0))))
     train(state, text, held_out, folder, say)
     fits = {HELD_OUT_TEXT: fit(state.model, held_out)}
-    fits |= {title: fit(state.model, Text.of(state.model, members)) for title, members in tests.items()}
+    fits |= {title: fit(state.model, Text.of(state.model.config, members)) for title, members in tests.items()}
     for name in (TEXT, STATE):
         (folder / name).unlink()
     return fits

@@ -4,14 +4,15 @@ import random
 
 import torch
 
-from asr.decoding.neural_lm import NeuralLM
+from asr.decoding.neural_lm import NeuralLMConfig
+from asr.training.neural_lm_network import NeuralLMNetwork
 
 WORDS = [f"w{i}" for i in range(60)]
 
 
-def small_lm(**sizes: int) -> NeuralLM:
+def small_lm(**sizes: int) -> NeuralLMNetwork:
     torch.manual_seed(0)
-    return NeuralLM(WORDS, **{"embedding": 96, "hidden": 48} | sizes)
+    return NeuralLMNetwork(NeuralLMConfig(tuple(WORDS), **{"embedding": 96, "hidden": 48} | sizes))
 
 
 def chains(count: int, seed: int = 0) -> list[str]:

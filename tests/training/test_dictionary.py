@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.decoding.g2p import G2P
+from asr.decoding.g2p import FILE, G2P
 from asr.decoding.lexicon import Lexicon
 from asr.errors import LanguageModelError
 from asr.model.tokens import TokenSet
@@ -107,8 +107,8 @@ def test_a_trained_network_is_kept_with_its_errors(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(dictionary, "cmudict", lambda: words | {"a.b.": [("A", "B")]})
     said: list[str] = []
     train_network(tmp_path / "new", said.append)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [dictionary.NETWORK]
-    network = G2P.load(tmp_path / "new" / dictionary.NETWORK)
-    assert network.config["letters"] == "abcdefghijk"  # no full stop: such words are not learned from
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [FILE]
+    network = G2P.load(tmp_path / "new" / FILE)
+    assert network.config.letters == "abcdefghijk"  # no full stop: such words are not learned from
     assert network.held_out is not None and network.held_out.words == 2  # 5 % of 48
     assert str(network.held_out) in said[-1]

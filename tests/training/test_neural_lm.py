@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from asr.decoding.neural_lm import END, FILE, UNKNOWN, NeuralLM
 from asr.errors import LanguageModelError
 from asr.training import neural_lm
 from asr.training.neural_lm import STATE, TEXT, LMTrainingState, Text, fit, train, train_from_texts
+from asr.training.neural_lm_network import NeuralLMNetwork
 from tests.conftest import Asr
-from tests.support.neural_lm import chains, small_lm
+from tests.support.neural_lm import WORDS, chains, small_lm
 
 
 @pytest.fixture
@@ -27,12 +29,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_text_is_cut_into_sentences_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neural_lm, "MAX_SENTENCE_WORDS", 3)
-    text = Text.of(small_lm(), ["w0 w1", "", "w2 rill w4 w5"])
+    text = Text.of(small_lm().config, ["w0 w1", "", "w2 rill w4 w5"])
     assert text.words.tolist() == [2, 3, END, 4, UNKNOWN, 6, END, 7, END] and text.starts.tolist() == [0, 3, 7, 9]
 
 
 def test_batches_hold_each_sentence_once_with_little_padding(small: None) -> None:
-    text = Text.of(small_lm(), chains(400))
+    text = Text.of(small_lm().config, chains(400))
     lengths = text.starts.diff()
     first, second = text.batches(0), text.batches(1)
     assert len(first) == len(second) and torch.cat(first).sort()[0].tolist() == list(range(400))
@@ -44,23 +46,25 @@ def test_batches_hold_each_sentence_once_with_little_padding(small: None) -> Non
 @pytest.mark.e2e
 def test_it_learns(small: None, tmp_path: Path) -> None:
     model = small_lm()
-    text, held_out = Text.of(model, chains(600)), Text.of(model, chains(50, seed=1))
+    text, held_out = Text.of(model.config, chains(600)), Text.of(model.config, chains(50, seed=1))
     before = fit(model, held_out)
     train(LMTrainingState.begin(model, 200), text, held_out, tmp_path)
     after = fit(model, held_out)
     assert before.perplexity > 45 and after.perplexity < 8
     assert (after.sentences, after.words, after.unknown) == (50, len(held_out.words) - 50, 0)
-    right, wrong = model.score([["w10", "w11", "w12"], ["w10", "w12", "w11"]])
+    right, wrong = model.trained().score([["w10", "w11", "w12"], ["w10", "w12", "w11"]])
     assert sum(right) > sum(wrong) + 3
 
 
 def test_unknown_words_do_not_count_in_the_perplexity() -> None:
     model = small_lm().eval()
-    known = fit(model, Text.of(model, ["w1 w2"]))
-    first, second, _ = model.score([["w1", "w2"]])[0]
-    mixed = fit(model, Text.of(model, ["w1 w2 rill"]))
-    assert mixed.unknown == 1 and known.log10 == pytest.approx(sum(model.score([["w1", "w2"]])[0]) / math.log(10))
-    end = model.score([["w1", "w2", "rill"]])[0][3]
+    known = fit(model, Text.of(model.config, ["w1 w2"]))
+    first, second, _ = model.trained().score([["w1", "w2"]])[0]
+    mixed = fit(model, Text.of(model.config, ["w1 w2 rill"]))
+    assert mixed.unknown == 1 and known.log10 == pytest.approx(
+        sum(model.trained().score([["w1", "w2"]])[0]) / math.log(10)
+    )
+    end = model.trained().score([["w1", "w2", "rill"]])[0][3]
     assert mixed.log10 == pytest.approx((first + second + end) / math.log(10), abs=1e-4)
 
 
@@ -75,12 +79,12 @@ def test_a_resumed_run_equals_an_unbroken_one(small: None, tmp_path: Path, monke
             raise Killed
         return step(run, words, lengths)
 
-    text = Text.of(small_lm(), chains(500))
+    text = Text.of(small_lm().config, chains(500))
     assert 22 < len(text.batches(0)) < 30
     seeds = []
     monkeypatch.setattr(Text, "batches", lambda text, seed, of=Text.batches: seeds.append(seed) or of(text, seed))
     whole = LMTrainingState.begin(small_lm(), 45)
-    train(whole, text, Text.of(small_lm(), []), tmp_path)
+    train(whole, text, Text.of(small_lm().config, []), tmp_path)
     assert seeds == [0, 0, 1]  # each epoch in another order
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -96,11 +100,8 @@ def test_a_resumed_run_equals_an_unbroken_one(small: None, tmp_path: Path, monke
 
 
 def test_from_texts_to_a_model(small: None, asr: Asr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        neural_lm,
-        "NeuralLM",
-        lambda words, embedding=96, hidden=48, layers=1: NeuralLM(words, embedding, hidden, layers),
-    )
+    sizes = {"embedding": 96, "hidden": 48}
+    monkeypatch.setattr(neural_lm, "NeuralLMNetwork", lambda config: NeuralLMNetwork(replace(config, **sizes)))
     source, out = tmp_path / "text.txt", tmp_path / "new"
     letters = str.maketrans("0123456789", "abcdefghij")  # numbers would be spelled out
     source.write_text("\n".join(chains(300)).translate(letters), encoding="utf-8")
@@ -119,7 +120,7 @@ def test_from_texts_to_a_model(small: None, asr: Asr, tmp_path: Path, monkeypatc
     assert "48/48: perplexity" in said  # 16 batches
     assert "Vocabulary: 40 words" in said and "text held out" in said and "test, mine" in said
     assert [path.name for path in out.iterdir()] == [FILE]
-    assert len(NeuralLM.load(out / FILE).index) == 40
+    assert len(NeuralLM.load(out / FILE).config.words) == 40
     assert "nothing to resume" in lm("--resume")
     (out / STATE).write_bytes(b"PK half of a state")
     assert "has not ended: go on with --resume" in lm()
@@ -128,3 +129,10 @@ def test_from_texts_to_a_model(small: None, asr: Asr, tmp_path: Path, monkeypatc
     assert f"{TEXT} is missing or broken" in lm("--resume")
     with pytest.raises(LanguageModelError, match="texts"):
         train_from_texts([], tmp_path / "none", vocabulary=40, tests={}, language="en", device="cpu")
+
+
+def test_every_weight_learns() -> None:
+    model = small_lm()
+    text = Text.of(model.config, [" ".join(WORDS)])
+    (-model(*text.batch(torch.arange(1), torch.device("cpu"))).mean()).backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
