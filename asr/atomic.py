@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from zlib import crc32
 
 
 @contextmanager
@@ -15,14 +16,15 @@ def replacing(path: Path) -> Iterator[Path]:
     A reader, a crash or a power cut finds the old file or the new one, never half of one. An error leaves the old one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Of bounded length, because the name itself may be as long as file systems allow.
+    part = path.with_name(f".{crc32(os.fsencode(path.name)):08x}.{os.getpid()}.part")
     try:
         yield part
         with open(part, "r+b") as file:
             os.fsync(file.fileno())  # on disk before its name is: a power cut must not leave an empty file
         os.replace(part, path)
     except OSError as error:
-        if error.filename == str(part):
+        if error.filename in (str(part), None):  # a full disk is found while writing, where no name is known
             error.filename = str(path)  # the name that the user knows
         raise
     finally:

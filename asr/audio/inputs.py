@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from asr.audio import remote
 from asr.errors import RillError
 
 STDIN = "-"
+MAX_STEM_BYTES = 255 - len(".json")  # of a transcript's name, as file systems allow 255
 # What a folder is searched for; a file that is named itself may have any suffix.
 SUFFIXES = {
     ".3gp",
@@ -108,7 +110,8 @@ def output_names(paths: Sequence[str]) -> dict[str, Path]:
 
     def name(path: str) -> Path:
         place = places[path]
-        return Path(*place.parts[-depth[path] :]) if depth[path] else Path(place.stem)
+        named = Path(*place.parts[-depth[path] :]) if depth[path] else Path(place.stem)
+        return named.with_name(_shortened(named.name))
 
     while True:
         names = {path: name(path) for path in paths}
@@ -122,3 +125,12 @@ def output_names(paths: Sequence[str]) -> dict[str, Path]:
             return names
         for path in doubled:
             depth[path] += 1
+
+
+def _shortened(name: str) -> str:
+    """A name that leaves room for a format's suffix; what is cut off is replaced by a checksum of the whole."""
+    whole = os.fsencode(name)
+    if len(whole) <= MAX_STEM_BYTES:
+        return name
+    mark = f"~{crc32(whole):08x}"
+    return whole[: MAX_STEM_BYTES - len(mark)].decode(errors="ignore") + mark

@@ -5,7 +5,6 @@ Each command imports what it needs when it runs, so that help answers at once.
 
 from __future__ import annotations
 
-import errno
 import sys
 import warnings
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ from asr.cli.evaluate import evaluate
 from asr.cli.export import export
 from asr.cli.listen import listen
 from asr.cli.lm import lm
-from asr.cli.output import complain
+from asr.cli.output import complain, describe
 from asr.cli.prepare import prepare
 from asr.cli.punctuate import punctuate
 from asr.cli.serve import serve
@@ -39,8 +38,6 @@ EXTRAS = {
     "ray": "ray",
     "pyarrow": "ray",
 }  # package → the extra that installs it
-
-OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     help="Live and offline speech recognition.",
@@ -89,11 +86,3 @@ def main() -> None:
     except OSError as error:
         complain(describe(error))
     sys.exit(1)
-
-
-def describe(error: OSError) -> str:
-    """What failed, and why, in one line. An error of a write alone names no file: then it is the output that failed."""
-    if error.errno in OUTPUT_ERRORS and error.filename is None:
-        return f"output: {error.strerror}."
-    cause = f" ({error.__cause__})" if error.__cause__ else ""
-    return f"{error.filename}: {error.strerror}{cause}." if error.filename else f"{error}{cause}".rstrip(".") + "."

@@ -24,14 +24,15 @@ from asr.cli.options import (
     Plain,
     parse_latency,
 )
-from asr.cli.output import complain
+from asr.cli.output import complain, describe
 from asr.cli.progress import AudioProgress
+from asr.cli.sigterm import OrderlySigterm
 from asr.errors import RillError
 
 if TYPE_CHECKING:
     from asr.inference.archive import Answer
     from asr.inference.files import Options, Outcome
-    from asr.text.results import Final
+    from asr.text.results import Final, Transcript
 
 
 class Format(str, Enum):
@@ -123,6 +124,8 @@ def transcribe_here(
     sources, errors = expand(names)
     if output is None and (len(formats) > 1 or (len(sources) > 1 and formats != ("txt",))):
         raise RillError("Standard output takes one transcript, or several as txt: name a folder with --output.")
+    if output:
+        output.mkdir(parents=True, exist_ok=True)  # where that fails, it does so before all work
     for error in errors:
         complain(error)
     failed, finished = len(errors), 0
@@ -130,7 +133,8 @@ def transcribe_here(
     places = output_names(sources)
     layout, end = writers.Layout("txt"), ""
 
-    with AudioProgress(total_seconds(sources) if sys.stderr.isatty() else None) as progress:
+    total = total_seconds(sources) if sys.stderr.isatty() else None
+    with OrderlySigterm() as sigterm, AudioProgress(total) as progress:
 
         def on_progress(source: str, seconds: float, segments: Sequence[Final]) -> None:
             nonlocal end
@@ -139,21 +143,33 @@ def transcribe_here(
                 text, end = layout.add(segment)
                 print(text, end="", flush=True)
 
-        outcomes = transcribe_files(sources, options, jobs=jobs, on_progress=on_progress)
+        outcomes = sigterm.until(transcribe_files(sources, options, jobs=jobs, on_progress=on_progress))
         for outcome in outcomes if output else in_order(outcomes, sources):
             finished += 1
             if outcome.transcript is None:
                 failed += 1
                 complain(outcome.error)
             elif output:
-                place = output / places[outcome.source]
-                for suffix in formats:
-                    writers.write(outcome.transcript, place.with_name(f"{place.name}.{suffix}"))
+                failed += not write(outcome.transcript, output / places[outcome.source], formats)
             elif not at_once:
                 text = writers.render(outcome.transcript, formats[0])
                 print(f"==> {outcome.source} <==\n{text}\n" if len(sources) > 1 else text, end="", flush=True)
-    print(end, end="", flush=True)
+        print(end, end="", flush=True)
     return failed
+
+
+def write(transcript: Transcript, place: Path, formats: Sequence[str]) -> bool:
+    """Each format at `place` with its suffix; says which cannot be written, and returns whether all were."""
+    from asr.text import writers
+
+    written = True
+    for suffix in formats:
+        try:
+            writers.write(transcript, place.with_name(f"{place.name}.{suffix}"))
+        except OSError as error:
+            complain(describe(error))
+            written = False
+    return written
 
 
 def transcribe_on_cluster(
@@ -187,10 +203,11 @@ def transcribe_on_cluster(
 
 
 def in_order(outcomes: Iterator[Outcome], sources: Sequence[str]) -> Iterator[Outcome]:
-    """The outcomes in the order of their sources."""
+    """The outcomes in the order of their sources; where they end too soon, those that there are."""
     early: dict[str, Outcome] = {}
-    for source in sources:
-        while source not in early:
-            outcome = next(outcomes)
-            early[outcome.source] = outcome
-        yield early.pop(source)
+    waiting = list(reversed(sources))
+    for outcome in outcomes:
+        early[outcome.source] = outcome
+        while waiting and waiting[-1] in early:
+            yield early.pop(waiting.pop())
+    yield from (early[source] for source in reversed(waiting) if source in early)

@@ -156,8 +156,13 @@ def transcribe_archive(
             for done, answer in enumerate(answers, 1):
                 written = []
                 for suffix, text in answer.texts.items():
-                    written.append(f"{places[answer.source]}.{suffix}")
-                    writers.put(text, output / written[-1])
+                    name = f"{places[answer.source]}.{suffix}"
+                    try:
+                        writers.put(text, output / name)
+                    except OSError as error:  # the others may be written
+                        answer = replace(answer, error=f"{output / name}: {error.strerror}.")
+                    else:
+                        written.append(name)
                 manifest.add(answer, written)
                 failed += bool(answer.error)
                 on_answer(answer, done, len(missing))

@@ -7,22 +7,20 @@ for outcome in transcribe_files(["a.mp3", "b.wav"], Options(numerals=True), jobs
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from asr.audio import reading
 from asr.audio.inputs import STDIN, opened
 from asr.audio.reading import AudioWarning
 from asr.audio.remote import is_remote
 from asr.errors import RillError
+from asr.inference.workers import run_tasks
 from asr.model.hardware import cores, set_threads
 from asr.model.latency import PRESETS, Latency
 from asr.text.numerals import numerals
@@ -33,7 +31,8 @@ if TYPE_CHECKING:
 
 M_MMAP_THRESHOLD = -3  # of malloc.h
 LARGE_BYTES = 4 << 20
-POLL_INTERVAL_S = 0.5  # between looks at how far the other processes are
+# Of a recording over which two processes died, the second one alone.
+LOST = "its process was ended from outside, twice, perhaps for want of memory; cut it into parts or free memory."
 OnProgress = Callable[[str, float, Sequence[Final]], None]
 
 
@@ -88,7 +87,8 @@ def transcribe_files(
 
     `on_progress(source, seconds, segments)` is called after every stretch of audio with its segments; with several jobs
     only with seconds. Source `-` is standard input, with one job only.
-    Raises CheckpointError and HotwordError; what is wrong with one source is in its outcome.
+    Raises CheckpointError and HotwordError; what is wrong with one source is in its outcome. The other processes end
+    with the iteration, and if this process dies.
     """
     jobs = min(jobs, len(sources))
     if jobs > 1:
@@ -122,37 +122,19 @@ def _transcribe(recognizer: Recognizer, source: str, options: Options, on_progre
 def _transcribe_at_once(
     sources: Sequence[str], options: Options, jobs: int, on_progress: OnProgress
 ) -> Iterator[Outcome]:
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor threads that were running
-    seconds = context.Value("d", 0.0)
-    known = 0.0
     threads = max(1, cores() // jobs)
-    options = replace(options, threads=threads)
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (threads, seconds))
-    try:
-        sent: dict[Future[Outcome], str] = {pool.submit(_work, source, options): source for source in sources}
-        waiting = set(sent)
-        while waiting:
-            done, waiting = wait(waiting, POLL_INTERVAL_S, FIRST_COMPLETED)
-            for future in done:
-                try:
-                    outcome = future.result()
-                except BrokenProcessPool:
-                    outcome = Outcome(
-                        sent[future],
-                        None,
-                        f"{sent[future]}: a process was ended from outside, perhaps "
-                        f"for want of memory; try fewer --jobs.",
-                    )
-                for message in outcome.warnings:
-                    warnings.warn(message, AudioWarning, stacklevel=3)
-                yield outcome
-            on_progress("", seconds.value - known, ())
-            known = seconds.value
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-done_by_all: Any  # seconds of audio that all worker processes have done; each process has its handle
+    for source, outcome in run_tasks(
+        partial(_work, replace(options, threads=threads)),
+        sources,
+        jobs,
+        partial(_start_worker, threads),
+        lambda seconds: on_progress("", seconds, ()),
+    ):
+        if outcome is None:
+            outcome = Outcome(source, None, f"{source}: {LOST}")
+        for message in outcome.warnings:
+            warnings.warn(message, AudioWarning, stacklevel=3)
+        yield outcome
 
 
 def spare_memory() -> None:
@@ -161,12 +143,10 @@ def spare_memory() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
-def _start_worker(threads: int, seconds: Any) -> None:
-    global done_by_all
+def _start_worker(threads: int) -> None:
     spare_memory()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
     set_threads(threads)
-    done_by_all = seconds
 
 
 @cache
@@ -174,12 +154,8 @@ def _load(options: Options) -> Recognizer:
     return options.load()
 
 
-def _work(source: str, options: Options) -> Outcome:
-    def on_progress(source: str, seconds: float, segments: Sequence[Final]) -> None:
-        with done_by_all.get_lock():
-            done_by_all.value += seconds
-
-    return transcribe_file(source, options, on_progress)
+def _work(options: Options, source: str, report: Callable[[float], None]) -> Outcome:
+    return transcribe_file(source, options, lambda source, seconds, segments: report(seconds))
 
 
 def transcribe_file(

@@ -50,6 +50,15 @@ def test_output_names() -> None:
     }
 
 
+def test_names_as_long_as_file_systems_allow(tmp_path: Path) -> None:
+    longest = [str(tmp_path / f"{'é' * 120}{end}.wav") for end in ("", "1234567890a", "1234567890b")]
+    names = output_names(longest)
+    assert names[longest[0]] == Path("é" * 120)
+    for name in names.values():
+        (tmp_path / f"{name}.json").touch()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 @given(
     st.lists(
         st.text("ab./", min_size=1, max_size=8).map(lambda name: str(Path("/t", *name.split("/"), "a.b"))),

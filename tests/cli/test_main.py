@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asr import __version__
-from asr.cli.main import describe
+from asr.cli.output import describe
 from tests.conftest import Asr
 
 

@@ -1,6 +1,7 @@
 """`asr transcribe`: what goes to standard output, files and stderr, and its exit status; with a stand-in recognizer."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,8 @@ import soundfile
 
 from asr.audio.reading import read_blocks
 from asr.cli import transcribe as module
-from asr.inference.files import Options
-from asr.text.results import Final, Word
+from asr.inference.files import Options, Outcome
+from asr.text.results import Final, Transcript, Word
 from tests.conftest import CLIPS, Asr
 
 LOAD = Options.load
@@ -102,6 +103,42 @@ def test_all_formats_and_equal_stems(asr: Asr, folder: Path) -> None:
     }
     assert (out / "talk.flac.txt").read_text() == "twenty three\nsamples 32000\n"
     assert json.loads((out / "talk.wav.json").read_text())["duration"] == 1.0
+
+
+def test_an_output_that_cannot_be_written_does_not_stop_the_others(asr: Asr, folder: Path) -> None:
+    out = folder / "out"
+    (out / "talk.wav.srt").mkdir(parents=True)
+    code, _, err = asr("transcribe", folder, "--format", "all", "--output", out)
+    assert code == 1 and err == f"asr: {out / 'talk.wav.srt'}: Is a directory.\n"
+    assert (out / "talk.wav.json").is_file() and (out / "talk.wav.vtt").is_file()
+    assert (out / "talk.flac.srt").is_file() and (out / "one.srt").is_file()
+
+
+def test_sigterm_prints_what_is_finished(asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here of two processes the second was faster; the signal comes while the first is at work."""
+    first, second = str(folder / "talk.wav"), str(folder / "talk.flac")
+
+    def outcomes(*_: object, **__: object) -> Iterator[Outcome]:
+        yield Outcome(second, Transcript((final("second"),), 2.0))
+        signal.raise_signal(signal.SIGTERM)
+        yield Outcome(first, Transcript((final("first"),), 2.0))
+
+    monkeypatch.setattr("asr.inference.files.transcribe_files", outcomes)
+    handler = signal.getsignal(signal.SIGTERM)
+    assert asr("transcribe", first, second) == (143, f"==> {second} <==\nsecond\n\n", "")
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_sigterm_does_not_interrupt_a_write(asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = module.write
+
+    def interrupted(transcript: Transcript, place: Path, formats: tuple[str, ...]) -> bool:
+        signal.raise_signal(signal.SIGTERM)
+        return write(transcript, place, formats)
+
+    monkeypatch.setattr(module, "write", interrupted)
+    assert asr("transcribe", folder / "talk.wav", folder / "talk.flac", "--output", folder / "out")[0] == 143
+    assert [path.name for path in (folder / "out").iterdir()] == ["talk.wav.txt"]
 
 
 def test_numerals(asr: Asr, folder: Path) -> None:
