@@ -50,8 +50,10 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
 
     uint8 (centered on 128, as in WAV), int16 and int32 are divided by full scale; float32 and float64 are taken as they
     are, nominally in [-1, 1]. AudioError for other types and shapes, and for samples that are NaN, infinite or beyond
-    ±1e9. Zero-length audio is audio too.
+    ±1e9. Tensors of PyTorch are arrays here. Zero-length audio is audio too.
     """
+    if not isinstance(samples, np.ndarray):
+        samples = _as_array(samples)
     kind = f"{samples.dtype.kind}{samples.dtype.itemsize}"
     if kind not in ("u1", "i2", "i4", "f4", "f8"):
         raise AudioError(f"cannot use {samples.dtype} samples; convert them to int16 or float32.")
@@ -71,6 +73,16 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
         if samples.dtype.kind == "f" and mono.size and not max(mono.max(), -mono.min()) <= MAX_SAMPLE:
             raise AudioError("some samples are NaN, infinite or absurdly large; check what produced them.")
     return mono
+
+
+def _as_array(samples: object) -> np.ndarray:
+    kind = type(samples).__name__
+    if not hasattr(samples, "__array__"):
+        raise AudioError(f"cannot use {kind} as samples; pass a NumPy array, such as np.frombuffer(data, np.int16).")
+    try:
+        return np.asarray(samples)
+    except (TypeError, RuntimeError) as error:  # a tensor on a GPU, or with a gradient
+        raise AudioError(f"cannot use this {kind} as samples; pass it as a NumPy array.") from error
 
 
 class Resampler:
@@ -127,10 +139,11 @@ def read_blocks(source: Source, sample_rate: float | None = None, block_seconds:
 
     Raises:
         AudioError: at the first block, where the source is missing, unreadable, empty, without audio or of an unusable
-            rate; at a later one where samples are NaN or infinite.
+            rate; where samples of an array are NaN or infinite, or all of a file's.
 
     Warns:
-        AudioWarning: at the end, where the file turned out damaged or shorter than its header says.
+        AudioWarning: at the end, where the file turned out damaged or shorter than its header says, or has samples that
+            are NaN or infinite; they were taken as silence.
     """
     longest = max(1, int(block_seconds * SAMPLE_RATE))
     with _naming(source):
@@ -167,6 +180,7 @@ def _pieces(source: Source, sample_rate: float | None, seconds: float) -> Iterat
         stated = _stated_seconds(container, stream)
         endless = container.format.name == "wav" and reader.starts_endless_wav()
         decoded, damaged = 0.0, False  # seconds so far
+        samples = impossible = 0
         pending: list[list[np.ndarray]] = []  # the planes of each frame that waits; a packed frame has one
         waiting, form = 0, (0, "", 0)  # samples in pending; their rate, sample format and channels
         packets = container.demux(stream)
@@ -186,17 +200,29 @@ def _pieces(source: Source, sample_rate: float | None, seconds: float) -> Iterat
                     damaged = True
                     continue
                 if pending and (frame_form != form or waiting >= seconds * form[0]):
-                    yield form[0], _join(pending, *form[1:])
+                    piece = _join(pending, *form[1:])
+                    impossible += _silence_impossible(piece)
+                    yield form[0], piece
                     pending, waiting = [], 0
                 form = frame_form
                 pending.append(_planes(frame))
                 waiting += frame.samples
                 decoded += frame.samples / frame.sample_rate
+                samples += frame.samples * frame.layout.nb_channels
         if pending:
-            yield form[0], _join(pending, *form[1:])
+            piece = _join(pending, *form[1:])
+            impossible += _silence_impossible(piece)
+            yield form[0], piece
     if not decoded:
         reason = "is damaged, nothing could be decoded" if damaged or stated else "holds no audio, its length is zero"
         raise AudioError(f"{reason}; record or download it again.")
+    if impossible:
+        if impossible == samples:
+            raise AudioError("all samples are NaN, infinite or absurdly large; check what produced them.")
+        message = (
+            f"{_name(source)}: {impossible} samples are NaN, infinite or absurdly large; they are taken as silence."
+        )
+        warnings.warn(message, AudioWarning, stacklevel=3)
     if damaged or decoded < stated - PADDING_S:
         of_stated = f" of {stated:.1f}" if stated > decoded else ""
         message = f"{_name(source)}: damaged or cut short; {decoded:.1f}{of_stated} seconds could be read."
@@ -217,6 +243,15 @@ def _join(frames: list[list[np.ndarray]], sample_format: str, channels: int) -> 
     """Frames of one format as one array, shape (n, channels)."""
     planes = [np.concatenate(parts) for parts in zip(*frames, strict=True)]
     return np.stack(planes).T if sample_format.endswith("p") else planes[0].reshape(-1, channels)
+
+
+def _silence_impossible(samples: np.ndarray) -> int:
+    """Sets samples that `to_mono` would refuse to zero, in place; returns how many."""
+    if samples.dtype.kind != "f" or (samples.size and max(samples.max(), -samples.min()) <= MAX_SAMPLE):
+        return 0
+    impossible = ~(np.abs(samples) <= MAX_SAMPLE)  # not ">": that is false for NaN
+    samples[impossible] = 0
+    return int(impossible.sum())
 
 
 @contextmanager

@@ -541,12 +541,22 @@ def test_wrong_kinds_of_source(tmp_path):
         read(tmp_path / "a.wav", sample_rate=16000)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
-def test_impossible_samples_in_a_file(tmp_path, value):
-    samples = chirp(3, 16000)
-    samples[40_000] = value
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_impossible_samples_in_a_file_are_silence(tmp_path, value, channels):
+    samples = np.stack([chirp(3, 16000)] * channels, axis=1)
+    samples[40_000:40_002, 0] = value
     soundfile.write(tmp_path / "clip.wav", samples, 16000, subtype="FLOAT")
-    with pytest.raises(AudioError, match=r"clip\.wav: .* NaN"):
+    with pytest.warns(AudioWarning, match=r"clip\.wav: 2 samples are NaN, .*; they are taken as silence\.") as caught:
+        heard = read(tmp_path / "clip.wav")
+    assert len(caught) == 1
+    samples[40_000:40_002, 0] = 0
+    np.testing.assert_allclose(heard, samples.mean(axis=1), atol=1e-6)
+
+
+def test_a_file_of_impossible_samples_alone(tmp_path):
+    soundfile.write(tmp_path / "clip.wav", np.full(40_000, np.nan), 16000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"clip\.wav: all samples are NaN"):
         read(tmp_path / "clip.wav")
 
 
