@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
 import av
 import numpy as np
@@ -37,8 +37,19 @@ OPEN_OPTIONS = {"protocol_whitelist": "none", "max_pixels": str(1920 * 1088)}
 STATED_LENGTH = {"w64", "aiff", "au", "caf", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 FORMATS = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
 
+
+@runtime_checkable
+class Decoded(Protocol):
+    """A source that decodes itself."""
+
+    name: str
+
+    def blocks(self, seconds: float) -> Iterator[np.ndarray]:
+        """Mono float32 at 16 kHz, each block of that many seconds at most. Raises AudioError."""
+
+
 File: TypeAlias = str | Path | BinaryIO
-Source: TypeAlias = str | Path | BinaryIO | np.ndarray
+Source: TypeAlias = str | Path | BinaryIO | np.ndarray | Decoded
 
 
 class AudioWarning(UserWarning):
@@ -145,6 +156,9 @@ def read_blocks(source: Source, sample_rate: float | None = None, block_seconds:
         AudioWarning: at the end, where the file turned out damaged or shorter than its header says, or has samples that
             are NaN or infinite; they were taken as silence.
     """
+    if isinstance(source, Decoded):
+        yield from source.blocks(block_seconds)
+        return
     longest = max(1, int(block_seconds * SAMPLE_RATE))
     with _naming(source):
         resampler = Resampler(SAMPLE_RATE)
@@ -166,7 +180,7 @@ def duration(source: File) -> float | None:
         return microseconds / av.time_base if microseconds > 0 and container.size > 0 else None
 
 
-def _pieces(source: Source, sample_rate: float | None, seconds: float) -> Iterator[tuple[float, np.ndarray]]:
+def _pieces(source: File | np.ndarray, sample_rate: float | None, seconds: float) -> Iterator[tuple[float, np.ndarray]]:
     """The source's audio as (sample rate, samples as for `to_mono`), about that many seconds a piece."""
     if isinstance(source, np.ndarray):
         if sample_rate is None or not 0 < sample_rate < float("inf"):

@@ -29,6 +29,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from asr.audio import reading
+from asr.audio.isolated import Isolated
 from asr.demo.json_bodies import JSONMiddleware
 from asr.demo.limits import MAX_WAITING, Limits, StorageMiddleware, upload_folder
 from asr.demo.live import OpenSlot, routes
@@ -109,7 +110,7 @@ async def transcribe_file(recognizer: Recognizer, limits: Limits, path: str) -> 
     try:
         size = max(1, os.path.getsize(path))
         with limits.open_upload(), open(path, "rb") as file:
-            parts = recognizer.transcribe_parts(file)
+            parts = recognizer.transcribe_parts(Isolated(file, name))
             while (part := await asyncio.to_thread(next, parts, None)) is not None:
                 seconds, new = part
                 limits.check_length(seconds)
@@ -229,11 +230,12 @@ def look_inside(recognizer: Recognizer, path: str | None, layer: str, live: str,
 
 def _first_seconds(path: str) -> np.ndarray:
     blocks, samples = [np.zeros(0, np.float32)], 0
-    for block in reading.read_blocks(path):
-        blocks.append(block)
-        samples += len(block)
-        if samples >= MAX_DRAWN_S * reading.SAMPLE_RATE:
-            break
+    with open(path, "rb") as file:
+        for block in reading.read_blocks(Isolated(file, Path(path).name)):
+            blocks.append(block)
+            samples += len(block)
+            if samples >= MAX_DRAWN_S * reading.SAMPLE_RATE:
+                break
     drawn = np.concatenate(blocks)[: round(MAX_DRAWN_S * reading.SAMPLE_RATE)]
     if len(drawn) < MIN_DRAWN_S * reading.SAMPLE_RATE:
         raise AudioError("This recording is too short to draw: record at least a word.")

@@ -10,12 +10,13 @@ import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from enum import Enum
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from asr.audio.isolated import Isolated
 from asr.errors import RillError
 from asr.server.responses import error_response
 from asr.server.service import Busy, Service
@@ -161,7 +162,7 @@ class Transcriptions:
             raise HTTPException(400, f"This model understands '{own}' only, not '{language:.{MAX_NAME_LENGTH}}'.")
         if stream and response_format is not ResponseFormat.json:
             raise HTTPException(400, "A stream comes as json only: leave out response_format, or stream.")
-        parts = self._parts(request, cast(BinaryIO, NamedUpload(file)))
+        parts = self._parts(request, Isolated(file.file, _name(file)))
         if stream:
             first = await anext(parts)  # a bad recording gives an error, not half a stream
             return StreamingResponse(_events(first, parts), media_type="text/event-stream")
@@ -179,7 +180,7 @@ class Transcriptions:
             timestamp_granularities or [Granularity.segment],
         )
 
-    async def _parts(self, request: Request, recording: BinaryIO) -> AsyncIterator[Part]:
+    async def _parts(self, request: Request, recording: Isolated) -> AsyncIterator[Part]:
         """The recording's parts, until its end or until the client disconnects. Raises AudioError and Busy."""
         longest = self.service.options.session_s
         with self.service.upload():
@@ -194,16 +195,10 @@ class Transcriptions:
                     return
 
 
-class NamedUpload:
-    """An upload as a file with the name that the client gave it; errors mention this name."""
-
-    def __init__(self, upload: UploadFile) -> None:
-        printable = "".join(c for c in upload.filename or "" if c.isprintable())  # nor half a surrogate pair
-        self.name = printable[:MAX_NAME_LENGTH] or "recording"
-        self.read, self.seek, self.tell = upload.file.read, upload.file.seek, upload.file.tell
-
-    def seekable(self) -> bool:
-        return True
+def _name(upload: UploadFile) -> str:
+    """The name that the client gave it; errors mention it."""
+    printable = "".join(c for c in upload.filename or "" if c.isprintable())  # nor half a surrogate pair
+    return printable[:MAX_NAME_LENGTH] or "recording"
 
 
 def _response(
