@@ -78,6 +78,16 @@ class Engine:
             1 if self.device.type == "cuda" else threads or cores(), "recognize", initializer=set_threads, initargs=(1,)
         )
         self._decoders = lru_cache(maxsize=8)(self._build_decoder)
+        self._process = os.getpid()
+
+    def check_process(self) -> None:
+        """Raises RillError in a process that was forked after loading: it does not have the threads, and would wait for
+        them for ever."""
+        if os.getpid() != self._process:
+            raise RillError(
+                "This recognizer was loaded before the process was forked: load one in each process, or start "
+                "processes with the method 'spawn'."
+            )
 
     @property
     def seconds_per_frame(self) -> float:
@@ -139,6 +149,7 @@ class Engine:
 
         They go through the model in batches of similar length, on the engine's threads.
         """
+        self.check_process()
         decoder = self.decoder(hotwords)
         order = sorted((i for i in range(len(utterances)) if len(utterances[i])), key=lambda i: len(utterances[i]))
         batches = [order[first : first + BATCH_UTTERANCES] for first in range(0, len(order), BATCH_UTTERANCES)]

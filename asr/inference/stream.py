@@ -6,6 +6,10 @@ as a file's; partials come from the latency-controlled pass and a preview of the
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,13 +17,14 @@ from torch import Tensor
 from asr.audio import reading
 from asr.decoding.decoder import shift
 from asr.decoding.hotwords import Hotword
+from asr.errors import RillError
 from asr.inference.endpoint import Cut, Endpointer, EndpointRules
 from asr.inference.engine import Engine, Hotwords
 from asr.inference.pending import Pending, wait
 from asr.inference.runner import ModelRunner
 from asr.inference.stability import StablePartials
 from asr.inference.steps import StepRequest, StepResult
-from asr.inference.utterance import PreviewSchedule, SecondPass, Utterance
+from asr.inference.utterance import STEP_MEL_FRAMES, PreviewSchedule, SecondPass, Utterance
 from asr.model.latency import Latency, LatencyLike
 from asr.text.results import Final, Partial
 from asr.text.sentences import Sentences
@@ -38,7 +43,8 @@ class Stream:
 
     Events do not depend on how the samples are cut, except that a partial comes at most once a call. Work and memory
     are bounded by the longest utterance, so a stream can last for days. `accepting` and `finishing` do the same for
-    `pending.wait_async`; the work of one call must end before the next call.
+    `pending.wait_async`. The work of one call must end before the next call, else that raises RillError and changes
+    nothing.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Stream:
         self.hotwords = hotwords
         self._waiting = torch.zeros(0, engine.frontend.bands)  # mel frames that the utterance does not have yet
         self._finished = False
+        self._busy = threading.Lock()
         self._begin(0)
         self.wanted_s = self._missing_s()  # seconds of audio with fewer than which `accept` can do nothing
 
@@ -101,18 +108,31 @@ class Stream:
 
     def accepting(self, samples: np.ndarray) -> Pending[list[Event]]:
         """`accept` as work to wait for."""
-        if self._finished:
-            raise RuntimeError("This stream is finished: ask the recognizer for a new one.")
-        least = self._step_mel_frames - len(self._waiting)  # with fewer mel frames nothing can happen
-        mel = self._features.accept(self._resampler.push(samples), least)
-        return (yield from self._process(mel, last=False))
+        with self._alone():
+            if self._finished:
+                raise RuntimeError("This stream is finished: ask the recognizer for a new one.")
+            least = self._step_mel_frames - len(self._waiting)  # with fewer mel frames nothing can happen
+            mel = self._features.accept(self._resampler.push(samples), least)
+            return (yield from self._process(mel, last=False))
 
     def finishing(self) -> Pending[list[Event]]:
         """`finish` as work to wait for."""
-        if self._finished:
-            return []
-        self._finished = True
-        return (yield from self._process(self._features.accept(self._resampler.flush()), last=True))
+        with self._alone():
+            if self._finished:
+                return []
+            self._finished = True
+            return (yield from self._process(self._features.accept(self._resampler.flush()), last=True))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While one call is at work, others raise RillError; in a process that was forked, all do."""
+        self._engine.check_process()
+        if not self._busy.acquire(blocking=False):
+            raise RillError("This stream is at work in another thread: give each speaker a stream, and it one thread.")
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def _begin(self, origin: int) -> None:
         """An utterance starts at mel frame `origin` of the stream."""
@@ -124,7 +144,9 @@ class Stream:
         self._step_mel_frames = self._schedule.next_step(self._latency, self._interval_steps())
 
     def _interval_steps(self) -> int:
-        return max(self.preview_interval_steps, self._runner.preview_interval_steps)
+        """Nobody sees the previews inside a long block, so they come after its half, a half of the rest, and so on."""
+        unseen = len(self._waiting) // STEP_MEL_FRAMES
+        return max(self.preview_interval_steps, self._runner.preview_interval_steps, unseen)
 
     def _missing_s(self) -> float:
         missing = self._features.missing(self._step_mel_frames - len(self._waiting)) / reading.SAMPLE_RATE

@@ -1,5 +1,8 @@
 """Live recognition with the shipped checkpoint and real speech: however the audio comes, nothing is lost."""
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 import torch
 
 from asr.audio.reading import Resampler
-from asr.errors import AudioError, HotwordError
+from asr.errors import AudioError, HotwordError, RillError
 from asr.inference.endpoint import EndpointRules
 from asr.inference.runner import InlineRunner
 from asr.inference.utterance import STEP_MEL_FRAMES
@@ -409,4 +412,69 @@ def test_nothing_happens_with_less_than_the_stream_wants(recognizer, sentence, m
         events += stream.accept(samples[first + wanted : first + wanted + 48])
         first += wanted + 48
     assert texts(events + stream.finish()) == expected
-    assert (max(steps) > STEP_MEL_FRAMES) == (interval > 1)  # steps with nothing to do are taken together
+    assert (np.mean(steps) > STEP_MEL_FRAMES) == (interval > 1)  # steps with nothing to do are taken together
+
+
+def test_a_long_block_is_previewed_at_its_end_alone(recognizer, two, monkeypatch):
+    """Partials inside it are seen by nobody, and each costs as much as a chunk."""
+    previews, step = [], InlineRunner.step
+    monkeypatch.setattr(
+        InlineRunner, "step", lambda runner, request: previews.append(request.preview) or step(runner, request)
+    )
+    counts = []
+    for cuts in (None, []):
+        previews.clear()
+        play(recognizer.stream(), np.concatenate([two[0], silence(1)] * 2), cuts)
+        counts.append(sum(previews))
+    assert counts[1] < counts[0] / 2
+
+
+def test_a_second_thread_is_refused_and_loses_nothing(recognizer, sentence, monkeypatch):
+    working, go_on, step = threading.Event(), threading.Event(), InlineRunner.step
+
+    def held(runner, request):
+        working.set()
+        assert go_on.wait(60)
+        return step(runner, request)
+
+    stream = recognizer.stream()
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as other:
+        patch.setattr(InlineRunner, "step", held)
+        first = other.submit(stream.accept, sentence.samples)
+        assert working.wait(60)
+        for call in (lambda: stream.accept(sentence.samples), stream.finish):
+            with pytest.raises(RillError, match="at work in another thread"):
+                call()
+        go_on.set()
+        events = first.result()
+    assert texts(events + stream.finish()) == texts(play(recognizer.stream(), sentence.samples))
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_is_told_so(recognizer, sentence):
+    """Its copy of the recognizer has no threads: it would wait for ever."""
+    stream = recognizer.stream()
+    child = os.fork()
+    if not child:
+        refused = 0
+        for call in (lambda: stream.accept(sentence.samples), lambda: recognizer.transcribe(sentence.path)):
+            try:
+                call()
+            except RillError as error:
+                refused += "before the process was forked" in str(error)
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [[0.0, 0.5], b"\0\0", bytearray(4), None, "audio", 0.5, torch.ones(4).requires_grad_()]
+)
+def test_samples_that_are_no_array(recognizer, sentence, wrong):
+    """One sentence, and the stream goes on; a tensor is an array."""
+    stream = recognizer.stream()
+    with pytest.raises(AudioError, match=r"pass .* NumPy array"):
+        stream.accept(wrong)
+    events = stream.accept(torch.from_numpy((sentence.samples * 32767).astype(np.int16)))
+    assert texts(events + stream.finish()) == texts(play(recognizer.stream(), sentence.samples))
