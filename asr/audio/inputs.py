@@ -5,8 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -56,16 +55,20 @@ SUFFIXES = {
 }
 
 
-def expand(names: Sequence[str]) -> tuple[list[str], list[str]]:
+def expand(names: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
     """Files, folders (with all below them), patterns (`*`, `?`, `[…]`, `**`) and `-` → paths, each once, and a sentence
     for every name that gave none. A file that does not exist is a path: opening it says what is wrong. All of it may
     also be in an object store: see `remote`.
+
+    Each path comes with the place of its transcript inside an output folder, without the format's suffix: `talk` for a
+    file that is named; below a folder, or the fixed part of a pattern, its folders too: `monday/talk`. What else is
+    named changes nothing.
 
     Raises RillError where standard input is not the only source, or a store does not answer.
     """
     if STDIN in names and len(names) > 1:
         raise RillError("'-' (standard input) stands alone: transcribe the other files by themselves.")
-    paths: dict[str, str] = {}  # absolute path → as named
+    paths: dict[str, tuple[str, Path]] = {}  # absolute path → as named, and its place
     errors = []
     for name in names:
         found = remote.find(name, SUFFIXES) if remote.is_remote(name) else list(_recordings(name))
@@ -73,8 +76,20 @@ def expand(names: Sequence[str]) -> tuple[list[str], list[str]]:
             what = "holds no audio or video files" if os.path.isdir(name) else "matches no file"
             errors.append(f"{name}: {what}; check the path.")
         for path in found:
-            paths.setdefault(absolute(path), path)
-    return list(paths.values()), errors
+            paths.setdefault(absolute(path), (path, _place(path, name)))
+    return dict(paths.values()), errors
+
+
+def check_places(places: Mapping[str, Path]) -> None:
+    """Raises RillError where two recordings would have the same transcript; in capitals or not is the same."""
+    owners: dict[str, str] = {}
+    for path, place in places.items():
+        other = owners.setdefault(str(place).casefold(), path)
+        if other != path:
+            raise RillError(
+                f"{other} and {path} would both become {place.as_posix()}: choose one, as with a pattern such as "
+                f"'talks/*.wav', or give each an --output of its own."
+            )
 
 
 def absolute(path: str) -> str:
@@ -102,29 +117,18 @@ def _recordings(name: str) -> Iterator[str]:
         yield from (match for match in sorted(glob.glob(name, recursive=True)) if not os.path.isdir(match))
 
 
-def output_names(paths: Sequence[str]) -> dict[str, Path]:
-    """Path → where its transcript goes inside the output folder, without the format's suffix: `talk`; where several
-    would be `talk`, `talk.mp3` and `talk.wav`; where that is not enough, `monday/talk.mp3` and `tuesday/talk.mp3`."""
-    places = {path: Path("stdin" if path == STDIN else os.path.abspath(path)) for path in paths}
-    depth = dict.fromkeys(paths, 0)  # 0: the stem, 1: the file name, 2: with its folder …
-
-    def name(path: str) -> Path:
-        place = places[path]
-        named = Path(*place.parts[-depth[path] :]) if depth[path] else Path(place.stem)
-        return named.with_name(_shortened(named.name))
-
-    while True:
-        names = {path: name(path) for path in paths}
-        taken = Counter(str(place).casefold() for place in names.values())
-        doubled = [
-            path
-            for path in paths
-            if taken[str(names[path]).casefold()] > 1 and depth[path] < len(places[path].parts) - 1
-        ]
-        if not doubled:
-            return names
-        for path in doubled:
-            depth[path] += 1
+def _place(path: str, name: str) -> Path:
+    """Where the transcript of a path goes that was found by this name."""
+    if path == STDIN:
+        return Path("stdin")
+    if path == name:
+        return Path(_shortened(Path(path).stem))
+    root = name
+    if not path.startswith(name.rstrip("/") + "/"):  # a pattern
+        parts = name.split("/")
+        root = "/".join(parts[: next(at for at, part in enumerate(parts) if glob.has_magic(part))])
+    inner = Path(os.path.relpath(path, root or "."))
+    return inner.with_name(_shortened(inner.stem))
 
 
 def _shortened(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,7 @@ from asr.cli.options import (
     Plain,
     parse_latency,
 )
+from asr.cli.output import file_format, is_folder
 
 
 def listen(
@@ -36,8 +38,13 @@ def listen(
     engine: Engine = EngineName.auto,
     int8: Int8 = False,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The finals, as .txt, .srt, .vtt, .tsv or .json."),
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|DIR/",
+            help="The finals, as .txt, .srt, .vtt, .tsv or .json; in a folder as .txt, named by the time.",
+        ),
     ] = None,
     save_audio: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The audio as 16-bit mono WAV, as it comes.")
@@ -66,6 +73,7 @@ def listen(
         print(table(devices()))
         return
     chosen = parse_latency(latency, live=True)
+    place = None if output is None else placed(output, input)
     if input is None:
         find(device)  # says what is wrong before the checkpoint is loaded, which takes seconds
     from asr.audio.replay import Replay
@@ -89,4 +97,13 @@ def listen(
     with Microphone(device) if input is None else Replay(input, speed, rate) as source:
         display = JsonLines() if json or not sys.stdout.isatty() else Screen()
         with closing(display), suppress(BrokenPipeError):  # the reader of the events has left
-            listening.listen(recognizer, source, display, save_audio=save_audio, output=output, digits=numerals)
+            listening.listen(recognizer, source, display, save_audio=save_audio, output=place, digits=numerals)
+
+
+def placed(output: str, source: str | None) -> Path:
+    """The file that `--output` means: itself, or one in that folder that bears the recording's name or the time."""
+    if not is_folder(output):
+        file_format(output)
+        return Path(output)
+    name = Path(source).stem if source not in (None, "-") else time.strftime("%Y-%m-%d %H.%M.%S")
+    return Path(output) / f"{name}.txt"

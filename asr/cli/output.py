@@ -1,19 +1,29 @@
-"""What every command prints in the same way: complaints as one line, tables as Markdown."""
+"""What every command prints and where it writes, in the same way: complaints and the last line as one line, tables as
+Markdown, `--output` as a file or a folder."""
 
 from __future__ import annotations
 
 import errno
+import os
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from asr.errors import RillError
 
 OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def complain(sentence: str) -> None:
     """One line on standard error."""
-    print(f"asr: {sentence}", file=sys.stderr, flush=True)
+    note(f"asr: {sentence}")
+
+
+def note(line: str) -> None:
+    """What is no complaint, on standard error."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def markdown(table: Table) -> str:
@@ -30,3 +40,32 @@ def describe(error: OSError) -> str:
         return f"output: {error.strerror}."
     cause = f" ({error.__cause__})" if error.__cause__ else ""
     return f"{error.filename}: {error.strerror}{cause}." if error.filename else f"{error}{cause}".rstrip(".") + "."
+
+
+def is_folder(output: str) -> bool:
+    """Whether `--output` names a folder: one that is there, or any name that ends in `/`."""
+    return output.endswith(("/", os.sep)) or os.path.isdir(output)
+
+
+def file_format(output: str) -> str:
+    """The transcript format that a file's suffix says. Raises RillError where it says none."""
+    from asr.text.writers import FORMATS
+
+    suffix = Path(output).suffix[1:].lower()
+    if suffix not in FORMATS:
+        raise RillError(
+            f"--output {output} is neither a folder nor a file of a format that Rill writes ({', '.join(FORMATS)}): "
+            f"write {output}/ for a new folder, or {output}.txt."
+        )
+    return suffix
+
+
+def summary(done: int, failed: int, seconds: float, took: float, where: object = None) -> str:
+    """The last line of work on recordings: how many, how much audio, how long it took, and where the text is."""
+    count = f"{done} of {done + failed}" if failed else f"{done}"
+    minutes, rest = divmod(round(seconds), 60)
+    placed = f", written to {where}" if where else ""
+    return (
+        f"Transcribed {count} file{'s' * (done + failed != 1)}, {minutes // 60}:{minutes % 60:02}:{rest:02} of audio, "
+        f"in {took:.1f} s{placed}."
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
@@ -24,7 +26,7 @@ from asr.cli.options import (
     Plain,
     parse_latency,
 )
-from asr.cli.output import complain, describe
+from asr.cli.output import complain, describe, file_format, is_folder, note, summary
 from asr.cli.progress import AudioProgress
 from asr.cli.sigterm import OrderlySigterm
 from asr.errors import RillError
@@ -53,10 +55,18 @@ def transcribe(
             "gs://…; or - for standard input.",
         ),
     ],
-    format: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.txt,
+    format: Annotated[
+        Format | None, typer.Option("--format", "-f", help="What to write: txt, unless --output has another suffix.")
+    ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for the transcripts, instead of standard output."),
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|DIR/",
+            help="The transcript's file, such as talk.srt; or a folder, which is there or ends in /. Else standard "
+            "output.",
+        ),
     ] = None,
     latency: LatencyOption = "offline",
     no_lm: NoLM = False,
@@ -103,34 +113,48 @@ def transcribe(
         int8=int8,
         punctuate=not plain,
     )
-    formats = FORMATS if format == Format.all else (format.value,)
+    file = output is not None and not (ray or is_folder(output))
+    if output is not None and file:
+        suffix = Format(file_format(output))
+        if format not in (None, suffix):
+            raise RillError(f"--output {output} and --format {format.value} contradict each other: leave one out.")
+        format = suffix
+    formats = FORMATS if format == Format.all else ((format or Format.txt).value,)
+    place = None if output is None else Path(output)
     if ray:
-        failed = transcribe_on_cluster(inputs, options, formats, output, ray, jobs)
+        failed = transcribe_on_cluster(inputs, options, formats, place, ray, jobs)
     else:
-        failed = transcribe_here(inputs, options, formats, output, jobs or 1)
+        failed = transcribe_here(inputs, options, formats, place, jobs or 1, file)
     if failed:
         raise typer.Exit(1)
 
 
 def transcribe_here(
-    names: Sequence[str], options: Options, formats: tuple[str, ...], output: Path | None, jobs: int
+    names: Sequence[str], options: Options, formats: tuple[str, ...], output: Path | None, jobs: int, file: bool
 ) -> int:
-    """How many of the inputs could not be transcribed. Raises RillError where nothing can be done."""
-    from asr.audio.inputs import expand, output_names
+    """How many of the inputs could not be transcribed. `output` is a `file` of one transcript, else a folder. Raises
+    RillError where nothing can be done."""
+    from asr.audio.inputs import check_places, expand
     from asr.inference.files import spare_memory, total_seconds, transcribe_files
     from asr.text import writers
 
     spare_memory()
-    sources, errors = expand(names)
-    if output is None and (len(formats) > 1 or (len(sources) > 1 and formats != ("txt",))):
-        raise RillError("Standard output takes one transcript, or several as txt: name a folder with --output.")
-    if output:
-        output.mkdir(parents=True, exist_ok=True)  # where that fails, it does so before all work
+    begin = time.monotonic()
+    places, errors = expand(names)
+    sources = list(places)
+    if file and len(sources) > 1:
+        raise RillError(f"{output} takes one transcript, and there are {len(sources)} recordings: name a folder.")
+    if output is None and (len(formats) > 1 or (len(sources) > 1 and formats[0] not in ("txt", "json"))):
+        raise RillError("Standard output takes one transcript, or several as txt or json: name a folder with --output.")
+    if output and not file:
+        check_places(places)
+    if output:  # where that fails, it does so before all work
+        (output.parent if file else output).mkdir(parents=True, exist_ok=True)
     for error in errors:
         complain(error)
     failed, finished = len(errors), 0
     at_once = output is None and formats == ("txt",) and len(sources) == 1
-    places = output_names(sources)
+    lines = formats == ("json",) and sources != list(names[:1])
     layout, end = writers.Layout("txt"), ""
 
     total = total_seconds(sources) if sys.stderr.isatty() else None
@@ -150,22 +174,29 @@ def transcribe_here(
                 failed += 1
                 complain(outcome.error)
             elif output:
-                failed += not write(outcome.transcript, output / places[outcome.source], formats)
+                place = output / places[outcome.source]
+                paths = [output] if file else [place.with_name(f"{place.name}.{suffix}") for suffix in formats]
+                failed += not write(outcome.transcript, paths)
+            elif lines:
+                line = {"source": outcome.source, **outcome.transcript.to_dict()}
+                print(json.dumps(line, ensure_ascii=False), flush=True)
             elif not at_once:
                 text = writers.render(outcome.transcript, formats[0])
                 print(f"==> {outcome.source} <==\n{text}\n" if len(sources) > 1 else text, end="", flush=True)
         print(end, end="", flush=True)
+    done = len(sources) + len(errors) - failed
+    note(summary(done, failed, progress.seconds, time.monotonic() - begin, output))
     return failed
 
 
-def write(transcript: Transcript, place: Path, formats: Sequence[str]) -> bool:
-    """Each format at `place` with its suffix; says which cannot be written, and returns whether all were."""
+def write(transcript: Transcript, paths: Sequence[Path]) -> bool:
+    """Each file in the format of its suffix; says which cannot be written, and returns whether all were."""
     from asr.text import writers
 
     written = True
-    for suffix in formats:
+    for path in paths:
         try:
-            writers.write(transcript, place.with_name(f"{place.name}.{suffix}"))
+            writers.write(transcript, path)
         except OSError as error:
             complain(describe(error))
             written = False
@@ -186,6 +217,7 @@ def transcribe_on_cluster(
 
     if output is None:
         raise RillError("A cluster's transcripts go to a folder: name it with --output.")
+    begin = time.monotonic()
     sources, errors = expand(names)
     if STDIN in sources:
         raise RillError("A cluster cannot read standard input: name files, or leave out --ray.")
@@ -198,8 +230,10 @@ def transcribe_on_cluster(
                 complain(answer.error)
             progress.add(f"{done} of {total} files", answer.seconds)
 
-        failed = transcribe_archive(sources, options, formats, output, address, workers, on_answer)
-    return len(errors) + failed
+        failed = len(errors) + transcribe_archive(sources, options, formats, output, address, workers, on_answer)
+    # What an earlier run has done counts as done; the audio is that of this run.
+    note(summary(len(sources) + len(errors) - failed, failed, progress.seconds, time.monotonic() - begin, output))
+    return failed
 
 
 def in_order(outcomes: Iterator[Outcome], sources: Sequence[str]) -> Iterator[Outcome]:

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from asr.audio.inputs import absolute, output_names
+from asr.audio.inputs import absolute
 from asr.errors import RillError
 from asr.inference.files import Options, spare_memory, transcribe_file
 from asr.model.hardware import set_threads
@@ -96,10 +96,9 @@ class Manifest:
         os.fsync(self.file.fileno())
         self._note(record)
 
-    def names(self, sources: Sequence[str]) -> dict[str, str]:
+    def names(self, places: Mapping[str, Path]) -> dict[str, str]:
         """Source → the name of its outputs. A name that was given stays; RillError where a new one is the same."""
-        everything = list(dict.fromkeys([*self.outputs, *sources]))
-        names = {source: place.as_posix() for source, place in output_names(everything).items()}
+        names = {source: place.as_posix() for source, place in places.items()}
         names |= {source: os.path.splitext(outputs[0])[0] for source, outputs in self.outputs.items()}
         owners: dict[str, str] = {}
         for source, name in names.items():
@@ -123,7 +122,7 @@ class Manifest:
 
 
 def transcribe_archive(
-    sources: Sequence[str],
+    sources: Mapping[str, Path],
     options: Options,
     formats: Sequence[str],
     output: Path,
@@ -134,7 +133,7 @@ def transcribe_archive(
     """Transcribe recordings on a cluster into a folder; what it has from an earlier run stays.
 
     Args:
-        sources: files and addresses in object stores.
+        sources: files and addresses in object stores, with the places of their outputs, as `audio.inputs.expand` gives.
         formats: of `asr.text.writers.FORMATS`.
         address: of a Ray cluster, as `ray.init` knows it: `auto`, `HOST:PORT`; `local` starts one here.
         workers: how many; None: as many as the cluster has cores now (GPUs, with the device `cuda`).
@@ -144,7 +143,7 @@ def transcribe_archive(
     """
     manifest = Manifest(output)
     try:
-        everything = [absolute(source) for source in sources]
+        everything = {absolute(source): place for source, place in sources.items()}
         places = manifest.names(everything)
         missing = [
             source

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
 
-from asr.audio.inputs import expand, output_names
+from asr.audio.inputs import check_places, expand
+from asr.errors import RillError
 
 
 @pytest.fixture
@@ -24,48 +23,41 @@ def folder(tmp_path: Path) -> Path:
 
 def test_folders_patterns_and_doubles(folder: Path) -> None:
     found, errors = expand([str(folder)])
-    assert found == [str(folder / name) for name in ("talk.flac", "talk.wav", "a/deep/one.ogg")] and not errors
-    assert expand([f"{folder}/*.wav", str(folder / "talk.wav")]) == ([str(folder / "talk.wav")], [])
-    assert expand([f"{folder}/**/o?e.ogg"])[0] == [str(folder / "a/deep/one.ogg")]
+    assert list(found) == [str(folder / name) for name in ("talk.flac", "talk.wav", "a/deep/one.ogg")] and not errors
+    assert expand([f"{folder}/*.wav", str(folder / "talk.wav")]) == ({str(folder / "talk.wav"): Path("talk")}, [])
+    assert list(expand([f"{folder}/**/o?e.ogg"])[0]) == [str(folder / "a/deep/one.ogg")]
     bracketed = folder / "[1].wav"
     bracketed.touch()
-    assert expand([str(bracketed)]) == ([str(bracketed)], [])
-    assert expand(["gone.wav"]) == (["gone.wav"], [])
+    assert expand([str(bracketed)]) == ({str(bracketed): Path("[1]")}, [])
+    assert expand(["gone.wav"]) == ({"gone.wav": Path("gone")}, [])
     assert expand([str(folder / "a" / ".."), "gone*"])[1] == ["gone*: matches no file; check the path."]
     (folder / "empty").mkdir()
     assert expand([str(folder / "empty")])[1] == [f"{folder / 'empty'}: holds no audio or video files; check the path."]
 
 
-def test_output_names() -> None:
-    assert output_names(["/x/a.mp3", "/x/b.wav", "-"]) == {
-        "/x/a.mp3": Path("a"),
-        "/x/b.wav": Path("b"),
-        "-": Path("stdin"),
-    }
-    assert output_names(["/x/a.mp3", "/x/A.wav"]) == {"/x/a.mp3": Path("a.mp3"), "/x/A.wav": Path("A.wav")}
-    assert output_names(["/x/a.mp3", "/y/a.mp3", "/y/b.wav"]) == {
-        "/x/a.mp3": Path("x/a.mp3"),
-        "/y/a.mp3": Path("y/a.mp3"),
-        "/y/b.wav": Path("b"),
-    }
+def test_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders are mirrored, from where a folder or a pattern was named; what else is named changes nothing."""
+    assert set(expand([str(folder)])[0].values()) == {Path("talk"), Path("a/deep/one")}
+    assert list(expand([f"{folder}//"])[0].values()) == [Path("talk"), Path("talk"), Path("a/deep/one")]
+    assert expand([f"{folder}/*/deep/*.ogg"])[0] == {str(folder / "a/deep/one.ogg"): Path("a/deep/one")}
+    named = [str(folder / "talk.wav"), str(folder / "a/deep/one.ogg"), "x/b.c.mp3"]
+    assert list(expand(named)[0].values()) == [Path("talk"), Path("one"), Path("b.c")]
+    assert expand(["-"])[0] == {"-": Path("stdin")}
+    monkeypatch.chdir(folder / "a")
+    assert list(expand(["."])[0].values()) == [Path("deep/one")] == list(expand(["**/*.ogg"])[0].values())
+    assert list(expand(["../*.wav"])[0].values()) == [Path("talk")]
 
 
 def test_names_as_long_as_file_systems_allow(tmp_path: Path) -> None:
     longest = [str(tmp_path / f"{'é' * 120}{end}.wav") for end in ("", "1234567890a", "1234567890b")]
-    names = output_names(longest)
+    names = expand(longest)[0]
     assert names[longest[0]] == Path("é" * 120)
     for name in names.values():
         (tmp_path / f"{name}.json").touch()
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@given(
-    st.lists(
-        st.text("ab./", min_size=1, max_size=8).map(lambda name: str(Path("/t", *name.split("/"), "a.b"))),
-        unique_by=lambda path: str(Path(path).resolve()),
-    )
-)
-def test_output_names_never_collide(paths: list[str]) -> None:
-    names = output_names(paths)
-    assert len(set(names.values())) == len(paths)
-    assert all(not name.is_absolute() and ".." not in name.parts for name in names.values())
+def test_two_recordings_of_one_place() -> None:
+    check_places({"/x/a.mp3": Path("a"), "/x/b.mp3": Path("b")})
+    with pytest.raises(RillError, match=r"/x/a\.mp3 and /x/A\.wav would both become A: choose one"):
+        check_places({"/x/a.mp3": Path("a"), "/x/A.wav": Path("A")})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asr.audio import remote
-from asr.audio.inputs import absolute, expand, opened, output_names
+from asr.audio.inputs import absolute, expand, opened
 from asr.errors import AudioError, RillError
 from asr.inference.files import Options, transcribe_files
 from tests.conftest import CLIPS
@@ -59,11 +59,12 @@ def bucket(tmp_path_factory):
     ],
 )
 def test_folders_patterns_and_names(bucket, name, found):
-    assert expand([bucket + name]) == ([f"{bucket}/{key}" for key in found], [])
+    paths, errors = expand([bucket + name])
+    assert (list(paths), errors) == ([f"{bucket}/{key}" for key in found], [])
 
 
 def test_what_gives_no_recording_is_said(bucket):
-    assert expand([f"{bucket}/*.wav"]) == ([], [f"{bucket}/*.wav: matches no file; check the path."])
+    assert expand([f"{bucket}/*.wav"]) == ({}, [f"{bucket}/*.wav: matches no file; check the path."])
 
 
 def test_a_recording_is_read_whole_and_bears_its_name(bucket):
@@ -85,12 +86,10 @@ def test_a_store_that_does_not_answer(bucket, monkeypatch):
         expand(["s3://talks/x"])
 
 
-def test_names_of_outputs():
-    assert output_names(["s3://a/x/talk.mp3", "/home/x.wav", "s3://a/y/talk.mp3"]) == {
-        "s3://a/x/talk.mp3": Path("x/talk.mp3"),
-        "/home/x.wav": Path("x"),
-        "s3://a/y/talk.mp3": Path("y/talk.mp3"),
-    }
+def test_names_of_outputs(bucket):
+    for name in (bucket, f"{bucket}/", f"{bucket}/**/*.flac"):
+        assert expand([name])[0][f"{bucket}/monday/two & 50% #1?.flac"] == Path("monday/two & 50% #1?")
+    assert expand([f"{bucket}/four.flac"])[0] == {f"{bucket}/four.flac": Path("four")}
     assert absolute("s3://a/x") == "s3://a/x" and absolute("x") == str(Path("x").absolute())
 
 

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from asr.cli import listening
+from asr.cli.listen import placed
 from asr.cli.listening import Watch
 from asr.errors import RillError
 from asr.inference.endpoint import EndpointRules
@@ -156,3 +157,14 @@ def test_total_latency_is_the_sum_of_its_parts():
     recognizer = SimpleNamespace(latency=PRESETS["fast"], rules=EndpointRules(), engine=engine)
     source = SimpleNamespace(name="x", sample_rate=48_000, latency=0.1)
     assert "0.76 s (model 0.50 + step 0.16 + sound 0.10)" in listening.opening(recognizer, source)
+
+
+def test_a_folder_gets_a_file_named_by_the_source_or_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda form: "2026-11-30 05.17.00")
+    assert (
+        placed(f"{tmp_path}/new/", None) == placed(f"{tmp_path}/new/", "-") == tmp_path / "new/2026-11-30 05.17.00.txt"
+    )
+    assert placed(str(tmp_path), "x/talk.mp4") == tmp_path / "talk.txt"
+    assert placed("x.VTT", "talk.mp4") == Path("x.VTT")
+    with pytest.raises(RillError, match=r"x\.doc is neither a folder nor a file of a format .*txt, srt, vtt"):
+        placed("x.doc", None)

@@ -17,6 +17,7 @@ from asr.text.results import Final, Transcript, Word
 from tests.conftest import CLIPS, Asr
 
 LOAD = Options.load
+ONE_SECOND = "Transcribed 1 file, 0:00:01 of audio, in "  # the last line on stderr
 
 
 def final(*words: str, start: float = 0.0) -> Final:
@@ -50,7 +51,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_text_of_one_file(asr: Asr, folder: Path) -> None:
-    assert asr("transcribe", folder / "talk.wav") == (0, "twenty three\nsamples 16000\n", "")
+    status, out, err = asr("transcribe", folder / "talk.wav")
+    assert (status, out) == (0, "twenty three\nsamples 16000\n")
+    assert err.startswith(ONE_SECOND) and err.endswith(" s.\n") and err.count("\n") == 1
 
 
 def test_text_of_several_files_has_headings(asr: Asr, folder: Path) -> None:
@@ -70,7 +73,7 @@ def test_segments_are_printed_as_soon_as_they_are_known(
             yield 2.0, [final("second")]
 
     monkeypatch.setattr(Options, "load", lambda options: Slow())
-    assert asr("transcribe", folder / "talk.wav") == (0, "second\n", "")
+    assert asr("transcribe", folder / "talk.wav")[:2] == (0, "second\n")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,7 @@ def test_segments_are_printed_as_soon_as_they_are_known(
 )
 def test_formats_on_standard_output(asr: Asr, folder: Path, format: str, beginning: str) -> None:
     code, out, err = asr("transcribe", folder / "talk.wav", "--format", format)
-    assert (code, err) == (0, "") and out.startswith(beginning)
+    assert code == 0 and err.startswith(ONE_SECOND) and out.startswith(beginning)
 
 
 @pytest.mark.parametrize(("names", "format"), [(["talk.wav"], "all"), (["talk.wav", "talk.flac"], "srt")])
@@ -94,24 +97,69 @@ def test_standard_output_takes_one_transcript(asr: Asr, folder: Path, names: lis
     assert (code, out) == (1, "") and err.startswith("asr: ") and "--output" in err and err.count("\n") == 1
 
 
-def test_all_formats_and_equal_stems(asr: Asr, folder: Path) -> None:
+def test_several_files_as_json_are_lines(asr: Asr, folder: Path) -> None:
+    code, out, _ = asr("transcribe", folder / "talk.wav", folder / "talk.flac", folder / "gone.wav", "-f", "json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 1 and [line["source"] for line in lines] == [
+        str(folder / name) for name in ("talk.wav", "talk.flac")
+    ]
+    assert [line["duration"] for line in lines] == [1.0, 2.0] and lines[0]["segments"][0]["text"] == "twenty three"
+    assert len(asr("transcribe", folder / "a", "-f", "json")[1].splitlines()) == 1  # a folder, whatever it holds
+
+
+def test_all_formats_below_a_folder(asr: Asr, folder: Path) -> None:
     out = folder / "new" / "out"
-    assert asr("transcribe", folder, "--format", "all", "--output", out) == (0, "", "")
-    stems = ("one", "talk.flac", "talk.wav")
-    assert {path.name for path in out.iterdir()} == {
+    (folder / "talk.flac").rename(folder / "a" / "talk.flac")
+    code, _, err = asr("transcribe", folder, "--format", "all", "--output", f"{out}/")
+    assert code == 0 and err.startswith("Transcribed 3 files, 0:00:06 of audio, in ")
+    assert err.endswith(f" s, written to {out}.\n")
+    stems = ("a/deep/one", "a/talk", "talk")
+    assert {str(path.relative_to(out)) for path in out.rglob("*.*")} == {
         f"{stem}.{suffix}" for stem in stems for suffix in ("txt", "srt", "vtt", "tsv", "json")
     }
-    assert (out / "talk.flac.txt").read_text() == "twenty three\nsamples 32000\n"
-    assert json.loads((out / "talk.wav.json").read_text())["duration"] == 1.0
+    assert (out / "a" / "talk.txt").read_text() == "twenty three\nsamples 32000\n"
+    assert json.loads((out / "talk.json").read_text())["duration"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["talk.srt", "new/talk.JSON"])
+def test_a_file_of_that_name(asr: Asr, folder: Path, name: str) -> None:
+    code, out, err = asr("transcribe", folder / "talk.wav", "--output", folder / name)
+    assert (code, out) == (0, "") and err.endswith(f" s, written to {folder / name}.\n")
+    text = (folder / name).read_text()
+    assert text.startswith("1\n00:00:00,000 --> ") or json.loads(text)["duration"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("talk.wav", "talk.flac", "-o", "x.srt"),
+            "x.srt takes one transcript, and there are 2 recordings: name a folder",
+        ),
+        (("talk.wav", "talk.flac", "-o", "x/"), "talk.wav and talk.flac would both become talk: choose one"),
+        (("talk.wav", "-o", "x.srt", "-f", "vtt"), "--output x.srt and --format vtt contradict each other"),
+        (("talk.wav", "-o", "x.doc"), "write x.doc/ for a new folder, or x.doc.txt"),
+        (("talk.wav", "-o", "x"), "write x/ for a new folder, or x.txt"),
+    ],
+)
+def test_an_output_that_cannot_be_meant(
+    asr: Asr, folder: Path, arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    status, out, err = asr("transcribe", *arguments)
+    assert (status, out) == (1, "") and sentence in err and err.count("\n") == 1
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_an_output_that_cannot_be_written_does_not_stop_the_others(asr: Asr, folder: Path) -> None:
     out = folder / "out"
-    (out / "talk.wav.srt").mkdir(parents=True)
+    (folder / "talk.flac").unlink()
+    (out / "talk.srt").mkdir(parents=True)
     code, _, err = asr("transcribe", folder, "--format", "all", "--output", out)
-    assert code == 1 and err == f"asr: {out / 'talk.wav.srt'}: Is a directory.\n"
-    assert (out / "talk.wav.json").is_file() and (out / "talk.wav.vtt").is_file()
-    assert (out / "talk.flac.srt").is_file() and (out / "one.srt").is_file()
+    assert code == 1 and err.startswith(f"asr: {out / 'talk.srt'}: Is a directory.\nTranscribed 1 of 2 files, ")
+    assert (out / "talk.json").is_file() and (out / "talk.vtt").is_file()
+    assert (out / "a" / "deep" / "one.srt").is_file()
 
 
 def test_sigterm_prints_what_is_finished(asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,13 +180,13 @@ def test_sigterm_prints_what_is_finished(asr: Asr, folder: Path, monkeypatch: py
 def test_sigterm_does_not_interrupt_a_write(asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = module.write
 
-    def interrupted(transcript: Transcript, place: Path, formats: tuple[str, ...]) -> bool:
+    def interrupted(transcript: Transcript, paths: list[Path]) -> bool:
         signal.raise_signal(signal.SIGTERM)
-        return write(transcript, place, formats)
+        return write(transcript, paths)
 
     monkeypatch.setattr(module, "write", interrupted)
-    assert asr("transcribe", folder / "talk.wav", folder / "talk.flac", "--output", folder / "out")[0] == 143
-    assert [path.name for path in (folder / "out").iterdir()] == ["talk.wav.txt"]
+    assert asr("transcribe", folder / "talk.wav", folder / "a", "--output", f"{folder}/out/")[0] == 143
+    assert [path.name for path in (folder / "out").iterdir()] == ["talk.txt"]
 
 
 def test_numerals(asr: Asr, folder: Path) -> None:
@@ -149,6 +197,7 @@ def test_a_missing_file_does_not_stop_the_others(asr: Asr, folder: Path) -> None
     code, out, err = asr("transcribe", folder / "gone.wav", folder / "talk.wav", folder / "notes.txt", "x*.wav")
     assert code == 1 and "samples 16000" in out
     sentences = err.splitlines()
+    assert sentences.pop().startswith("Transcribed 1 of 4 files, 0:00:01 of audio, in ")
     assert len(sentences) == 3 and all(sentence.startswith("asr: ") for sentence in sentences)
     for name, sentence in zip(["x*.wav", "gone.wav", "notes.txt"], sentences, strict=True):
         assert name in sentence
@@ -164,13 +213,16 @@ def test_a_fault_of_ours_does_not_stop_the_others(asr: Asr, folder: Path, monkey
     monkeypatch.setattr(Options, "load", lambda options: Faulty())
     code, out, err = asr("transcribe", folder / "talk.wav", folder / "talk.flac")
     assert code == 1 and "samples 32000" in out
-    assert err == (f"asr: {folder / 'talk.wav'}: IndexError: list index out of range; please report this as a bug.\n")
+    assert err.startswith(
+        f"asr: {folder / 'talk.wav'}: IndexError: list index out of range; please report this as a bug.\n"
+        "Transcribed 1 of 2 "
+    )
 
 
 def test_standard_input(asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (folder / "talk.wav").open("rb") as file:
         monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"buffer": file}))
-        assert asr("transcribe", "-", "--output", folder / "out") == (0, "", "")
+        assert asr("transcribe", "-", "--output", f"{folder}/out/")[:2] == (0, "")
     assert (folder / "out" / "stdin.txt").read_text() == "twenty three\nsamples 16000\n"
     code, _, err = asr("transcribe", "-", folder / "talk.wav")
     assert code == 1 and "'-' (standard input) stands alone" in err
@@ -180,7 +232,7 @@ def test_a_damaged_file_is_a_clean_warning(asr: Asr, folder: Path) -> None:
     cut = folder / "cut.flac"
     cut.write_bytes((CLIPS / "ljspeech-2.flac").read_bytes()[:30_000])
     code, out, err = asr("transcribe", cut)
-    assert code == 0 and out and err.startswith(f"asr: warning: {cut}: damaged or cut short; ") and err.count("\n") == 1
+    assert code == 0 and out and err.startswith(f"asr: warning: {cut}: damaged or cut short; ") and err.count("\n") == 2
 
 
 @pytest.mark.parametrize(
@@ -190,7 +242,7 @@ def test_a_damaged_file_is_a_clean_warning(asr: Asr, folder: Path) -> None:
         (["--checkpoint", "no/such"], "There is no checkpoint 'no/such'"),
         (["--hotword", "word:loud"], "Hot word 'word:loud'"),
         (["--hotword", "word", "--no-lm"], "Hot words need the language model"),
-        (["--output", "/dev/null/x"], "/dev/null"),
+        (["--output", "/dev/null/x/"], "/dev/null"),
     ],
 )
 def test_errors_are_one_line(

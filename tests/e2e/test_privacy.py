@@ -141,7 +141,7 @@ def test_it_would_be_seen(traced):
 
 def test_transcribe(traced):
     clips = [CLIPS / "kathleen-0.flac", CLIPS / "kathleen-1.flac"]
-    traced.run("-m", "asr.cli", "transcribe", *clips, "--jobs", "2", "-o", "out")
+    traced.run("-m", "asr.cli", "transcribe", *clips, "--jobs", "2", "-o", "out/")
     check(traced, "out")
 
 

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -60,13 +61,13 @@ def test_a_line_that_was_cut_off_costs_that_line_only(manifest, tmp_path):
 
 def test_names_stay_as_the_archive_grows(manifest):
     first = manifest()
-    assert first.names(["/x/talk.wav"]) == {"/x/talk.wav": "talk"}
+    assert first.names({"/x/talk.wav": Path("talk")}) == {"/x/talk.wav": "talk"}
     first.add(Answer("/x/talk.wav", 1.0), ["talk.srt"])
     first.close()
-    names = manifest().names(["/x/talk.wav", "/x/talk.mp3", "/y/talk.mp3"])
-    assert names == {"/x/talk.wav": "talk", "/x/talk.mp3": "x/talk.mp3", "/y/talk.mp3": "y/talk.mp3"}
-    with pytest.raises(RillError, match=r"/y/talk and /x/talk\.wav would both become .*talk: give another --output\."):
-        manifest().names(["/y/talk"])
+    names = manifest().names({"/x/talk.wav": Path("x/talk"), "/x/talk.mp3": Path("x/talk")})
+    assert names == {"/x/talk.wav": "talk", "/x/talk.mp3": "x/talk"}
+    with pytest.raises(RillError, match=r"/x/talk\.wav and /y/Talk\.mp3 would both .*talk: give another --output\."):
+        manifest().names({"/y/Talk.mp3": Path("Talk")})
 
 
 def test_a_name_that_is_not_utf8(manifest):
@@ -98,5 +99,5 @@ def test_nobody_at_the_address(tmp_path):
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         with pytest.raises(RillError, match=rf"No Ray cluster answers at '{address}' .*refused.*: start one with"):
-            archive.transcribe_archive(["x.wav"], Options(), ("txt",), tmp_path, address)
+            archive.transcribe_archive({"x.wav": Path("x")}, Options(), ("txt",), tmp_path, address)
     assert signal.getsignal(signal.SIGTERM) == handler

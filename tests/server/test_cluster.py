@@ -18,6 +18,7 @@ import websockets
 from typer.testing import CliRunner
 
 import asr
+from asr.audio.inputs import expand
 from asr.cli import main
 from asr.cli.transcribe import transcribe_on_cluster
 from asr.errors import RillError
@@ -182,13 +183,13 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
     assert files() == expected("0", "1", "2", "3", "broken")
     assert {path: path.stat().st_mtime_ns for path in written} == written
     # Where nothing is missing, nothing is asked of any cluster.
-    assert archive.transcribe_archive(names, OPTIONS, writers.FORMATS, output, "nowhere:1") == 0
+    assert archive.transcribe_archive(expand(names)[0], OPTIONS, writers.FORMATS, output, "nowhere:1") == 0
 
 
 def test_a_checkpoint_that_is_missing_ends_it(nodes, recordings, tmp_path):
     with pytest.raises(RillError, match=r"A worker cannot work: .*nowhere"):
         archive.transcribe_archive(
-            [str(recordings / "0.wav")], Options(checkpoint="nowhere"), ("txt",), tmp_path, nodes.address
+            {str(recordings / "0.wav"): Path("0")}, Options(checkpoint="nowhere"), ("txt",), tmp_path, nodes.address
         )
 
 
