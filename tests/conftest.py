@@ -63,6 +63,13 @@ def compiled_search() -> None:
     prepare()
 
 
+@pytest.fixture(autouse=True)
+def no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither defaults nor checkpoints of whoever runs the tests."""
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp() / "home" / name))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     import torch

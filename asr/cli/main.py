@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from asr import __version__
+from asr.cli import config
 from asr.cli.doctor import doctor
 from asr.cli.evaluate import evaluate
 from asr.cli.export import export
@@ -29,7 +30,6 @@ from asr.errors import RillError
 EXTRAS = {
     "lhotse": "train",
     "tensorboard": "train",
-    "tomli": "train",
     "fastapi": "serve",
     "fastapi_offline": "serve",
     "uvicorn": "serve",
@@ -40,9 +40,8 @@ EXTRAS = {
 }  # package → the extra that installs it
 
 app = typer.Typer(
-    help="Live and offline speech recognition.",
+    help="Rill: live and offline speech recognition.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -52,17 +51,19 @@ for command in (transcribe, evaluate, listen, doctor, serve, export, prepare, tr
 
 def show_version(asked: bool) -> None:
     if asked:
-        print(f"asr {__version__}")
+        print(f"Rill {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=show_version)
     ] = False,
 ) -> None:
-    """Options of `asr` itself."""
+    """Rill: live and offline speech recognition. Defaults of yours: ~/.config/rill/config.toml."""
+    context.default_map = config.defaults(context.command.commands)  # type: ignore[attr-defined]
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

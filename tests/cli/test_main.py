@@ -40,7 +40,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_version(asr: Asr) -> None:
-    assert asr("--version") == (0, f"asr {__version__}\n", "")
+    assert asr("--version") == (0, f"Rill {__version__}\n", "")
 
 
 def test_unknown_options_are_usage_errors(asr: Asr) -> None:
