@@ -39,6 +39,15 @@ def serve(
             help="8-bit weights: half the work, as accurate. The default where ONNX Runtime computes LSTMs on the CPU.",
         ),
     ] = None,
+    sample_rate: Annotated[
+        float,
+        typer.Option(
+            min=1000,
+            max=768_000,
+            metavar="HZ",
+            help="Of Vosk's clients that do not say theirs; 8000 as in Vosk's server.",
+        ),
+    ] = 8000,
     max_sessions: Annotated[int, typer.Option(min=1, metavar="N", help="Live sessions at the same time.")] = 64,
     max_uploads: Annotated[int, typer.Option(min=1, metavar="N", help="Recordings at the same time.")] = 4,
     max_message: Annotated[int, typer.Option(min=1, metavar="KIB", help="Size of a WebSocket message.")] = 1024,
@@ -71,11 +80,17 @@ def serve(
             "any. May be given several times.",
         ),
     ] = None,
+    wyoming: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT", help="Also speak Home Assistant's protocol there, such as tcp://0.0.0.0:10300."
+        ),
+    ] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(metavar="PEM", help="With --ssl-keyfile: https.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(metavar="PEM")] = None,
     no_demo: Annotated[bool, typer.Option("--no-demo", help="Without the page at /demo.")] = False,
 ) -> None:
-    """Serve many clients at once: Vosk's WebSocket protocol, OpenAI's transcription API, the browser demo.
+    """Serve many clients at once: the protocols of Vosk, OpenAI, Deepgram and Home Assistant, the browser demo.
 
     On SIGTERM or Ctrl-C the server finalizes and delivers open utterances, then exits.
     """
@@ -95,10 +110,12 @@ def serve(
         max_upload=max_upload,
         max_minutes=max_minutes,
         idle=idle,
+        sample_rate=sample_rate,
         token_file=token_file,
         no_token=no_token,
         cors=tuple(cors or ()),
         allow_host=tuple(allow_host or ()),
+        wyoming=wyoming,
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
     )

@@ -69,6 +69,17 @@ class Recognizer:
             punctuate=self.punctuate,
         )
 
+    def expecting(self, hotwords: Hotwords) -> Recognizer:
+        """A recognizer with the same engine and settings that expects these hot words, too. Raises HotwordError."""
+        return Recognizer(
+            self.engine,
+            latency=self.latency,
+            hotwords=(*self.hotwords, *self.engine.parse_hotwords(hotwords)),
+            rules=self.rules,
+            runner=self._runner,
+            punctuate=self.punctuate,
+        )
+
     def prepare_hotwords(self, hotwords: Hotwords) -> tuple[Hotword, ...]:
         """Parses hot words and builds their search, so that a stream finds it ready. Raises HotwordError."""
         chosen = self.engine.parse_hotwords(hotwords)

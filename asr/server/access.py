@@ -25,6 +25,8 @@ from asr.server.responses import PUBLIC_PATHS, error_response
 MIN_BODY_BYTES_PER_S = 4000  # on average, after the time that a client may be idle
 MIN_TOKEN_LENGTH = 16  # characters; shorter ones can be guessed
 WRONG_TOKEN_DELAY_S = 1.0  # until a wrong token is refused
+TOKEN_SCHEMES = ("bearer", "token")
+OPENAI_KEY = "openai-insecure-api-key."  # the subprotocol in which a page has its token
 LOG_INTERVAL_S = 10.0  # wrong tokens are logged this often at most
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class AccessMiddleware:
         if scope["type"] not in ("http", "websocket") or scope["path"] in PUBLIC_PATHS:
             await self.app(scope, receive, send)
         elif problem := self._problem(scope["type"], headers := Headers(scope=scope)):
-            if problem.status_code == 401 and "authorization" in headers:
+            if problem.status_code == 401 and ("authorization" in headers or _given_token(headers)):
                 await self._on_wrong_token(scope)
             await problem(scope, receive, send)
         else:
@@ -77,8 +79,7 @@ class AccessMiddleware:
         return None
 
     def _has_token(self, headers: Headers) -> bool:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = token.strip().encode("latin-1") if scheme.lower() == "bearer" else b""  # the bytes that came
+        given = _given_token(headers)
         matches = [hmac.compare_digest(given, token) for token in self.tokens]  # all of them, in constant time
         return not self.tokens or any(matches)
 
@@ -117,6 +118,21 @@ class AccessMiddleware:
             return message
 
         return bounded
+
+
+def _given_token(headers: Headers) -> bytes:
+    """A request's token, as the bytes that came: `Authorization: Bearer TOKEN`, or `Token TOKEN` of Deepgram's clients.
+
+    Pages cannot set headers of a WebSocket: theirs offer subprotocols, OpenAI's "openai-insecure-api-key.TOKEN" and
+    Deepgram's "token, TOKEN".
+    """
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    offered = [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",")]
+    if scheme.lower() not in TOKEN_SCHEMES:
+        token = next((each[len(OPENAI_KEY) :] for each in offered if each.startswith(OPENAI_KEY)), "")
+        if not token and len(offered) == 2 and offered[0] == "token":
+            token = offered[1]
+    return token.strip().encode("latin-1")
 
 
 def _content_length(headers: Headers) -> int:

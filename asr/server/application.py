@@ -1,6 +1,6 @@
 """The server's application: the protocols that existing clients know, around one service.
 
-    Vosk's WebSocket, OpenAI's API, the demo's page ──► Service (slots, limits) ──► BatchRunner ──► model
+    Vosk, OpenAI, Deepgram, Wyoming, the demo ──► Service (slots, limits) ──► BatchRunner ──► model
     AccessMiddleware: token, origin, size of every request          Metrics: for Prometheus
 
 Everything but the model runs on one event loop. The model and the second passes have threads of their own (`batching`).
@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from asr import __version__
 from asr.errors import RillError
 from asr.inference.recognizer import Recognizer
-from asr.server import openai, vosk
+from asr.server import deepgram, openai, realtime, vosk
 from asr.server.access import AccessMiddleware
 from asr.server.capacity import CapacityMiddleware
 from asr.server.origins import OriginMiddleware
@@ -106,7 +106,8 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
         exception_handlers={HTTPException: _on_error, RequestValidationError: _on_error, RillError: _on_error},
     )
     app.include_router(openai.router(service))
-    app.router.routes.extend(vosk.routes(service))
+    for protocol in (vosk, realtime, deepgram):
+        app.router.routes.extend(protocol.routes(service))
 
     @app.get(
         "/health",

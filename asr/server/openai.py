@@ -8,7 +8,7 @@ import math
 import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from enum import Enum
 from typing import Annotated, Any
 
@@ -17,19 +17,26 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asr.audio.isolated import Isolated
+from asr.decoding.hotwords import Hotword, parse_list
 from asr.errors import RillError
+from asr.inference.recognizer import Recognizer
+from asr.server.parameters import (
+    MAX_NAME_LENGTH,
+    UnknownModel,
+    check_language,
+    check_model,
+    language_name,
+    log_confidence,
+    logprobs,
+    prompt_phrases,
+)
 from asr.server.responses import error_response
 from asr.server.service import Busy, Service
-from asr.text.results import Final, Transcript
+from asr.text.results import Final, Transcript, Word
 from asr.text.writers import render
 
 PATH = "/v1/audio/transcriptions"
-# Names that clients have built in; clients that stream must use one of the latter two.
-MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
-LANGUAGE_NAMES = {"en": "english"}  # by ISO 639-1 code, as OpenAI writes them; other codes stay as they are
 SHUTDOWN_MARGIN_S = 5.0  # before the deadline of the shutdown: the server gives up recordings that are not done
-MAX_NAME_LENGTH = 100  # characters of what a client names, in errors and in the log
-MIN_CONFIDENCE = 1e-3  # whose logarithm is taken
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The text, in the requested format.",
@@ -69,12 +76,23 @@ class Granularity(str, Enum):
     segment = "segment"
 
 
+class Included(str, Enum):
+    logprobs = "logprobs"
+
+
 Recording = Annotated[UploadFile, File(description="An audio or video file in any format that FFmpeg reads.")]
 Model = Annotated[
-    str, Form(description="The model's name from `GET /v1/models`; `whisper-1` and OpenAI's other names work too.")
+    str | None,
+    Form(description="The model's name from `GET /v1/models`; `whisper-1` and OpenAI's other names work too."),
 ]
 Language = Annotated[str | None, Form(description="The model's own language, as ISO 639-1; another one is refused.")]
-Prompt = Annotated[str | None, Form(description="Accepted, but not used.")]
+Prompt = Annotated[
+    str | None, Form(description="Words and short phrases to expect, with commas between; prose is left out.")
+]
+Include = Annotated[
+    list[Included] | None,
+    Form(alias="include[]", description="`logprobs`: the logarithm of each word's confidence. With `json` only."),
+]
 Format = Annotated[ResponseFormat, Form(description="`text`, `srt` and `vtt` come as plain text.")]
 Temperature = Annotated[float, Form(description="Accepted, but not used: the search is deterministic.")]
 Stream = Annotated[
@@ -132,11 +150,12 @@ class Transcriptions:
         return {"object": "list", "data": [self.model(self.checkpoint.config.name)]}
 
     def model(self, name: str) -> dict[str, Any]:
-        known = self.checkpoint.config.name
-        if name not in (known, *MODEL_ALIASES):
-            raise ModelNotFound(404, f"There is no model '{name:.{MAX_NAME_LENGTH}}' here: ask for '{known}'.")
+        try:
+            check_model(self.service.recognizer, name)
+        except UnknownModel as error:
+            raise ModelNotFound(404, str(error)) from error
         return {
-            "id": known,
+            "id": self.checkpoint.config.name,
             "object": "model",
             "created": int(self.checkpoint.path.stat().st_mtime),
             "owned_by": "rill",
@@ -146,26 +165,26 @@ class Transcriptions:
         self,
         request: Request,
         file: Recording,
-        model: Model,
+        model: Model = None,
         language: Language = None,
         prompt: Prompt = None,
         response_format: Format = ResponseFormat.json,
         temperature: Temperature = 0.0,
         timestamp_granularities: Granularities = None,
+        include: Include = None,
         stream: Stream = False,
     ) -> Response:
         """Transcribes with full context, the highest accuracy of the model. Text is written as sentences where the
         checkpoint can; words with times are raw. The recording may have any length within the server's limits."""
-        self.model(model)
-        own = self.checkpoint.config.language
-        if language and language.lower().partition("-")[0] not in (own, _language_name(own)):
-            raise HTTPException(400, f"This model understands '{own}' only, not '{language:.{MAX_NAME_LENGTH}}'.")
+        if model is not None:
+            self.model(model)
+        check_language(self.service.recognizer, language)
         if stream and response_format is not ResponseFormat.json:
             raise HTTPException(400, "A stream comes as json only: leave out response_format, or stream.")
-        parts = self._parts(request, Isolated(file.file, _name(file)))
+        parts = self._parts(request, Isolated(file.file, _name(file)), await self._hotwords(prompt))
         if stream:
             first = await anext(parts)  # a bad recording gives an error, not half a stream
-            return StreamingResponse(_events(first, parts), media_type="text/event-stream")
+            return StreamingResponse(_events(first, parts, bool(include)), media_type="text/event-stream")
         segments: list[Final] = []
         seconds = 0.0
         async for heard, finals in parts:
@@ -176,15 +195,25 @@ class Transcriptions:
             _response,
             Transcript(tuple(segments), seconds),
             response_format,
-            own,
+            self.checkpoint.config.language,
             timestamp_granularities or [Granularity.segment],
+            bool(include),
         )
 
-    async def _parts(self, request: Request, recording: Isolated) -> AsyncIterator[Part]:
+    async def _hotwords(self, prompt: str | None) -> tuple[Hotword, ...]:
+        """What the prompt says to expect; nothing without the language model that hot words need."""
+        if self.service.recognizer.engine.language_model is None:
+            return ()
+        return await asyncio.to_thread(parse_list, prompt_phrases(prompt))
+
+    async def _parts(self, request: Request, recording: Isolated, hotwords: tuple[Hotword, ...]) -> AsyncIterator[Part]:
         """The recording's parts, until its end or until the client disconnects. Raises AudioError and Busy."""
         longest = self.service.options.session_s
-        with self.service.upload():
-            parts = self.service.recognizer.transcribe_parts(recording)
+        with self.service.upload(), self.service.phrase_list(hotwords) if hotwords else nullcontext():
+            recognizer: Recognizer = self.service.recognizer
+            if hotwords:
+                recognizer = await asyncio.to_thread(recognizer.expecting, hotwords)
+            parts = recognizer.transcribe_parts(recording)
             while (part := await asyncio.to_thread(next, parts, None)) is not None:
                 if part[0] > longest:
                     raise HTTPException(413, f"The recording lasts longer than {longest:g} s, the server's limit.")
@@ -202,10 +231,17 @@ def _name(upload: UploadFile) -> str:
 
 
 def _response(
-    transcript: Transcript, format: ResponseFormat, language: str, granularities: Sequence[Granularity]
+    transcript: Transcript,
+    format: ResponseFormat,
+    language: str,
+    granularities: Sequence[Granularity],
+    with_logprobs: bool,
 ) -> Response:
     if format is ResponseFormat.json:
-        return JSONResponse({"text": _text(transcript.segments), "usage": _usage(transcript)})
+        answer: dict[str, Any] = {"text": _text(transcript.segments), "usage": _usage(transcript)}
+        if with_logprobs:
+            answer["logprobs"] = logprobs(transcript.words)
+        return JSONResponse(answer)
     if format is ResponseFormat.verbose_json:
         return JSONResponse(verbose(transcript, language, granularities))
     if format is ResponseFormat.text:
@@ -218,7 +254,7 @@ def verbose(transcript: Transcript, language: str, granularities: Sequence[Granu
     tokens and no probability of silence: `tokens` is empty, and `no_speech_prob` is 0."""
     answer: dict[str, Any] = {
         "task": "transcribe",
-        "language": _language_name(language),
+        "language": language_name(language),
         "usage": _usage(transcript),
         "duration": round(transcript.duration, 3),
         "text": _text(transcript.segments),
@@ -234,7 +270,7 @@ def verbose(transcript: Transcript, language: str, granularities: Sequence[Granu
 
 def _segment(number: int, final: Final) -> dict[str, Any]:
     text = final.text.encode()
-    log_confidence = sum(math.log(max(word.confidence, MIN_CONFIDENCE)) for word in final.words) / len(final.words)
+    total = sum(map(log_confidence, final.words)) / len(final.words)
     return {
         "id": number,
         "seek": round(100 * final.start),
@@ -243,24 +279,26 @@ def _segment(number: int, final: Final) -> dict[str, Any]:
         "text": final.text,
         "tokens": [],
         "temperature": 0.0,
-        "avg_logprob": round(log_confidence, 4),
+        "avg_logprob": round(total, 4),
         "compression_ratio": round(len(text) / len(zlib.compress(text)), 4),
         "no_speech_prob": 0.0,
     }
 
 
-async def _events(part: Part, others: AsyncIterator[Part]) -> AsyncIterator[str]:
+async def _events(part: Part, others: AsyncIterator[Part], with_logprobs: bool) -> AsyncIterator[str]:
     """Server-sent events: a delta for each segment, then the whole text; or an error that occurs on the way."""
-    text = ""
+    text, words = "", list[Word]()
     try:
         while True:
             for final in part[1]:
                 delta = f" {final.text}" if text else final.text
                 text += delta
+                words += final.words
                 yield _event({"type": "transcript.text.delta", "delta": delta})
             part = await anext(others)
     except StopAsyncIteration:
-        yield _event({"type": "transcript.text.done", "text": text})
+        known = {"logprobs": logprobs(words)} if with_logprobs else {}
+        yield _event({"type": "transcript.text.done", "text": text, **known})
     except (RillError, HTTPException) as error:
         message = error.detail if isinstance(error, HTTPException) else str(error)
         kind = "server_error" if isinstance(error, Busy) else "invalid_request_error"
@@ -277,7 +315,3 @@ def _text(segments: Sequence[Final]) -> str:
 
 def _usage(transcript: Transcript) -> dict[str, Any]:
     return {"type": "duration", "seconds": math.ceil(transcript.duration)}
-
-
-def _language_name(language: str) -> str:
-    return LANGUAGE_NAMES.get(language, language)

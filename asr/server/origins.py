@@ -6,20 +6,27 @@ it away, unless its name has been made to point to this computer ("DNS rebinding
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from starlette import status
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asr.server.responses import PUBLIC_PATHS, error_response
+from asr.server.responses import PUBLIC_PATHS, close_reason, error_response
 
+LOG_INTERVAL_S = 10.0  # refused pages are logged this often at most
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # change nothing; `CORSMiddleware` says which pages may read their answers
+log = logging.getLogger(__name__)
 
 
 class OriginMiddleware:
     """Refuses requests by foreign names, and sockets and changes that foreign pages ask for.
+
+    A socket is accepted and then closed, because a page can read a close frame, but no answer to a handshake.
 
     Args:
         hosts: names by which clients may reach the server, beside localhost and any IP address; "*" is any name.
@@ -29,15 +36,25 @@ class OriginMiddleware:
     def __init__(self, app: ASGIApp, hosts: Sequence[str] = (), origins: Sequence[str] = ()) -> None:
         self.app, self.origins = app, origins
         self.hosts = {"localhost", *(host.lower() for host in hosts)}
+        self.logged = -LOG_INTERVAL_S  # when a refusal was
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = None
         if scope["type"] in ("http", "websocket") and scope["path"] not in PUBLIC_PATHS:
             problem = self._problem(Headers(scope=scope), scope.get("method"))
-        if problem:
+        if problem is None:
+            await self.app(scope, receive, send)
+            return
+        if time.monotonic() - self.logged >= LOG_INTERVAL_S:
+            self.logged = time.monotonic()
+            log.warning("%s", problem)
+        if scope["type"] == "http":
             await error_response(403, problem)(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            await receive()
+            await send({"type": "websocket.accept"})
+            reason = close_reason(problem)
+            await send({"type": "websocket.close", "code": status.WS_1008_POLICY_VIOLATION, "reason": reason})
 
     def _problem(self, headers: Headers, method: str | None) -> str | None:
         """Why a request is refused; a socket has no method."""
@@ -48,9 +65,9 @@ class OriginMiddleware:
         if method in SAFE_METHODS or "*" in self.origins or origin in self.origins:
             return None
         if origin is not None and (not host or urlsplit(origin).netloc != host):
-            return f"Pages of {origin:.100} may not use this server: start it with --cors to allow them."
+            return f"Pages of {origin:.100} may not use this server: start it with --cors and that origin."
         if headers.get("sec-fetch-site") == "cross-site":
-            return "Pages of other sites may not use this server: start it with --cors to allow them."
+            return "Pages of other sites may not use this server: start it with --cors and their origin."
         return None
 
     def _known(self, host: str) -> bool:

@@ -8,7 +8,8 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
+from importlib.util import find_spec
 from ipaddress import ip_address
 from types import FrameType
 
@@ -53,29 +54,54 @@ def run_server(
     tokens = read_tokens(options.token_file)
     _check_certificate(options)
     options = options.model_copy(update={"allow_host": (*options.allow_host, options.host)})
-    with closing(listen(options.host, options.port)) as listener:
-        if not (tokens or options.no_token or ip_address(listener.getsockname()[0]).is_loopback):
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(closing(listen(options.host, options.port)))
+        if not (tokens or options.no_token or _is_local(listener)):
             raise RillError(
                 f"At --host {options.host} other computers reach the server: give --token-file FILE, or "
                 f"--no-token to let all of them use it."
             )
+        wyoming = sockets.enter_context(closing(_listen_for_wyoming(options))) if options.wyoming else None
         service = Service(load(), options)
         if tokens:
             mount_demo = None
         app = create_app(service, tokens, mount_demo)
         gc.collect()
         gc.freeze()  # what is loaded now stays: scanning it for garbage would stop all threads for a while
-        addresses = _addresses(listener, options, mount_demo is not None)
-        Server(app, service, options, lambda: on_ready(addresses)).run(sockets=[listener])
+        addresses = _addresses(listener, wyoming, options, mount_demo is not None)
+        Server(app, service, options, lambda: on_ready(addresses), wyoming).run(sockets=[listener])
 
 
-def _addresses(listener: socket.socket, options: ServeOptions, demo: bool) -> str:
+def _listen_for_wyoming(options: ServeOptions) -> socket.socket:
+    """Wyoming has no tokens, so `--no-token` must allow what the operator would otherwise forbid. Raises RillError."""
+    if find_spec("wyoming") is None:
+        raise RillError("--wyoming needs a package that is not there: pip install 'rill-asr[wyoming]'.")
+    from asr.server.wyoming import parse_address
+
+    assert options.wyoming
+    listener = listen(*parse_address(options.wyoming))
+    if not options.no_token and (options.token_file or not _is_local(listener)):
+        listener.close()
+        raise RillError(
+            f"Wyoming's clients send no tokens: give --no-token to let everybody use {options.wyoming}, or "
+            f"leave out --wyoming."
+        )
+    return listener
+
+
+def _is_local(listener: socket.socket) -> bool:
+    """Whether this computer alone reaches it."""
+    return ip_address(listener.getsockname()[0]).is_loopback
+
+
+def _addresses(listener: socket.socket, wyoming: socket.socket | None, options: ServeOptions, demo: bool) -> str:
     scheme, (host, port, *_) = "https" if options.ssl_certfile else "http", listener.getsockname()
     here = f"//{host}:{port}"
     page = f", demo {scheme}:{here}{DEMO_PATH}" if demo else ""
+    home = "Wyoming tcp://{}:{}, ".format(*wyoming.getsockname()[:2]) if wyoming else ""
     return (
-        f"Serving {options.sessions} speakers: Vosk's protocol ws{scheme[4:]}:{here}/ws, OpenAI's API "
-        f"{scheme}:{here}/v1{page}. Ctrl-C ends."
+        f"Serving {options.sessions} speakers: Vosk's protocol ws{scheme[4:]}:{here}/ws, {home}OpenAI's and Deepgram's "
+        f"APIs {scheme}:{here}/v1{page}. Ctrl-C ends."
     )
 
 
@@ -83,7 +109,14 @@ class Server(uvicorn.Server):
     """Uvicorn with an orderly end: on SIGTERM or Ctrl-C the server finalizes and delivers open utterances, then exits.
     A second signal does not wait for them. `on_ready` is called once clients can connect."""
 
-    def __init__(self, app: FastAPI, service: Service, options: ServeOptions, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        service: Service,
+        options: ServeOptions,
+        on_ready: Callable[[], None],
+        wyoming: socket.socket | None = None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -101,12 +134,16 @@ class Server(uvicorn.Server):
                 ssl_keyfile=options.ssl_keyfile,
             )
         )
-        self.service, self.on_ready = service, on_ready
+        self.service, self.on_ready, self.wyoming = service, on_ready, wyoming
         self.loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        if self.wyoming:
+            from asr.server import wyoming
+
+            self.wyoming_server = await wyoming.serve(self.service, self.wyoming)
         self.on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

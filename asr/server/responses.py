@@ -6,6 +6,7 @@ from starlette.responses import JSONResponse
 
 PUBLIC_PATHS = ("/health",)  # for load balancers and monitors: always answered, whoever asks
 RETRY_AFTER_S = 5
+MAX_REASON_BYTES = 123  # of a close frame (RFC 6455, section 5.5)
 
 
 def error_response(status: int, message: str, code: str | None = None) -> JSONResponse:
@@ -14,3 +15,8 @@ def error_response(status: int, message: str, code: str | None = None) -> JSONRe
     kind = "server_error" if status >= 500 else "invalid_request_error"
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status)
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status, headers)
+
+
+def close_reason(reason: str) -> str:
+    """As much of it as fits into a WebSocket's close frame."""
+    return reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")

@@ -71,7 +71,8 @@ class SessionSlot:
         self._reservation = ExitStack()  # of a phrase list
         self.hotwords: tuple[Hotword, ...] = ()  # the client's own, beside the server's
         self.opened = time.monotonic()
-        self.idle = IdleTimer()
+        self.idle = IdleTimer()  # while the server waits for a message
+        self.unread = IdleTimer()  # while it waits for the client to read one, beside the other
         self.closed: SessionClosed | None = None
         self._task = asyncio.current_task()
 
@@ -239,7 +240,7 @@ class Service:
                 if now - slot.opened > options.session_s:
                     reason = f"A session lasts {options.session_s:g} s at most: connect again."
                     slot.close(SessionClosed(status.WS_1008_POLICY_VIOLATION, reason))
-                elif slot.idle.since and now - slot.idle.since > options.idle:
+                elif any(timer.since and now - timer.since > options.idle for timer in (slot.idle, slot.unread)):
                     reason = f"Nothing came, or was read, for {options.idle:g} s."
                     slot.close(SessionClosed(status.WS_1008_POLICY_VIOLATION, reason))
 

@@ -1,5 +1,8 @@
 """Tokens, without a server around."""
 
+import pytest
+from starlette.datastructures import Headers
+
 from asr.server import access
 from asr.server.access import AccessMiddleware
 from asr.server.metrics import Metrics
@@ -43,3 +46,22 @@ def test_wrong_tokens_are_counted_logged_and_slowed_down(caplog):
     assert metrics.registry.get_sample_value("rill_refused_total", {"reason": "token"}) == 2
     (said,) = (record.message for record in caplog.records)
     assert said == "1 requests with a wrong token, the last one from 10.0.0.1."
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("authorization", "Bearer " + TOKEN.decode(), True),
+        ("authorization", "Token " + TOKEN.decode(), True),
+        ("sec-websocket-protocol", "realtime, openai-insecure-api-key." + TOKEN.decode(), True),
+        ("sec-websocket-protocol", "token, " + TOKEN.decode(), True),
+        ("authorization", "Basic " + TOKEN.decode(), False),
+        ("sec-websocket-protocol", TOKEN.decode(), False),
+        ("sec-websocket-protocol", "token", False),
+        ("cookie", TOKEN.decode(), False),
+    ],
+)
+def test_every_protocols_own_way_to_send_a_token(name, value, expected):
+    middleware = AccessMiddleware(None, ServiceOptions(), [TOKEN], Metrics())
+    problem = middleware._problem("websocket", Headers({name: value}))
+    assert (problem is None) == expected

@@ -47,6 +47,7 @@ BUSY = {  # computers that test are busy: what Ray would take for dead is only s
 OPTIONS = Options(lm=False, device="cpu", punctuate=False)
 LENGTH = 20  # seconds of a recording
 ROCK = pcm(CLIPS / "kathleen-0.flac")  # "there was nothing on the rock"
+CONFIG = '{"config": {"sample_rate": 16000}}'
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -265,9 +266,11 @@ def test_speakers_add_a_replica_and_one_that_must_go_lets_them_finish(service):
     async def talk() -> list[dict]:
         speakers = [await connect() for _ in range(3)]
         for speaker in speakers:
+            await speaker.send(CONFIG)
             await say(speaker, ROCK[:16_000])
         await until({"RUNNING": 2})
         new = await connect()  # goes where there is most room
+        await new.send(CONFIG)
         await say(new, ROCK[:16_000])
         for speaker in speakers[1:]:
             await speaker.close()

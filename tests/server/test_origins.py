@@ -10,7 +10,7 @@ SELF = "http://localhost:2700"
 
 
 def status(kind: str, *, method: str = "GET", path: str = "/v1/models", hosts=(), origins=(), **headers: str) -> int:
-    """200 where the middleware hands the request on, else the status of its answer."""
+    """200 where the middleware hands the request on, else the status of its answer; 403 for a socket that it closes."""
     sent = []
 
     async def app(scope, receive, send):
@@ -18,6 +18,9 @@ def status(kind: str, *, method: str = "GET", path: str = "/v1/models", hosts=()
 
     async def send(message):
         sent.append(message)
+
+    async def receive():
+        return {"type": "websocket.connect"}
 
     scope = {
         "type": kind,
@@ -28,7 +31,10 @@ def status(kind: str, *, method: str = "GET", path: str = "/v1/models", hosts=()
         scope["method"] = method
     else:
         scope["extensions"] = {"websocket.http.response": {}}
-    asyncio.run(OriginMiddleware(app, hosts, origins)(scope, None, send))
+    asyncio.run(OriginMiddleware(app, hosts, origins)(scope, receive, send))
+    if sent[0]["type"] == "websocket.accept":
+        assert sent[1]["code"] == 1008 and len(sent[1]["reason"].encode()) <= 123
+        return 403
     return sent[0]["status"]
 
 
@@ -74,3 +80,20 @@ def test_pages_of_other_sites_are_refused(kind, method):
 
 def test_pages_of_other_sites_may_link_to_it():
     assert status("http", host="localhost", origin="https://evil.example", sec_fetch_site="cross-site") == 200
+
+
+def test_a_page_and_the_log_are_told_which_origin_and_which_option(caplog):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    headers = [(b"host", b"localhost:2700"), (b"origin", b"http://localhost:3000")]
+    scope = {"type": "websocket", "path": "/ws", "headers": headers}
+    asyncio.run(OriginMiddleware(None)(scope, receive, send))
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
+    (said,) = (record.message for record in caplog.records)
+    assert sent[1]["reason"] == said and "http://localhost:3000" in said and "--cors" in said

@@ -1,4 +1,4 @@
-"""What every live protocol of the server does: Vosk's WebSocket and the demo's page."""
+"""What every live protocol of the server does: the WebSockets of Vosk and Deepgram, and the demo's page."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from asr.server import service as service_module
 from asr.server.options import ServeOptions
 from asr.text.results import Final
 from tests.conftest import CLIPS
-from tests.support.protocols import DEMO, VOSK, receive
+from tests.support.protocols import DEEPGRAM, DEMO, VOSK, receive
 from tests.support.serving import PATIENCE, numbers, pcm, rest, running, silence, until
 
 ROCK = pcm(CLIPS / "kathleen-0.flac")  # "there was nothing on the rock", 1.5 s
-PROTOCOLS = pytest.mark.parametrize("protocol", [VOSK, DEMO], ids=lambda protocol: protocol.label)
+PROTOCOLS = pytest.mark.parametrize("protocol", [VOSK, DEEPGRAM, DEMO], ids=lambda protocol: protocol.label)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_no_client_is_accepted_under_overload(server, protocol, monkeypatch):
     assert code == 1013 and "cannot keep up" in reason
 
 
-@PROTOCOLS
+@pytest.mark.parametrize("protocol", [VOSK, DEMO], ids=lambda protocol: protocol.label)
 def test_phrase_lists_are_counted_and_freed(server, protocol, monkeypatch):
     async def record():
         async with protocol.recording(server) as client:

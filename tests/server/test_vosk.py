@@ -2,12 +2,16 @@
 
 import asyncio
 import copy
+import io
 import json
 
 import numpy as np
 import pytest
+import soundfile
+import soxr
 
 from asr.inference.async_session import AsyncSession
+from asr.server import session as session_module
 from asr.server import vosk as protocol
 from asr.server.options import ServeOptions
 from asr.server.service import Service
@@ -88,6 +92,48 @@ def test_without_words_and_at_another_rate(url):
     assert answers[-1] == {"text": "there was nothing on the rock"}
 
 
+def test_partials_have_words_where_the_client_wants_them(url):
+    config = {"sample_rate": RATE, "partial_words": True}
+    answers = asyncio.run(vosk(url, pcm(CLIPS / "commonvoice-4.flac"), 6400, config))
+    (*_, last) = (answer for answer in answers if answer.get("partial"))
+    assert [word["word"] for word in last["partial_result"]] == last["partial"].split()
+    assert set(last["partial_result"][0]) == {"word", "start", "end", "conf"}
+
+
+def narrow_band() -> bytes:
+    """The rock at 8 kHz, as telephones and Vosk's page send it."""
+    return soxr.resample(np.frombuffer(ROCK, "<i2"), RATE, 8000).tobytes()
+
+
+@pytest.mark.parametrize("config", [None, {"words": False}])
+def test_a_client_that_says_no_rate_sends_8_khz_as_vosks_server_assumes(url, config):
+    answers = asyncio.run(vosk(url, narrow_band(), 4000, config or {"partial_words": False}))
+    assert answers[-1]["text"] == "there was nothing on the rock"
+
+
+def test_the_operator_says_another_rate_for_such_clients(recognizer):
+    with running(recognizer, ServeOptions(sample_rate=16_000)) as server:
+        answers = asyncio.run(vosk(server.url("/ws", "ws"), ROCK, 8000, {}))
+    assert answers[-1]["text"] == "there was nothing on the rock"
+
+
+def wav(rate: int, samples: bytes) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.frombuffer(samples, "<i2"), rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def test_a_wav_file_says_its_own_rate(url):
+    """Some of Vosk's clients send a file as it is, without a config."""
+    answers = asyncio.run(vosk(url, wav(RATE, ROCK), 8000, {}))
+    assert answers[-1]["text"] == "there was nothing on the rock"
+
+
+def test_a_rate_that_contradicts_the_file_is_an_error(url):
+    code, reason = closed(url, '{"config": {"sample_rate": 8000}}', wav(RATE, ROCK))
+    assert code == 1007 and "16000 Hz" in reason and "8000 Hz" in reason
+
+
 def test_nothing_said_and_nothing_sent(url):
     assert asyncio.run(vosk(url, silence(0.4), 3200)) == [{"partial": ""}] * 4 + [{"text": ""}]
     assert asyncio.run(vosk(url, b"")) == [{"text": ""}]
@@ -108,9 +154,10 @@ def test_a_reset_makes_final_and_goes_on(url):
     async def talk():
         answers = []
         async with connect(url) as socket:
-            for message in (ROCK, '{"reset": 1}', '{"config": {"words": true}}', ROCK, '{"eof": 1}'):
+            config = '{"config": {"sample_rate": 16000, "words": true}}'
+            for message in (config, ROCK, '{"reset": 1}', config, ROCK, '{"eof": 1}'):
                 await socket.send(message)
-                if message != '{"config": {"words": true}}':
+                if message != config:
                     answers.append(json.loads(await asyncio.wait_for(socket.recv(), PATIENCE)))
         return answers
 
@@ -177,9 +224,9 @@ def test_what_is_not_understood_ends_the_session_with_a_sentence(server, url, me
 
 
 def test_the_rate_cannot_change_inside_a_recording(url):
-    assert closed(url, silence(0.1), '{"config": {"sample_rate": 8000}}') == (
+    assert closed(url, silence(0.1), '{"config": {"sample_rate": 11025}}') == (
         1007,
-        "The sample_rate cannot change inside a recording: send a reset first.",
+        "The sample_rate cannot change inside a recording: end the recording first.",
     )
 
 
@@ -213,7 +260,7 @@ def test_a_flood_is_held_up_and_answered_in_full(server, url, monkeypatch):
 
     monkeypatch.setattr(AsyncSession, "caught_up", spy)
     assert asyncio.run(flood()) == ['{"partial": ""}'] * 30 + ['{"text": ""}']
-    assert 1.0 < max(most) <= protocol.MAX_WAITING_AUDIO_S
+    assert 1.0 < max(most) <= session_module.MAX_WAITING_AUDIO_S
 
 
 def test_a_client_that_reads_nothing_is_closed(recognizer):
@@ -222,7 +269,7 @@ def test_a_client_that_reads_nothing_is_closed(recognizer):
     class Deaf:
         closed = None
 
-        async def accept(self): ...
+        async def accept(self, subprotocol): ...
 
         async def receive(self):
             return {"type": "websocket.receive", "bytes": silence(0.1)}
@@ -247,8 +294,8 @@ def test_a_client_that_reads_nothing_is_closed(recognizer):
 
 
 def test_reasons_fit_into_a_close_frame(server, url, monkeypatch):
-    async def refuse(self, config, slot):
-        raise protocol.invalid("ä" * 200)
+    async def refuse(self, config):
+        raise session_module.invalid("ä" * 200)
 
     monkeypatch.setattr(protocol.VoskConnection, "_configure", refuse)
     assert closed(url, '{"config": {}}') == (1007, "ä" * 61)

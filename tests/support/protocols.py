@@ -30,9 +30,13 @@ class Protocol:
             yield socket
 
     def finals(self, messages: list[dict]) -> list[str]:
+        if self.label == "deepgram":
+            return [transcript(message) for message in messages if message.get("is_final") and transcript(message)]
         return [message["text"] for message in messages if message.get("text") and message.get("type") != "partial"]
 
     def partials(self, messages: list[dict]) -> list[str]:
+        if self.label == "deepgram":
+            return [transcript(message) for message in messages if message.get("is_final") is False]
         key = "text" if self.label == "demo" else "partial"
         return [message[key] for message in messages if message.get("type") == "partial" or message.get("partial")]
 
@@ -50,6 +54,11 @@ class Protocol:
         return socket.close_code, socket.close_reason or " ".join(said)
 
 
+def transcript(message: dict) -> str:
+    """Of Deepgram's Results."""
+    return message["channel"]["alternatives"][0]["transcript"]
+
+
 async def receive(socket: websockets.ClientConnection) -> dict:
     return json.loads(await asyncio.wait_for(socket.recv(), PATIENCE))
 
@@ -62,3 +71,10 @@ VOSK = Protocol(
     '{"eof": 1}',
 )
 DEMO = Protocol("demo", "/demo/live", '{"rate": 16000}', '{"rate": 16000, "hotwords": ["rill"]}', '{"finish": true}')
+DEEPGRAM = Protocol(
+    "deepgram",
+    "/v1/listen?encoding=linear16&sample_rate=16000&interim_results=true",
+    '{"type": "KeepAlive"}',
+    "",  # phrases are in the address
+    '{"type": "CloseStream"}',
+)

@@ -49,11 +49,12 @@ def running(
     options: ServeOptions | None = None,
     tokens: tuple[bytes, ...] = (),
     mount_demo: MountDemo | None = None,
+    wyoming: socket.socket | None = None,
 ) -> Iterator[Running]:
     options = options or ServeOptions()
     with closing(listen("127.0.0.1", 0)) as listener:
         service = Service(recognizer, options, max_model_delay=PATIENCE)
-        server = Server(create_app(service, tokens, mount_demo), service, options, on_ready=lambda: None)
+        server = Server(create_app(service, tokens, mount_demo), service, options, lambda: None, wyoming)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         until(lambda: server.started)
