@@ -24,8 +24,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # on disk before its name is: a power cut must not leave an empty file
         os.replace(part, path)
     except OSError as error:
-        if error.filename in (str(part), None):  # a full disk is found while writing, where no name is known
-            error.filename = str(path)  # the name that the user knows
+        # A full disk is found while writing, where no name is known.
+        if error.errno is not None and error.filename in (str(part), None):
+            error.filename = str(path)
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -12,7 +12,9 @@ import openai
 import pytest
 import soundfile
 
+from asr.decoding.hotwords import Hotword
 from asr.errors import AudioError
+from asr.inference.recognizer import Recognizer
 from asr.server.openai import PATH
 from asr.server.options import ServeOptions
 from asr.server.service import RECEIVING_FACTOR
@@ -127,6 +129,41 @@ def test_a_stream_tells_of_a_late_error(client, server, talk, monkeypatch):
     monkeypatch.setattr(server.service.recognizer, "transcribe_parts", fail, raising=False)
     with pytest.raises(openai.APIError, match="damaged"):
         list(transcribe(client, talk, stream=True))
+
+
+def test_a_prompt_gives_hot_words_and_the_model_may_be_left_out(server, monkeypatch):
+    """As curl sends it: OpenAI's client wants a model."""
+
+    def text(**data) -> str:
+        with open(ROCK, "rb") as file:
+            answer = httpx.post(server.url(PATH), data=data, files={"file": file}, timeout=PATIENCE)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["text"]
+
+    expected = []
+    known = Recognizer.expecting
+
+    def expecting(self, hotwords):
+        expected.append([hotword.phrase for hotword in hotwords])
+        return known(self, [Hotword(hotword.phrase, 16) for hotword in hotwords])
+
+    monkeypatch.setattr(Recognizer, "expecting", expecting)
+    assert text() == "there was nothing on the rock" and not expected
+    prompt = "They're, New York. And this is a sentence that is prose."
+    assert text(prompt=prompt) == "they're was nothing on the rock"
+    assert expected == [[("they're",), ("new", "york")]]
+    assert not server.service._phrase_lists
+
+
+def test_probabilities_on_request(client, talk, expected):
+    answer = transcribe(client, talk, include=["logprobs"])
+    assert "".join(each.token for each in answer.logprobs).split() == answer.text.split()
+    assert [each.logprob for each in answer.logprobs] == pytest.approx(
+        [np.log(word.confidence) for word in expected.words], abs=0.02
+    )
+    last = list(transcribe(client, talk, include=["logprobs"], stream=True))[-1]
+    assert [each.logprob for each in last.logprobs] == [each.logprob for each in answer.logprobs]
+    assert transcribe(client, ROCK).logprobs is None
 
 
 def test_what_the_model_cannot_do(client):
