@@ -22,7 +22,6 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-import torch
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import FileResponse
@@ -35,6 +34,7 @@ from asr.demo.limits import MAX_WAITING, Limits, StorageMiddleware, upload_folde
 from asr.demo.live import OpenSlot, routes
 from asr.errors import AudioError, RillError
 from asr.inference.recognizer import Recognizer
+from asr.model.hardware import set_threads
 from asr.model.latency import PRESETS, Latency
 from asr.text.results import Transcript
 from asr.text.writers import render
@@ -336,7 +336,7 @@ def serve(
 
     Raises RillError where host, port or certificate cannot be used.
     """
-    torch.set_num_threads(1)  # several sessions share the cores better than several threads share one session
+    set_threads(1)  # several sessions share the cores better than several threads share one session
     _check_port(host, port)
     for name in (ssl_keyfile, ssl_certfile):
         if name and not Path(name).is_file():

@@ -124,11 +124,10 @@ def app(args: dict[str, Any]) -> Application:
 def create_app(options: ClusterOptions) -> FastAPI:
     """A replica's application: `application.create_app`, with the limits that Uvicorn enforces for `asr serve`. It has
     no demo: the page makes many requests, which would go to different replicas."""
-    import torch
-
     from asr.inference.recognizer import load
+    from asr.model.hardware import set_threads
 
-    torch.set_num_threads(1)  # as in `process.run_server`
+    set_threads(1)  # as in `process.run_server`
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     recognizer = load(
         options.checkpoint,

@@ -13,13 +13,13 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from types import FrameType
 
-import torch
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from asr.errors import RillError
 from asr.inference.recognizer import Recognizer
+from asr.model.hardware import set_threads
 from asr.server.access import read_tokens
 from asr.server.application import DEMO_PATH, MountDemo, create_app
 from asr.server.options import ServeOptions
@@ -49,7 +49,7 @@ def run_server(
 
     Raises RillError where address, certificate, tokens or model cannot be used.
     """
-    torch.set_num_threads(1)  # batches share the cores better than threads inside one batch
+    set_threads(1)  # batches share the cores better than threads inside one batch
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     tokens = read_tokens(options.token_file)
     _check_certificate(options)
