@@ -45,10 +45,7 @@ ONLY_IN = {
         "inference.utterance",
         "evaluation.evaluate",
         "evaluation.tune",
-        "server.process",
-        "server.cluster",
         "demo.network",
-        "demo.page",
     ),
     "torchaudio": ("training", "audio.features"),
 }
