@@ -22,8 +22,10 @@ from asr.errors import RillError
 
 
 def path() -> Path:
-    """Where the file is, there or not: below XDG_CONFIG_HOME where that is set."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "rill" / "config.toml"
+    """Where the file is, there or not: below XDG_CONFIG_HOME where that is set, else in the home folder's `.config`. A
+    user without a home folder has none."""
+    folder = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return Path(folder) / "rill" / "config.toml"
 
 
 def defaults(commands: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -22,8 +22,9 @@ def write(text: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_file_is_left():
+    file = path()
     yield
-    path().unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
 
 
 def test_which_commands_take_a_default() -> None:
@@ -62,3 +63,10 @@ def test_what_is_wrong_is_said(asr: Asr, text: str, sentence: str) -> None:
     assert (status, out) == (1, "") and err.startswith(f"asr: {file}") and sentence in err and err.count("\n") == 1
     with pytest.raises(RillError):
         defaults(COMMANDS)
+
+
+def test_a_user_without_a_home_folder_has_no_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_CONFIG_HOME", "HOME", "USERPROFILE", "HOMEDRIVE", "HOMEPATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it gives where nothing is known
+    assert not any(defaults(COMMANDS).values())
