@@ -102,9 +102,8 @@ class _Worker(Generic[Task]):
     """A process and the task that it has; its connection is at its end when the process is."""
 
     def __init__(self, work: Work[Task, Any], initialize: Callable[[], None], task: Task) -> None:
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # a forked one can use neither CUDA nor threads that were running
+        # A forked process can use neither CUDA nor threads that were running.
+        context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work, initialize), daemon=True)
         self.process.start()
