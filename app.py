@@ -31,13 +31,13 @@ def main() -> None:
     try:
         from starlette.middleware import Middleware
 
-        from asr.demo import page
+        from asr.demo import hosting
         from asr.inference.recognizer import load
         from asr.server.origins import OriginMiddleware
 
         recognizer = load(options.checkpoint, device="cpu", engine=options.engine, int8=options.int8)
         hosts = ["*"] if options.share else [*options.allow_host, options.host]
-        page.serve(
+        hosting.serve(
             recognizer,
             options.host,
             options.port,

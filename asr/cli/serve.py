@@ -121,9 +121,9 @@ def serve(
     )
     mount_demo: MountDemo | None = None
     if not (no_demo or token_file):  # Gradio loads for seconds
-        from asr.demo import page
+        from asr.demo import hosting
 
-        mount_demo = page.mount
+        mount_demo = hosting.mount
     run_server(
         lambda: load(
             checkpoint,

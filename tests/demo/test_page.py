@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 import soundfile as sf
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-import app
 import asr
 from asr.demo import live, page
-from asr.demo.limits import MAX_WAITING, Limits, upload_folder
+from asr.demo.limits import Limits
 from asr.errors import RillError
-from asr.server.options import ServeOptions
 from asr.text.results import Final, Transcript, Word
 from asr.text.writers import render
-from tests.support.serving import PATIENCE, running
 
 CLIPS = Path(__file__).parents[1] / "clips"
 ONE, OTHER = CLIPS / "kathleen-1.flac", CLIPS / "ljspeech-1.flac"
@@ -142,13 +136,6 @@ def test_a_bad_message_ends_the_recording_with_a_sentence(client, bad):
         assert [message for message in until_end(page) if message["type"] == "error"]
 
 
-def test_it_is_a_part_of_the_server(recognizer):
-    with running(recognizer, mount_demo=page.mount) as server:
-        answer = httpx.get(server.url("/demo"), follow_redirects=True, timeout=PATIENCE)
-        assert answer.status_code == 200 and answer.url.path == "/demo/" and "new WebSocket" in answer.text
-        assert httpx.get(server.url("/favicon.ico"), timeout=PATIENCE).headers["content-type"] == "image/svg+xml"
-
-
 @pytest.mark.parametrize("format", page.DOWNLOADS)
 def test_downloads_of_the_live_page(client, format):
     answer = client.post(f"/transcript/{format}", json=TRANSCRIPT.to_dict())
@@ -217,35 +204,6 @@ def test_file_tab_obeys_the_limits(recognizer):
     assert "All 4 places for uploads are taken" in html and not texts
 
 
-def test_it_has_the_servers_limits(recognizer):
-    """As many files at once, as long and as large, and no longer queue."""
-    with running(recognizer, ServeOptions(uploads=3, max_upload=1), mount_demo=page.mount) as server:
-        config = httpx.get(server.url("/demo/config"), timeout=PATIENCE).json()
-        assert config["max_file_size"] == 1 << 20
-        too_large = httpx.post(server.url("/demo/gradio_api/upload"), files={"files": bytes(2 << 20)}, timeout=PATIENCE)
-        assert too_large.status_code == 413
-
-        def unknown():
-            yield b"x"
-
-        answer = httpx.post(server.url("/demo/gradio_api/upload"), content=unknown(), timeout=PATIENCE)
-        assert answer.status_code == 411
-        kept = [
-            httpx.post(
-                server.url("/demo/gradio_api/upload"),
-                files={"files": (f"{number}.wav", bytes(900_000))},
-                timeout=PATIENCE,
-            ).json()[0]
-            for number in range(14)
-        ]
-        folder = upload_folder()
-        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= (10 << 20) + 900_000
-        assert Path(kept[-1]).exists() and not Path(kept[0]).exists() and Path(kept[0]).is_relative_to(folder)
-    blocks = page.build(recognizer, Limits(files=3))
-    queue = {fn.concurrency_id: fn.concurrency_limit for fn in blocks.fns.values()}
-    assert queue["files"] == 3 and blocks._queue.max_size == MAX_WAITING
-
-
 def test_words_and_names_are_escaped():
     html = page.file_result(TRANSCRIPT, "/tmp/it's.mp4", 1.0)
     assert "<b>" not in html and "it's.mp4" not in html
@@ -262,20 +220,3 @@ def test_inside_the_network(recognizer, tmp_path):
 def test_about(recognizer):
     text = page.about(recognizer)
     assert "LSTM" in text and "0.98 s" in text
-
-
-def test_a_port_in_use_and_a_missing_certificate_are_named(recognizer):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(RillError, match=rf"Port {port}.*--port"):
-            page.serve(recognizer, "127.0.0.1", port)
-    with pytest.raises(RillError, match=r"no file 'key\.pem'"):
-        page.serve(recognizer, "127.0.0.1", port, ssl_keyfile="key.pem", ssl_certfile="cert.pem")
-
-
-def test_a_missing_checkpoint_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["app.py", "--checkpoint", "nowhere"])
-    with pytest.raises(SystemExit, match="There is no checkpoint 'nowhere'"):
-        app.main()

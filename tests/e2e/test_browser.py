@@ -17,7 +17,7 @@ import pytest
 import soundfile as sf
 
 import asr
-from asr.demo import page as demo
+from asr.demo import hosting as demo
 from tests.support.serving import free_port, running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
@@ -41,10 +41,10 @@ def recognizer() -> asr.Recognizer:
 
 @pytest.fixture(scope="module")
 def address(recognizer: asr.Recognizer) -> Iterator[str]:
-    from asr.demo import page
+    from asr.demo import hosting
 
     port = free_port()
-    page = page.serve(recognizer, "127.0.0.1", port, block=False)
+    page = hosting.serve(recognizer, "127.0.0.1", port, block=False)
     yield f"http://127.0.0.1:{port}"
     page.close()
 

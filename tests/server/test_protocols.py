@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import websockets
 
-from asr.demo import page
+from asr.demo import hosting
 from asr.inference.batching import BatchRunner
 from asr.server import service as service_module
 from asr.server.options import ServeOptions
@@ -27,14 +27,14 @@ PROTOCOLS = pytest.mark.parametrize("protocol", [VOSK, DEEPGRAM, DEMO], ids=lamb
 
 @pytest.fixture(scope="module")
 def server(recognizer):
-    with running(recognizer, mount_demo=page.mount) as here:
+    with running(recognizer, mount_demo=hosting.mount) as here:
         yield here
 
 
 @pytest.fixture(scope="module")
 def narrow(recognizer):
     """One session, whose client may be idle for two seconds."""
-    with running(recognizer, ServeOptions(sessions=1, idle=2.0), mount_demo=page.mount) as here:
+    with running(recognizer, ServeOptions(sessions=1, idle=2.0), mount_demo=hosting.mount) as here:
         yield here
 
 
@@ -73,7 +73,7 @@ def test_there_is_room_for_so_many_sessions(recognizer, protocol):
             await client.send(protocol.end)
             return refused, await rest(client)
 
-    with running(recognizer, ServeOptions(sessions=1), mount_demo=page.mount) as server:
+    with running(recognizer, ServeOptions(sessions=1), mount_demo=hosting.mount) as server:
         (code, reason), messages = asyncio.run(record(server))
         assert code == 1013 and "1 places for sessions" in reason and "later" in reason
         assert protocol.finals(messages) == ["there was nothing on the rock"]
@@ -123,7 +123,7 @@ def test_a_session_does_not_last_for_ever(recognizer, protocol):
                 await client.send(silence(0.1))
                 await asyncio.sleep(0.05)
 
-    with running(recognizer, ServeOptions(max_minutes=1 / 60), mount_demo=page.mount) as server:
+    with running(recognizer, ServeOptions(max_minutes=1 / 60), mount_demo=hosting.mount) as server:
         assert asyncio.run(record(server)) == (1008, "A session lasts 1 s at most: connect again.")
 
 
@@ -138,7 +138,7 @@ def test_a_shutdown_delivers_the_last_final(recognizer, protocol):
             errors = [message["message"] for message in messages if message.get("type") == "error"]
             return messages, client.close_code, client.close_reason or errors[0]
 
-    with running(recognizer, mount_demo=page.mount) as server:
+    with running(recognizer, mount_demo=hosting.mount) as server:
         messages, code, reason = asyncio.run(record(server))
     assert protocol.finals(messages) == ["there was nothing on the rock"]
     assert (code, reason) == (1001, "The server is shutting down.")
