@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asr.training.punctuation import Progress
 
 STDIN = "-"
-UPDATES = 10_000
+UPDATES = 8000
 
 
 def punctuate(
@@ -46,7 +46,7 @@ def punctuate(
         typer.Option(
             min=1,
             metavar="N",
-            help="With --train: so many batches of 2048 words, 10000 if not said; with --resume "
+            help="With --train: so many batches of 4096 words, 8000 if not said; with --resume "
             "also another number than before.",
         ),
     ] = None,

@@ -30,8 +30,8 @@ from asr.text.punctuator import save as save_tagger
 from asr.training.punctuation_data import LENGTH, ROWS, Batches, Corpus, Stretch, read
 
 TEXT, STATE = "punctuation.text", "punctuation.state"
-WORDS, WIDTH = 10_000, 128  # that have vectors of their own; numbers in each
-BUCKETS = 8192  # vectors that character n-grams share
+WORDS, WIDTH = 20_000, 128  # that have vectors of their own; numbers in each
+BUCKETS = 16_384  # vectors that character n-grams share
 HIDDEN, LAYERS = 128, 2
 DROPOUT = 0.1
 FORGOTTEN = 0.04  # of a batch's words are taken for unknown ones

@@ -31,7 +31,7 @@ from asr.text.labels import CAPITAL, COMMA, IGNORE, MIXED, NONE, PERIOD, QUESTIO
 HELD_OUT_EVERY = 60  # documents of a text; one of them is not learned from
 SPELLING_EVERY = 6  # documents; one of them is looked through for abbreviations and mixed forms
 REPLACEMENTS = 60_000  # most frequent words that may stand where the recognizer erred
-ROWS, LENGTH = 16, 128  # words of a batch
+ROWS, LENGTH = 32, 128  # words of a batch
 
 CLEAN = 0.6  # of the stretches have no recognition errors; of the others the rate is even up to
 MAX_ERROR_RATE = 0.3

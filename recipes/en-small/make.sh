@@ -26,12 +26,10 @@ for kind in gutenberg changelog talkpython bitcoin sgd topicalchat taskmaster; d
     [ -e data/text/$kind.txt.gz ] || python $recipe/fetch_text.py $kind sources/$kind data/text/$kind.txt.gz --without $base
 done
 
-# Sentences: whole podcast episodes, talks and books, and the prompts of later Common Voice deltas.
+# Sentences: whole podcast episodes, talks and books, and the prompts of a Common Voice delta.
 mkdir -p data/sentences
-for part in changelog:2 talkpython:2 bitcoin:2 gutenberg:20; do
-    [ -e "data/sentences/${part%:*}.txt" ] || gunzip -c "data/text/${part%:*}.txt.gz" \
-        | awk -v every="${part#*:}" 'BEGIN {RS = ""; ORS = "\n\n"} NR % every == 1' > "data/sentences/${part%:*}.txt"
-done
+[ -e data/sentences/gutenberg.txt ] || gunzip -c data/text/gutenberg.txt.gz \
+    | awk 'BEGIN {RS = ""; ORS = "\n\n"} NR % 10 == 1' > data/sentences/gutenberg.txt
 [ -e data/sentences/commonvoice.txt.gz ] || python $recipe/fetch_text.py prompts sources/commonvoice13 \
     data/sentences/commonvoice.txt.gz --without $base
 
@@ -47,7 +45,8 @@ asr train $recipe/acoustic.toml -o runs/en-small $(resume runs/en-small/last) \
 cp data/lm/{ngram.safetensors,lexicon.txt,lexicon.safetensors,pronunciation.safetensors} runs/en-small/last/
 [ -e runs/en-small/last/neural_lm.safetensors ] || asr lm --neural data/text/*.txt.gz --vocab data/lm/vocabulary.txt \
     --without $base --out runs/en-small/last
-[ -e runs/punctuation/punctuation.safetensors ] || asr punctuate --train data/sentences/*.txt* --out runs/punctuation \
+[ -e runs/punctuation/punctuation.safetensors ] || asr punctuate \
+    --train data/text/{changelog,talkpython,bitcoin}.txt.gz data/sentences/*.txt* --out runs/punctuation \
     $(resume runs/punctuation/punctuation.state)
 cp runs/punctuation/punctuation.safetensors runs/en-small/last/
 asr tune $base --checkpoint runs/en-small/last --limit 120
