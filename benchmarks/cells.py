@@ -74,7 +74,7 @@ def measure(recipe: Recipe, folder: Path) -> dict[str, Any]:
     before = by_distance(fresh.model, *fresh.mel(longest))
     resume = (folder / "last.state").exists()
     run = train(recipe, folder, resume=resume, observers=[TensorBoard(), TrainingDisplay()])
-    model = checkpoint.load(folder / "last").model
+    model = checkpoint.load(folder / "last").torch_model()
     seconds = sum(float(batch.lengths.sum()) for batch in dev) / 16_000
     inputs = [run.mel(batch) for batch in dev]
     with torch.inference_mode():

@@ -51,8 +51,8 @@ def _checkpoint(name: str | None) -> str:
     from asr.model import checkpoint
     from asr.model.latency import PRESETS
 
-    found = checkpoint.load(name, "cpu")
-    size = sum(parameter.numel() for parameter in found.model.parameters())
+    found = checkpoint.load(name)
+    size = sum(values.size for values in found.stored.values())
     frame = found.seconds_per_frame
     latencies = ", ".join(f"{name} {setting.seconds(frame):.2f} s" for name, setting in PRESETS.items() if setting.live)
     return f"  {found.path}: {size / 1e6:.1f} million weights, a frame every {frame * 1000:g} ms; latency {latencies}"

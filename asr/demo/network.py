@@ -55,7 +55,9 @@ class Recording:
 def trace(recognizer: Recognizer, samples: np.ndarray, latencies: Sequence[Latency]) -> tuple[Recording, list[Trace]]:
     """Mono float32 at 16 kHz, at least 512 samples → the recording, and what the model did with it at each latency."""
     recording = Recording(samples, recognizer.engine.frontend(torch.from_numpy(np.ascontiguousarray(samples))))
-    model = recognizer.engine.checkpoint.model  # PyTorch's, whose layers are accessible, whatever the engine
+    model = recognizer.engine.checkpoint.torch_model(
+        str(recognizer.engine.device)
+    )  # PyTorch's, whose layers are accessible, whatever the engine
     search = recognizer.engine.decoder(recognizer.hotwords)
     traces = []
     for latency in latencies:

@@ -232,8 +232,8 @@ def _first_seconds(path: str) -> np.ndarray:
 
 def about(recognizer: Recognizer) -> str:
     """Markdown: the checkpoint's facts and, where it has one, its model card, with accuracy and limits."""
-    config, model = recognizer.engine.checkpoint.config, recognizer.engine.checkpoint.model
-    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    config = recognizer.engine.checkpoint.config
+    parameters = sum(values.size for values in recognizer.engine.checkpoint.stored.values()) / 1e6
     shape = config.model
     step = recognizer.engine.seconds_per_frame
     latencies = "\n".join(

@@ -21,7 +21,7 @@ from asr.decoding.lexicon import Spelling
 from asr.errors import HotwordError, RillError
 from asr.inference.endpoint import active
 from asr.model import checkpoint
-from asr.model.acoustic import AcousticModel
+from asr.model.checkpoint import Checkpoint
 from asr.model.hardware import NO_GPU, cores, set_threads
 from asr.model.latency import PRESETS, Latency
 from asr.model.streaming import StreamingModel
@@ -62,7 +62,7 @@ class Engine:
             device = "cuda" if torch.cuda.is_available() and backend != "onnx" and not int8 else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise RillError(NO_GPU)
-        self.checkpoint = checkpoint.load(name, device)
+        self.checkpoint = checkpoint.load(name)
         if int8 is None:
             cell = self.checkpoint.config.model.cell
             int8 = cell == "lstm" and backend != "torch" and fastest(device) == "onnx"
@@ -70,7 +70,7 @@ class Engine:
             backend = fastest(device)
         self.device = torch.device(device)
         self.frontend = self.checkpoint.frontend
-        self.model = _model(self.checkpoint.model, backend, device, int8)
+        self.model = _model(self.checkpoint, backend, device, int8)
         self.language_model = LanguageModel(self.checkpoint) if lm else None
         self.head = self.language_model.head if self.language_model else CHARACTERS
         # Each thread has a batch of its own: inside one batch several would wait for each other at every frame.
@@ -190,10 +190,10 @@ class Engine:
 
 def fastest(device: str) -> str:
     """The backend that "auto" stands for: ONNX Runtime on the CPU, if it is installed."""
-    return "onnx" if device == "cpu" and find_spec("onnx") and find_spec("onnxruntime") else "torch"
+    return "onnx" if device == "cpu" and find_spec("onnxruntime") else "torch"
 
 
-def _model(model: AcousticModel, backend: str, device: str, int8: bool) -> StreamingModel:
+def _model(loaded: Checkpoint, backend: str, device: str, int8: bool) -> StreamingModel:
     """What computes the checkpoint's model."""
     if backend == "onnx":
         if device != "cpu":
@@ -202,14 +202,14 @@ def _model(model: AcousticModel, backend: str, device: str, int8: bool) -> Strea
             from asr.model.onnx_runtime import OnnxModel
         except ModuleNotFoundError as error:
             raise RillError(
-                "The engine 'onnx' needs packages that are not there: pip install onnx onnxruntime, or "
-                "choose the engine 'torch'."
+                "The engine 'onnx' needs a package that is not there: pip install onnxruntime, or choose the engine "
+                "'torch'."
             ) from error
-        return OnnxModel(model, int8)
+        return OnnxModel(loaded, int8)
     if backend != "torch":
         raise RillError(f"There is no engine '{backend}': choose auto, torch or onnx.")
     if int8:
         raise RillError(
             "The engine 'torch' has no 8-bit weights: choose the engine 'onnx' on the CPU, or leave out --int8."
         )
-    return model
+    return loaded.torch_model(device)

@@ -21,15 +21,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr.model.streaming import Emissions, ModelConfig, RNNState, StreamingModel
+from asr.model.streaming import KERNEL, STRIDES, Emissions, ModelConfig, RNNState, StreamingModel
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-STRIDES = {4: (2, 2), 3: (1, 3)}  # of the two convolutions, for each subsampling
-KERNEL = 3
 
 Tap = Callable[[int, Tensor], None]  # is shown each layer's number and its output (B, F, H)
 
@@ -139,6 +138,10 @@ class AcousticModel(nn.Module, StreamingModel):
         self.heads = nn.ModuleDict({name: nn.Linear(config.hidden, tokens) for name, tokens in heads.items()})
         self.register_buffer("mel_mean", torch.zeros(bands))
         self.register_buffer("mel_std", torch.ones(bands))
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """In float32, as `checkpoint.save` takes them."""
+        return {name: values.detach().float().cpu().numpy() for name, values in self.state_dict().items()}
 
     def encoder(self) -> Iterator[LatencyControlledLayer]:
         """The layers in order; `nn.ModuleList` forgets their type."""

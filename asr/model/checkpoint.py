@@ -2,6 +2,8 @@
 
 config.json                 frontend, model, token sets with their priors, decoding defaults, facts of the training
 model.safetensors           weights in fp16; mean and deviation of the mel bands
+stem.onnx, encoder.onnx     graphs without weights (`graphs`); made where they are missing and onnx is installed
+encoder-int8.onnx           the same for 8-bit weights, of LSTMs
 lexicon.txt                 word TAB phonemes, optional
 ngram.safetensors           packed n-gram language model, optional
 lexicon.safetensors         prefix tree of the lexicon, optional: built on loading where it is missing
@@ -17,24 +19,31 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
 from asr.atomic import replacing
 from asr.audio import features
 from asr.audio.features import Frontend, FrontendConfig
 from asr.errors import CheckpointError
-from asr.model.acoustic import AcousticModel
-from asr.model.streaming import ModelConfig
+from asr.model.streaming import STRIDES, ModelConfig
 from asr.model.tokens import CHARACTERS, TokenSet
 from asr.schema import SchemaError, build, check_range
 
+if TYPE_CHECKING:
+    from asr.model.acoustic import AcousticModel
+
+Arrays = Mapping[str, np.ndarray]
+
 FORMAT = 1
+STATISTICS = ("mel_mean", "mel_std")  # of the mel bands; they stay in full precision
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # of each cell
 DEFAULT = "en-small"
 OPTIONAL = (
     "lexicon.txt",
@@ -89,20 +98,58 @@ class Config:
     def __post_init__(self) -> None:
         if CHARACTERS not in self.tokens:
             raise ValueError(f"'tokens' lacks '{CHARACTERS}', which every model has")
+        for name in self.tokens:
+            if not name.isidentifier() or hasattr(dict, name):
+                raise ValueError(f"'{name}' cannot be the name of a token set: take letters and _")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Checkpoint:
-    """Everything of a checkpoint that is shared and never changes while it is used."""
+    """Everything of a checkpoint that is shared and never changes while it is used; `stored` are its weights as the
+    file has them."""
 
     path: Path
     config: Config
     frontend: Frontend
-    model: AcousticModel
+    stored: Arrays
+
+    @property
+    def mel_mean(self) -> np.ndarray:
+        """(bands,) float32, of the mel frames that the model was trained on."""
+        return self.stored["mel_mean"].astype(np.float32)
+
+    @property
+    def mel_std(self) -> np.ndarray:
+        """(bands,) float32, all positive."""
+        return self.stored["mel_std"].astype(np.float32)
 
     @property
     def seconds_per_frame(self) -> float:
         return self.frontend.seconds_per_frame * self.config.model.subsampling
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """All of them in float32, with the names of `AcousticModel`."""
+        return {name: values.astype(np.float32) for name, values in self.stored.items()}
+
+    def graph(self, name: str) -> bytes | None:
+        """One of the ONNX graphs, which have no weights; None where the checkpoint does not have it."""
+        path = self.optional(name)
+        return path.read_bytes() if path else None
+
+    def torch_model(self, device: str = "cpu") -> AcousticModel:
+        """The model in PyTorch, which the extra [train] installs. Raises CheckpointError for a head's name that no
+        module can have."""
+        import torch
+
+        from asr.model.acoustic import AcousticModel
+
+        tokens = {name: len(each) for name, each in self.config.tokens.items()}
+        try:
+            model = AcousticModel(self.config.model, self.frontend.bands, tokens)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.path / 'config.json'}: {' '.join(str(error).split())}.") from error
+        model.load_state_dict({name: torch.from_numpy(values) for name, values in self.weights().items()})
+        return model.eval().requires_grad_(False).to(device)
 
     def optional(self, name: str) -> Path | None:
         """The path of an optional file, or None where the checkpoint does not have it."""
@@ -128,52 +175,76 @@ def beside(folder: Path, name: str | None) -> Path:
     return folder if name is None and (folder / "config.json").is_file() else find(name)
 
 
-def load(name: str | os.PathLike[str] | None = None, device: str = "cpu") -> Checkpoint:
+def load(name: str | os.PathLike[str] | None = None) -> Checkpoint:
     """Read and check a checkpoint folder. Raises CheckpointError, naming what is wrong."""
     path = find(name)
     config = read_config(path / "config.json")
     try:
         frontend = features.build(config.frontend)
-        model = AcousticModel(config.model, frontend.bands, {k: len(v) for k, v in config.tokens.items()})
-        frontend(torch.zeros(config.frontend.n_fft))  # what cannot run together fails here
-    except (ValueError, TypeError, RuntimeError, KeyError) as error:  # KeyError: a head's name that no module can have
+        expected = shapes(config.model, frontend.bands, {name: len(each) for name, each in config.tokens.items()})
+        frontend.stream().accept(np.zeros(config.frontend.n_fft, np.float32))  # what cannot run together fails here
+    except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path / 'config.json'}: {' '.join(str(error).split())}.") from error
     weights = path / "model.safetensors"
     try:
-        tensors = load_file(weights)
+        stored = load_file(weights)
     except FileNotFoundError as error:
         raise CheckpointError(f"{weights} is missing: copy the whole checkpoint folder.") from error
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{weights} is truncated or not a safetensors file: copy it again ({error}).") from error
-    expected = model.state_dict()
-    for key, tensor in expected.items():
-        if key not in tensors:
+    for key, shape in expected.items():
+        if key not in stored:
             raise CheckpointError(f"{weights} has no tensor '{key}', which config.json asks for.")
-        if tensors[key].shape != tensor.shape:
+        if stored[key].shape != shape:
             raise CheckpointError(
-                f"{weights}: tensor '{key}' has shape {tuple(tensors[key].shape)}, "
-                f"config.json asks for {tuple(tensor.shape)}."
+                f"{weights}: tensor '{key}' has shape {stored[key].shape}, config.json asks for {shape}."
             )
-        if not torch.isfinite(tensors[key]).all():
+        if not np.isfinite(stored[key]).all():
             raise CheckpointError(f"{weights}: tensor '{key}' holds NaN or infinite values: the training diverged.")
-    if unknown := sorted(set(tensors) - set(expected)):
+    if unknown := sorted(set(stored) - set(expected)):
         raise CheckpointError(f"{weights} has a tensor '{unknown[0]}' that config.json does not ask for.")
-    if not (tensors["mel_std"] > 0).all():
+    if not (stored["mel_std"] > 0).all():
         raise CheckpointError(f"{weights}: 'mel_std' must be positive in every band.")
-    model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
-    model.eval().requires_grad_(False)
-    return Checkpoint(path, config, frontend, model.to(device))
+    return Checkpoint(path, config, frontend, stored)
 
 
-def save(path: Path, config: Config, model: AcousticModel) -> None:
+def shapes(config: ModelConfig, bands: int, heads: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Of every weight of `AcousticModel`. Raises ValueError for a cell or a subsampling that does not exist."""
+    if config.cell not in GATES:
+        raise ValueError(f"unknown cell '{config.cell}': choose one of {', '.join(GATES)}")
+    if config.subsampling not in STRIDES:
+        raise ValueError(f"subsampling {config.subsampling} is not available: choose one of {list(STRIDES)}")
+    h, channels, gates = config.hidden, config.stem_channels, GATES[config.cell] * config.hidden
+    found: dict[str, tuple[int, ...]] = {"mel_mean": (bands,), "mel_std": (bands,)}
+
+    def linear(name: str, inputs: int, outputs: int) -> None:
+        found[f"{name}.weight"], found[f"{name}.bias"] = (outputs, inputs), (outputs,)
+
+    for name, inputs in (("stem.conv1", 1), ("stem.conv2", channels)):
+        found[f"{name}.weight"], found[f"{name}.bias"] = (channels, inputs, 3, 3), (channels,)
+    linear("stem.linear", channels * -(-bands // 4), h)
+    norms = ["norm"]
+    for layer in (f"layers.{i}" for i in range(config.layers)):
+        norms.append(f"{layer}.norm")
+        for rnn in (f"{layer}.forward_rnn", f"{layer}.backward_rnn"):
+            found |= {f"{rnn}.weight_{side}_l0": (gates, h) for side in ("ih", "hh")}
+            found |= {f"{rnn}.bias_{side}_l0": (gates,) for side in ("ih", "hh")}
+        linear(f"{layer}.proj", 2 * h, h)
+    for norm in norms:
+        found[f"{norm}.weight"] = found[f"{norm}.bias"] = (h,)
+    for name, tokens in heads.items():
+        linear(f"heads.{name}", h, tokens)
+    return found
+
+
+def save(path: Path, config: Config, weights: Arrays) -> None:
     """Write `config.json` and `model.safetensors` (fp16); each file appears whole or not at all."""
-    weights = {name for name, _ in model.named_parameters()}  # the bands' statistics stay in full precision
-    tensors = {
-        name: (value.half() if name in weights else value).detach().cpu().contiguous()
-        for name, value in model.state_dict().items()
+    stored = {
+        name: np.ascontiguousarray(values, np.float32 if name in STATISTICS else np.float16)
+        for name, values in weights.items()
     }
     with replacing(path / "model.safetensors") as part:
-        save_file(tensors, part)
+        save_file(stored, part)
     write_config(path / "config.json", config)
 
 

@@ -1,38 +1,34 @@
-"""The acoustic model in ONNX Runtime, on the CPU: the graphs of `export`, built from a checkpoint's weights at load.
+"""The acoustic model in ONNX Runtime, on the CPU.
 
-They are made in memory, in a fraction of a second, so that no exported file can be older than its checkpoint. A run
-computes on the thread that calls it and on no other: whoever has several cores runs several batches or streams at once.
+A run computes on the thread that calls it and on no other: whoever has several cores runs several batches or streams at
+once.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import torch
-from onnx import ModelProto
 from torch import Tensor
 
-from asr.model import export
-from asr.model.acoustic import AcousticModel
+from asr.model.checkpoint import Checkpoint
+from asr.model.graphs import encoder_session, stem_session
 from asr.model.streaming import Emissions, RNNState, StreamingModel
-
-onnxruntime.disable_telemetry_events()  # its Windows builds report events otherwise
 
 
 class OnnxModel(StreamingModel):
-    """The same model as `model`, with the same three ways of running; equal to it to 1e-3.
+    """The same model as `acoustic`'s, with the same three ways of running; equal to it to 1e-3.
 
     With `int8` the RNNs' and linear layers' weights and inputs have 8 bits, with fixed scales, so that the three ways
     still equal each other; texts are about as accurate. Raises CheckpointError for 8-bit GRUs and basic cells.
     """
 
-    def __init__(self, model: AcousticModel, int8: bool = False) -> None:
-        self.config = model.config
-        self.mel_mean, self.mel_std = model.mel_mean, model.mel_std
-        self.heads = list(model.heads)
+    def __init__(self, checkpoint: Checkpoint, int8: bool = False) -> None:
+        self.config = checkpoint.config.model
+        self.mel_mean, self.mel_std = torch.from_numpy(checkpoint.mel_mean), torch.from_numpy(checkpoint.mel_std)
+        self.heads = list(checkpoint.config.tokens)
         self.states = ("h", "c") if self.config.cell == "lstm" else ("h",)
-        self.stem = OnnxStem(model)
-        self.session = session(export.encoder(model, int8))
+        self.stem = OnnxStem(checkpoint)
+        self.session = encoder_session(checkpoint, int8)
         if int8:
             self.useful_batch = 1  # measured: a row of four costs what it costs alone
 
@@ -77,16 +73,9 @@ class OnnxModel(StreamingModel):
 
 
 class OnnxStem:
-    def __init__(self, model: AcousticModel) -> None:
-        self.context = model.stem.context
-        self.session = session(export.stem(model))
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.context = checkpoint.config.model.context
+        self.session = stem_session(checkpoint)
 
     def __call__(self, mel: Tensor) -> Tensor:
         return torch.from_numpy(self.session.run(["frames"], {"mel": mel.numpy()})[0])
-
-
-def session(graph: ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # would remember a plan for every shape that ever came
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -25,6 +25,8 @@ split_copy = cast("Callable[..., Sequence[Tensor]]", torch.split_with_sizes_copy
 
 Emissions = dict[str, Tensor]  # head → log-probabilities (…, F, V), natural logarithm
 RNNState = tuple[Tensor, ...]  # (h,) or, for the LSTM, (h, c); each (layers, B, H)
+STRIDES = {4: (2, 2), 3: (1, 3)}  # in time of the stem's two convolutions, for each subsampling
+KERNEL = 3  # of both
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class ModelConfig:
         check_range(self, 1, 8192, "hidden")
         check_range(self, 1, 64, "layers")
         check_range(self, 1, 1024, "stem_channels")
+
+    @property
+    def context(self) -> int:
+        """Mel frames that the stem sees left and right of a frame's center."""
+        return (KERNEL - 1) * (1 + STRIDES[self.subsampling][0]) // 2
 
 
 @dataclass

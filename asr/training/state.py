@@ -30,6 +30,7 @@ from asr.errors import ManifestError, RecipeError
 from asr.model import checkpoint
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import Checkpoint, Config, DecodingConfig
+from asr.model.export import save_checkpoint
 from asr.model.hardware import fast_in_bfloat16
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
 from asr.training.crf import Denominator, estimate
@@ -127,7 +128,7 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init
     if start is not None:
         recipe = continued(recipe, start)
         unknown = unknown_characters(cuts, start.config.tokens[CHARACTERS])
-        tokens, frontend, model = start.config.tokens, start.frontend, start.model.requires_grad_(True)
+        tokens, frontend, model = start.config.tokens, start.frontend, start.torch_model().requires_grad_(True)
     else:
         tokens = token_sets(cuts, recipe.data)
         try:
@@ -274,7 +275,7 @@ def keep(state: TrainingState, errors: Mapping[str, float]) -> None:
     names = ["last", "best"] if error <= state.best else ["last"]
     state.best = min(error, state.best)
     for name in names:
-        checkpoint.save(state.folder / name, config_of(state), state.averaged)
+        save_checkpoint(state.folder / name, config_of(state), state.averaged.weights())
         for optional in checkpoint.OPTIONAL if state.start else ():
             source = state.start.optional(optional) if state.start else None
             if source and not (state.folder / name / optional).exists():

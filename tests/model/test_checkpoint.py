@@ -45,7 +45,7 @@ def small_model(config: Config) -> AcousticModel:
 def folder(tmp_path):
     """A sound small checkpoint that a test may damage."""
     config = small_config()
-    checkpoint.save(tmp_path / "tiny", config, small_model(config))
+    checkpoint.save(tmp_path / "tiny", config, small_model(config).weights())
     return tmp_path / "tiny"
 
 
@@ -83,16 +83,17 @@ def test_round_trip(tmp_path, cell):
     config = small_config(cell)
     model = small_model(config)
     model.mel_mean.normal_()
-    checkpoint.save(tmp_path / "new" / "one", config, model)
+    checkpoint.save(tmp_path / "new" / "one", config, model.weights())
     loaded = checkpoint.load(tmp_path / "new" / "one")
     assert loaded.config == config
     assert loaded.seconds_per_frame == pytest.approx(0.04)
+    restored = loaded.torch_model()
     for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(loaded.model.state_dict()[name], tensor, rtol=1e-3, atol=1e-3)
-        assert loaded.model.state_dict()[name].dtype == torch.float32
-    assert not loaded.model.training and not any(p.requires_grad for p in loaded.model.parameters())
+        torch.testing.assert_close(restored.state_dict()[name], tensor, rtol=1e-3, atol=1e-3)
+        assert restored.state_dict()[name].dtype == torch.float32
+    assert not restored.training and not any(p.requires_grad for p in restored.parameters())
     mel = torch.randn(1, 50, 20)
-    for head, values in loaded.model(mel)[0].items():
+    for head, values in restored(mel)[0].items():
         torch.testing.assert_close(values, model(mel)[0][head], rtol=0, atol=5e-3)
     assert {file.name for file in (tmp_path / "new" / "one").iterdir()} == {"config.json", "model.safetensors"}
     saved = load_file(tmp_path / "new" / "one" / "model.safetensors")
@@ -100,10 +101,18 @@ def test_round_trip(tmp_path, cell):
     torch.testing.assert_close(saved["mel_mean"], model.mel_mean, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("subsampling", [3, 4])
+def test_the_shapes_are_those_of_pytorchs_model(cell, subsampling):
+    config, heads = ModelConfig(cell, 8, 3, 5, subsampling), {"characters": 6, "phonemes": 9}
+    expected = {name: tuple(each.shape) for name, each in AcousticModel(config, 21, heads).state_dict().items()}
+    assert checkpoint.shapes(config, 21, heads) == expected
+
+
 def test_saving_twice_replaces_the_first(tmp_path):
     config = small_config()
     for licence in ("CC0", "MIT"):
-        checkpoint.save(tmp_path, dataclasses.replace(config, licence=licence), small_model(config))
+        checkpoint.save(tmp_path, dataclasses.replace(config, licence=licence), small_model(config).weights())
     assert checkpoint.load(tmp_path).config.licence == "MIT"
 
 
@@ -337,7 +346,7 @@ class Fuzzed:
 
     def __init__(self, folder: Path) -> None:
         config = small_config()
-        checkpoint.save(folder, config, small_model(config))
+        checkpoint.save(folder, config, small_model(config).weights())
         self.folder = folder
         self.config, self.weights = (folder / "config.json").read_bytes(), (folder / "model.safetensors").read_bytes()
         self.header = 8 + int.from_bytes(self.weights[:8], "little")

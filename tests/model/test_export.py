@@ -12,11 +12,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 import asr
 from asr.errors import CheckpointError, RillError
 from asr.inference import engine
-from asr.model import checkpoint, export
+from asr.model import checkpoint, export, graph_weights
 from asr.model.acoustic import AcousticModel
 from asr.model.latency import Latency
 from asr.model.onnx_runtime import OnnxModel
@@ -33,6 +34,7 @@ from tests.support.acoustic import (
     full,
     mel_frames,
     settings,
+    small_checkpoint,
     small_model,
     stream,
 )
@@ -47,7 +49,7 @@ def onnx_tiny():
 
     def get(*kind) -> OnnxModel:
         if kind not in made:
-            made[kind] = OnnxModel(small_model(*kind))
+            made[kind] = OnnxModel(small_checkpoint(small_model(*kind)))
         return made[kind]
 
     return get
@@ -114,9 +116,11 @@ def test_streams_that_advance_together_stay_apart(onnx_tiny, cell, subsampling):
 @every_kind
 def test_nothing_is_unrolled(cell, subsampling):
     """Three nodes a layer: committed frames, look-ahead, back. No loop, and no size but the model's own."""
-    graph = export.encoder(small_model(cell, subsampling))
+    loaded = small_checkpoint(small_model(cell, subsampling))
+    graph = export.encoder(loaded.config, graph_weights.encoder_weights(loaded.weights(), cell))
     onnx.checker.check_model(graph, full_check=True)
-    onnx.checker.check_model(export.stem(small_model(cell, subsampling)), full_check=True)
+    stem = export.stem(loaded.config, graph_weights.stem_weights(loaded.weights()), BANDS)
+    onnx.checker.check_model(stem, full_check=True)
     kinds = Counter(node.op_type for node in graph.graph.node)
     assert kinds[NODES[cell]] == 3 * 3 and not kinds.keys() & {"Loop", "Scan", "If"}
     assert sum(kinds.values()) < 30 * 3
@@ -181,7 +185,7 @@ def exported(tmp_path_factory):
 def test_the_files_of_the_shipped_checkpoint_on_real_speech(exported, clips, latency):
     loaded = checkpoint.load("en-small")
     mel = loaded.frontend(torch.from_numpy(clips[0].samples))
-    expected, _ = loaded.model.forward_chunked(mel[None], None, *latency)
+    expected, _ = loaded.torch_model().forward_chunked(mel[None], None, *latency)
     got = run_files(exported, mel.numpy(), *latency)
     assert set(got) == set(expected)
     for head, values in expected.items():
@@ -254,10 +258,12 @@ def test_8_bit_weights_change_little():
     model = AcousticModel(ModelConfig(hidden=64, layers=2, stem_channels=8), BANDS, HEADS).eval().requires_grad_(False)
     mel = mel_frames(200)
     exact = full(model, mel)
-    close = full(OnnxModel(model, int8=True), mel)
+    close = full(OnnxModel(small_checkpoint(model), int8=True), mel)
     differences = [(close[name] - exact[name]).abs().max() for name in HEADS]
     assert min(differences) > 1e-4 and max(differences) < 0.1
-    kinds = Counter(node.op_type for node in export.encoder(model, int8=True).graph.node)
+    loaded = small_checkpoint(model)
+    weights = graph_weights.encoder_weights(loaded.weights(), "lstm", int8=True)
+    kinds = Counter(node.op_type for node in export.encoder(loaded.config, weights, int8=True).graph.node)
     assert kinds["DynamicQuantizeLSTM"] == 6 and not kinds.keys() & {"LSTM", "MatMul"}
 
 
@@ -281,13 +287,13 @@ def test_8_bit_weights_give_the_same_streamed_or_in_any_batch(int8_tiny, data):
 
 @pytest.fixture(scope="module")
 def int8_tiny():
-    return OnnxModel(small_model("lstm", 4), int8=True)
+    return OnnxModel(small_checkpoint(small_model("lstm", 4)), int8=True)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru"])
 def test_cells_without_8_bit_weights_are_named(cell):
     with pytest.raises(CheckpointError, match=f"'{cell}'.*--int8"):
-        OnnxModel(small_model(cell, 4), int8=True)
+        OnnxModel(small_checkpoint(small_model(cell, 4)), int8=True)
 
 
 @pytest.mark.model
@@ -297,10 +303,11 @@ def test_engines_that_cannot_be_had(monkeypatch):
     with pytest.raises(RillError, match=r"'torch' has no 8-bit weights: .*'onnx'.*--int8"):
         asr.load(engine="torch", device="cpu", lm=False, int8=True)
     with pytest.raises(RillError, match=r"the device 'cpu'.*the engine 'torch'"):
-        engine._model(small_model("lstm", 4), "onnx", "cuda", False)
+        engine._model(small_checkpoint(small_model("lstm", 4)), "onnx", "cuda", False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "asr.model.onnx_runtime")
-    with pytest.raises(RillError, match="pip install onnx onnxruntime"):
+    for name in ("asr.model.onnx_runtime", "asr.model.graphs"):
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(RillError, match="pip install onnxruntime"):
         asr.load(engine="onnx", device="cpu", lm=False)
     assert isinstance(asr.load(device="cpu", lm=False).engine.model, AcousticModel)  # without it "auto" is PyTorch
 
@@ -321,3 +328,42 @@ def test_8_bit_weights_are_chosen_where_they_are_exact():
     exact, chosen = emissions(), emissions(int8=None)
     assert np.array_equal(chosen, emissions(int8=True)) and not np.allclose(chosen, exact, atol=1e-3)
     assert np.allclose(emissions(int8=None, engine="torch"), exact, atol=1e-3)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_no_graph_is_older_than_its_weights(tmp_path, monkeypatch, int8):
+    """The files have no weights, and other weights give what other weights give; neither onnx nor PyTorch is needed."""
+    small = small_checkpoint(small_model("lstm", 4))
+    export.save_checkpoint(tmp_path, small.config, small.weights())
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "asr.model.export")
+    monkeypatch.delattr(asr.model, "export")
+    mel = mel_frames(60)
+    first = full(OnnxModel(checkpoint.load(tmp_path), int8), mel)
+    kept = {file.name: file.read_bytes() for file in tmp_path.glob("*.onnx")}
+    assert len(kept) == 3 and max(map(len, kept.values())) < 30_000
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["layers.0.forward_rnn.weight_hh_l0"] *= 2
+    save_file(weights, tmp_path / "model.safetensors")
+    assert_differs(full(OnnxModel(checkpoint.load(tmp_path), int8), mel), first)
+    assert {file.name: file.read_bytes() for file in tmp_path.glob("*.onnx")} == kept
+
+
+def test_graphs_that_cannot_be_used_are_named(tmp_path, monkeypatch):
+    small = small_checkpoint(small_model("gru", 4))
+    export.save_checkpoint(tmp_path, small.config, small.weights())
+    good = (tmp_path / "encoder.onnx").read_bytes()
+    other = small_checkpoint(small_model("gru", 3))  # the same shapes, but other strides
+    export.save_checkpoint(tmp_path / "other", other.config, other.weights())
+    for bad in (b"", good[:1000], (tmp_path / "other" / "encoder.onnx").read_bytes()):
+        (tmp_path / "encoder.onnx").write_bytes(bad)
+        assert checkpoint.load(tmp_path).graph("encoder.onnx") == bad
+        with pytest.raises(CheckpointError, match=r"encoder\.onnx does not fit.*copy the whole checkpoint folder"):
+            OnnxModel(checkpoint.load(tmp_path))
+    (tmp_path / "encoder.onnx").unlink()
+    OnnxModel(checkpoint.load(tmp_path))  # is made in memory
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "asr.model.export")
+    monkeypatch.delattr(asr.model, "export")
+    with pytest.raises(CheckpointError, match=r"has no encoder\.onnx.*pip install onnx"):
+        OnnxModel(checkpoint.load(tmp_path))

@@ -1,13 +1,18 @@
 """A small acoustic model with random weights, and its three ways of running."""
 
 import functools
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings as hypothesis_settings
 
+from asr.audio import features
+from asr.audio.features import FrontendConfig
 from asr.model.acoustic import AcousticModel
+from asr.model.checkpoint import Checkpoint, Config
 from asr.model.streaming import ModelConfig
+from asr.model.tokens import TokenSet
 
 BANDS = 10
 HEADS = {"characters": 6, "phonemes": 9}
@@ -29,6 +34,16 @@ def small_model(cell: str, subsampling: int, layers: int = 3) -> AcousticModel:
     model.mel_mean.normal_()
     model.mel_std.uniform_(0.5, 2)
     return model.eval().requires_grad_(False)
+
+
+def small_checkpoint(model: AcousticModel) -> Checkpoint:
+    """A model with random weights as a checkpoint that lies in no folder."""
+    tokens = {
+        name: TokenSet(tuple(map(str, range(count))), "0", "1", (0.1,) * count)
+        for name, count in ((name, head.out_features) for name, head in model.heads.items())
+    }
+    config = Config("small", "en", "CC0", FrontendConfig(mels=BANDS), model.config, tokens)
+    return Checkpoint(Path("nowhere"), config, features.build(config.frontend), model.weights())
 
 
 def mel_frames(*shape: int) -> torch.Tensor:

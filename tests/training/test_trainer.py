@@ -222,7 +222,7 @@ def test_killed_and_resumed_is_as_if_it_had_never_stopped(data: Path, tmp_path: 
         assert same(one[part], other[part]), part
     assert one["numbers"] | {"working": 0} == other["numbers"] | {"working": 0}
     loaded = [checkpoint.load(folder / "last") for folder in (unbroken, killed)]
-    assert same(loaded[0].model.state_dict(), loaded[1].model.state_dict())
+    assert same(loaded[0].torch_model().state_dict(), loaded[1].torch_model().state_dict())
     assert loaded[0].config.tokens == loaded[1].config.tokens
 
 
@@ -403,7 +403,9 @@ def test_phonemes_and_the_crf(spoken: Spoken) -> None:
 def test_a_checkpoint_to_start_from_keeps_what_it_has(data: Path, tmp_path: Path, spoken: Spoken) -> None:
     base = tmp_path / "base"
     old = checkpoint.load(spoken[2] / "run" / "last")
-    checkpoint.save(base, dataclasses.replace(old.config, decoding=checkpoint.DecodingConfig(lm_weight=3.5)), old.model)
+    checkpoint.save(
+        base, dataclasses.replace(old.config, decoding=checkpoint.DecodingConfig(lm_weight=3.5)), old.weights()
+    )
     (base / "lexicon.txt").write_bytes((spoken[2] / "words.txt").read_bytes())
     (base / "ngram.safetensors").write_bytes(b"a language model")
     modes: list[bool] = []
@@ -420,7 +422,8 @@ def test_a_checkpoint_to_start_from_keeps_what_it_has(data: Path, tmp_path: Path
     )
     run = train(recipe, tmp_path / "run", init=base, observers=[diary])
     assert same(
-        {name[6:]: value for name, value in diary.first.items() if name.startswith("model.")}, old.model.state_dict()
+        {name[6:]: value for name, value in diary.first.items() if name.startswith("model.")},
+        old.torch_model().state_dict(),
     )
     assert modes == [True, True]  # else there is no dropout
     new = checkpoint.load(tmp_path / "run" / "best")
@@ -429,7 +432,7 @@ def test_a_checkpoint_to_start_from_keeps_what_it_has(data: Path, tmp_path: Path
     assert {name: each.symbols for name, each in new.config.tokens.items()} == {
         name: each.symbols for name, each in old.config.tokens.items()
     }
-    assert same(new.model.state_dict(), old.model.state_dict())
+    assert same(new.torch_model().state_dict(), old.torch_model().state_dict())
     assert new.optional("ngram.safetensors").read_bytes() == b"a language model" and new.optional("lexicon.txt")
     assert run.update == 2
 
@@ -449,7 +452,7 @@ def test_a_checkpoint_of_another_alphabet_is_no_start(data: Path, tmp_path: Path
     tokens = old.config.tokens["characters"]
     symbols = tuple(chr(ord(each) + 1000) if each.isalpha() else each for each in tokens.symbols)
     config = dataclasses.replace(old.config, tokens={"characters": dataclasses.replace(tokens, symbols=symbols)})
-    checkpoint.save(tmp_path / "other", config, old.model)
+    checkpoint.save(tmp_path / "other", config, old.weights())
     with pytest.raises(RecipeError, match=r"has no .* e.*of the texts: train without --init"):
         train(tiny(data, "train.updates=1"), tmp_path / "b", init=tmp_path / "other")
 
@@ -464,7 +467,7 @@ def test_characters_that_the_checkpoint_lacks_are_told(
     checkpoint.save(
         tmp_path / "other",
         dataclasses.replace(old.config, tokens={"characters": dataclasses.replace(tokens, symbols=rare)}),
-        old.model,
+        old.weights(),
     )
     train(tiny(data, "train.updates=1"), tmp_path / "b", init=tmp_path / "other", observers=[TrainingDisplay()])
     assert "this starts from has no k: left out of the texts." in capsys.readouterr().err
@@ -476,7 +479,7 @@ def test_a_run_that_began_from_a_checkpoint_cannot_go_on_without_it(data: Path, 
     old = checkpoint.load(tmp_path / "a" / "last")
     tokens = old.config.tokens["characters"]
     turned = dataclasses.replace(tokens, symbols=(*tokens.symbols[:2], *tokens.symbols[:1:-1]))  # as many, turned round
-    checkpoint.save(tmp_path / "base", dataclasses.replace(old.config, tokens={"characters": turned}), old.model)
+    checkpoint.save(tmp_path / "base", dataclasses.replace(old.config, tokens={"characters": turned}), old.weights())
     train(recipe, tmp_path / "b", init=tmp_path / "base")
     with pytest.raises(TrainingError, match=r"other tokens.*--init"):
         train(recipe, tmp_path / "b", resume=True)
