@@ -23,6 +23,7 @@ from asr.cli.training_display import TrainingDisplay
 from asr.model import checkpoint
 from asr.model.acoustic import CELLS, AcousticModel
 from asr.model.streaming import ModelConfig
+from asr.model.torch_runtime import TorchModel
 from asr.training.data import TargetEncoder, load_cuts, token_sets
 from asr.training.gradients import by_distance
 from asr.training.recipe import Recipe, read
@@ -50,10 +51,7 @@ def of_equal_size(config: ModelConfig, cell: str, bands: int, heads: dict[str, i
 
 def state_bytes(model: AcousticModel) -> int:
     """Of the forward RNNs' states that a live stream carries from chunk to chunk."""
-    state = model.stream_state()
-    model.push(state, torch.zeros(400, len(model.mel_mean)), last=True)
-    model.step(state, 16, 8)
-    return sum(4 * part.numel() for part in state.rnn)
+    return sum(part.nbytes for part in TorchModel(model).stream_state().rnn)
 
 
 def reach(curve: torch.Tensor) -> int:
@@ -69,13 +67,13 @@ def measure(recipe: Recipe, folder: Path) -> dict[str, Any]:
         return json.loads(result.read_text())
     cuts = load_cuts(recipe.data.train, "train")
     fresh = begin(recipe, folder, torch.device("cpu"), cuts, None)
-    dev = read_dev(recipe, load_cuts(recipe.data.dev, "dev"))
+    dev = read_dev(recipe, load_cuts(recipe.data.dev, "dev"), fresh.frontend)
     longest = dev[-1]
     before = by_distance(fresh.model, *fresh.mel(longest))
     resume = (folder / "last.state").exists()
     run = train(recipe, folder, resume=resume, observers=[TensorBoard(), TrainingDisplay()])
     model = checkpoint.load(folder / "last").torch_model()
-    seconds = sum(float(batch.lengths.sum()) for batch in dev) / 16_000
+    seconds = sum(batch.seconds for batch in dev)
     inputs = [run.mel(batch) for batch in dev]
     with torch.inference_mode():
         model(*inputs[0])

@@ -17,7 +17,6 @@ import time
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 import asr
 from asr.audio import manifest
@@ -30,8 +29,6 @@ BATCH = 4  # clips at a time, offline
 ENGINES = {"torch": ("torch", False), "onnx": ("onnx", False), "onnx int8": ("onnx", True)}
 CHILD = """
 import json, sys, time
-import torch
-torch.set_num_threads(1)
 import numpy as np
 import asr
 from asr.audio import manifest
@@ -50,9 +47,7 @@ print(json.dumps([took, before, status()]))
 
 def offline(recognizer: Recognizer, sounds: list[np.ndarray]) -> None:
     engine = recognizer.engine
-    engine.recognize(
-        [engine.frontend(torch.from_numpy(sound)) for sound in sounds], asr.model.latency.PRESETS["offline"]
-    )
+    engine.recognize([engine.frontend(sound) for sound in sounds], asr.model.latency.PRESETS["offline"])
 
 
 def live(recognizer: Recognizer, sounds: list[np.ndarray]) -> None:
@@ -85,7 +80,6 @@ def main() -> None:
     parser.add_argument("--latency", default="balanced")
     parser.add_argument("--wer", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     utterances = manifest.read(args.manifest, args.split)
     every = max(1, len(utterances) // args.limit)
     sounds = sorted((manifest.load(utterance) for utterance in utterances[::every][: args.limit]), key=len)

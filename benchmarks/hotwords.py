@@ -13,8 +13,6 @@ import argparse
 import random
 from collections import defaultdict
 
-import torch
-
 import asr
 from asr.audio import manifest
 from asr.decoding.hotwords import Hotword
@@ -58,7 +56,7 @@ def main() -> None:
     chosen += chance.sample(inside, min(len(inside), args.words - len(chosen)))
     emissions = []
     for first in range(0, len(utterances), 8):
-        mel = [recognizer.engine.frontend(torch.from_numpy(manifest.load(u))) for u in utterances[first : first + 8]]
+        mel = [recognizer.engine.frontend(manifest.load(u)) for u in utterances[first : first + 8]]
         emissions += recognizer.engine.emissions(mel, PRESETS["offline"])
 
     def read(decoder: asr.inference.recognizer.Decoder, i: int) -> str:

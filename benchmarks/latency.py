@@ -24,7 +24,6 @@ from pathlib import Path
 
 import jiwer
 import numpy as np
-import torch
 from word_times import aligned
 
 import asr
@@ -151,7 +150,6 @@ def main() -> None:
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="instead: one long session")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     grids = {path.stem: path for path in args.alignments.rglob("*.TextGrid")}
     utterances = [u for u in manifest.read(args.manifest) if u.path.stem in grids]
     if not utterances:

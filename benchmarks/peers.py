@@ -33,11 +33,8 @@ recognize: Recognize  # a worker process's own
 
 
 def ours(checkpoint: str, lm: bool, latency: str) -> Recognize:
-    import torch
-
     import asr
 
-    torch.set_num_threads(1)
     recognizer = asr.load(checkpoint, lm=lm, device="cpu", threads=1, punctuate=False)
     return lambda samples: recognizer.decode_utterance(samples, latency).text
 

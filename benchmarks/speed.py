@@ -19,7 +19,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import torch
 
 import asr
 from asr.audio import manifest
@@ -80,7 +79,6 @@ def offline(mp3: Path, hours: float) -> None:
 
 
 def live(samples: np.ndarray) -> None:
-    torch.set_num_threads(1)
     print(f"\n{'live, 160 ms blocks':<30} {'share of a core':>16} {'p50 ms':>8} {'p95 ms':>8} {'max ms':>8}")
     for name, options in MODELS.items():
         recognizer = asr.load(**options, threads=1)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import jiwer
 import numpy as np
-import torch
 
 import asr
 from asr.audio import manifest
@@ -59,7 +58,7 @@ def main() -> None:
     print(f"{'ms':<24} {'words':>6} {'start bias':>12} {'median |error|':>15} {'end: bias':>10} {'median |error|':>15}")
     for name, lm in (("beam + LM", True), ("greedy", False)):
         recognizer = asr.load(args.checkpoint, lm=lm, punctuate=False)
-        mel = [recognizer.engine.frontend(torch.from_numpy(manifest.load(u))) for u in utterances]
+        mel = [recognizer.engine.frontend(manifest.load(u)) for u in utterances]
         for latency in ("offline", "balanced"):
             results = recognizer.engine.recognize(mel, PRESETS[latency])
             late = 1000 * np.array(

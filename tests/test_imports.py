@@ -21,8 +21,8 @@ LEVELS = (
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 
-# Third-party packages, and where alone they may be imported. PyTorch defines, trains and exports the model; what still
-# computes with its tensors until arrays at every boundary are NumPy's is named one by one.
+# Third-party packages, and where alone they may be imported. PyTorch defines and trains the model, and is one of the
+# two engines that run it.
 ONLY_IN = {
     "rich": ("cli",),
     "typer": ("cli",),
@@ -31,23 +31,9 @@ ONLY_IN = {
     "gradio": ("demo",),
     "lhotse": ("training",),
     "tensorboard": ("training",),
-    "torch": (
-        "model",
-        "training",
-        "audio.features",
-        "audio.segmenter",
-        "inference.batching",
-        "inference.engine",
-        "inference.recognizer",
-        "inference.runner",
-        "inference.steps",
-        "inference.stream",
-        "inference.utterance",
-        "evaluation.evaluate",
-        "evaluation.tune",
-        "demo.network",
-    ),
-    "torchaudio": ("training", "audio.features"),
+    "torch": ("model.acoustic", "model.checkpoint", "model.hardware", "model.torch_runtime", "training"),
+    "torchaudio": ("training",),
+    "scipy": ("training",),
 }
 
 # (importing module, what it imports): to be resolved.

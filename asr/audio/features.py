@@ -1,7 +1,7 @@
-"""Samples to mel frames, in one go or as they come.
+"""Samples to mel frames, in one go or as they come: an FFT and a matrix, in NumPy.
 
-Every frontend starts from the same mel power spectrogram (torchaudio; HTK scale, no centring: a frame every `hop`
-samples as long as `n_fft` samples are there, the window in its middle) and differs in how it is compressed:
+Every frontend starts from the same mel power spectrogram (HTK scale, no centring: a frame every `hop` samples as long
+as `n_fft` samples are there, the window in its middle) and differs in how it is compressed:
 
 - `LogMel`: natural logarithm.
 - `MFCC`: type-II cosine transform of the log-mel (Davis & Mermelstein 1980).
@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-import torchaudio
-from torch import Tensor, nn
 
 from asr.schema import check_range
 
-Smoother = np.ndarray | None
+Array = np.ndarray[Any, Any]
+
+SLAB_FRAMES = 96  # that are transformed at a time: what the processor's cache holds
+SMOOTHED_FRAMES = 64  # whose energy is smoothed at a time
 
 
 @dataclass(frozen=True)
@@ -53,30 +52,20 @@ class FrontendConfig:
         check_range(self, 1, math.inf, "sample_rate")
         if not 0 < self.window <= self.n_fft:
             raise ValueError("window must be from 1 to n_fft")
+        if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError("f_min and f_max must be in order, from 0 to half of sample_rate")
 
 
-class Frontend(nn.Module):
-    """Base of the frontends: mel power spectrogram, then `compress`."""
+class Frontend:
+    """Base of the frontends: mel power spectrogram, then `compress`. All arrays are float32."""
 
     def __init__(self, config: FrontendConfig) -> None:
-        super().__init__()
         self.config = config
-        self.mel = torchaudio.transforms.MelSpectrogram(
-            config.sample_rate,
-            config.n_fft,
-            config.window,
-            config.hop,
-            config.f_min,
-            config.f_max,
-            n_mels=config.mels,
-            power=2.0,
-            center=False,
-            norm=None,
-            mel_scale="htk",
-        )
-        left = (config.n_fft - config.window) // 2
-        window = F.pad(self.mel.spectrogram.window, (left, config.n_fft - config.window - left))
-        self.register_buffer("window", window, persistent=False)
+        self.window = hann(config)
+        filters = mel_filters(config)
+        used = np.flatnonzero(filters.any(axis=1))
+        self.bins = slice(used[0], used[-1] + 1) if len(used) else slice(0, 1)  # of the spectrum; the rest counts 0
+        self.filters = np.ascontiguousarray(filters[self.bins], np.float32)
 
     @property
     def bands(self) -> int:
@@ -91,73 +80,89 @@ class Frontend(nn.Module):
         """How many mel frames so many samples make."""
         return max(0, (samples - self.config.n_fft) // self.config.hop + 1)
 
-    def forward(self, samples: Tensor) -> Tensor:
+    def __call__(self, samples: Array) -> Array:
         """(samples,) → (mel frames, bands); the whole signal at once."""
         return self.extract(samples, None)[0]
 
-    def batch(self, samples: Tensor) -> Tensor:
-        """(B, samples) → (B, mel frames, bands), for utterances padded to one length."""
-        return torch.stack([self(each) for each in samples])
-
-    def extract(self, samples: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
+    def extract(self, samples: Array, state: Array | None) -> tuple[Array, Array | None]:
         """Frames of these samples, and the compression's state after them."""
-        if samples.numel() < self.config.n_fft:
-            return samples.new_zeros(0, self.bands), state
-        return self.compress(self.power(samples), state)
+        power = self.power(np.ascontiguousarray(samples, np.float32))
+        return self.compress(power, state) if len(power) else (np.zeros((0, self.bands), np.float32), state)
 
-    def power(self, samples: Tensor) -> Tensor:
-        """(…, samples) → mel power (…, mel frames, mels): what `self.mel` computes, in a third of the time for the
-        short blocks of live sound."""
-        frames = samples.unfold(-1, self.config.n_fft, self.config.hop)
-        spectrum = torch.fft.rfft(frames * self.get_buffer("window"))
-        return (spectrum.real.square() + spectrum.imag.square()) @ self.mel.mel_scale.fb
+    def power(self, samples: Array) -> Array:
+        """(samples,) → mel power (mel frames, mels)."""
+        c = self.config
+        total = self.frames(len(samples))
+        power = np.empty((total, c.mels), np.float32)
+        for first in range(0, total, SLAB_FRAMES):
+            count = min(SLAB_FRAMES, total - first)
+            strides = (samples.itemsize * c.hop, samples.itemsize)
+            frames = np.ndarray((count, c.n_fft), np.float32, samples, first * strides[0], strides)  # a view
+            parts = np.fft.rfft(frames * self.window)[:, self.bins].view(np.float32)  # real and imaginary in turn
+            squares = np.square(parts)
+            power[first : first + count] = (squares[:, ::2] + squares[:, 1::2]) @ self.filters
+        return power
 
-    def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
+    def compress(self, power: Array, state: Array | None) -> tuple[Array, Array | None]:
         """Mel power (mel frames, mels) → features (mel frames, bands), and the state to go on from."""
         raise NotImplementedError
+
+    def log(self, power: Array) -> Array:
+        """In place."""
+        power += np.float32(self.config.log_floor)
+        return np.log(power, out=power)
 
     def stream(self) -> FeatureStream:
         return FeatureStream(self)
 
 
 class LogMel(Frontend):
-    def batch(self, samples: Tensor) -> Tensor:
-        return torch.log(self.power(samples) + self.config.log_floor)
-
-    def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
-        return torch.log(power + self.config.log_floor), state
+    def compress(self, power: Array, state: Array | None) -> tuple[Array, Array | None]:
+        return self.log(power), state
 
 
 class MFCC(Frontend):
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__(config)
-        cosines = torchaudio.functional.create_dct(config.coefficients, config.mels, norm="ortho")
-        self.register_buffer("cosines", cosines, persistent=False)
+        self.cosines = cosines(config.mels, config.coefficients)
 
     @property
     def bands(self) -> int:
         return self.config.coefficients
 
-    def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
-        return torch.log(power + self.config.log_floor) @ self.get_buffer("cosines"), state
+    def compress(self, power: Array, state: Array | None) -> tuple[Array, Array | None]:
+        return self.log(power) @ self.cosines, state
 
 
 class PCEN(Frontend):
-    """The smoother starts at the first frame's energy, so that the first word is not over-amplified."""
+    """The state is the smoothed energy of the last frame, (mels,) float64. The smoother starts at the first frame's
+    energy, so that the first word is not over-amplified."""
 
-    def compress(self, power: Tensor, state: Smoother) -> tuple[Tensor, Smoother]:
-        from scipy.signal import lfilter  # takes most of a second, which other frontends need not wait for
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__(config)
+        frames = config.pcen_time_constant * config.sample_rate / config.hop
+        new = (np.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)  # weight of a frame's energy in the smoothed one
+        age = np.arange(SMOOTHED_FRAMES)[:, None] - np.arange(SMOOTHED_FRAMES)
+        self.weights = np.where(age >= 0, new * (1 - new) ** np.maximum(age, 0), 0.0)  # frame by earlier frame
+        self.decay = (1 - new) ** np.arange(1, SMOOTHED_FRAMES + 1)[:, None]  # of what was before
 
+    def compress(self, power: Array, state: Array | None) -> tuple[Array, Array | None]:
         c = self.config
-        frames = c.pcen_time_constant * c.sample_rate / c.hop
-        smoothing = (np.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
-        energy = power.double().cpu().numpy() * 2.0**31  # the scale of 32-bit samples, which the constants are for
-        if state is None:
-            state = (1 - smoothing) * energy[:1]
-        smooth, state = lfilter([smoothing], [1, smoothing - 1], energy, axis=0, zi=state)
+        energy = power * 2.0**31  # the scale of 32-bit samples, which the constants are for
+        smooth, state = self.smooth(energy, energy[0] if state is None else state)
         gain = np.exp(-c.pcen_gain * (np.log(c.pcen_floor) + np.log1p(smooth / c.pcen_floor)))
         out = c.pcen_bias**c.pcen_power * np.expm1(c.pcen_power * np.log1p(energy * gain / c.pcen_bias))
-        return torch.from_numpy(out).to(power), state
+        return out.astype(np.float32), state
+
+    def smooth(self, energy: Array, last: Array) -> tuple[Array, Array]:
+        """Energy (mel frames, mels) through a recursive filter of first order, as products with a matrix."""
+        smooth = np.empty_like(energy)
+        for first in range(0, len(energy), SMOOTHED_FRAMES):
+            part = energy[first : first + SMOOTHED_FRAMES]
+            n = len(part)
+            smooth[first : first + n] = self.weights[:n, :n] @ part + self.decay[:n] * last
+            last = smooth[first + n - 1].copy()
+        return smooth, last
 
 
 FRONTENDS: dict[str, type[Frontend]] = {"log_mel": LogMel, "mfcc": MFCC, "pcen": PCEN}
@@ -169,29 +174,58 @@ def build(config: FrontendConfig) -> Frontend:
     return FRONTENDS[config.kind](config)
 
 
+def hann(config: FrontendConfig) -> Array:
+    """The periodic Hann window in the middle of (n_fft,) zeros."""
+    window = np.zeros(config.n_fft, np.float32)
+    left = (config.n_fft - config.window) // 2
+    window[left : left + config.window] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.window) / config.window)
+    return window
+
+
+def mel_filters(config: FrontendConfig) -> Array:
+    """Triangles of height 1, equally wide on the HTK scale: (n_fft // 2 + 1 bins of the spectrum, mels) float64."""
+    low, high = (2595 * math.log10(1 + f / 700) for f in (config.f_min, config.f_max))
+    corners = 700 * (10 ** (np.linspace(low, high, config.mels + 2) / 2595) - 1)
+    bins = np.linspace(0, config.sample_rate // 2, config.n_fft // 2 + 1)[:, None]
+    rise = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    fall = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
+    return np.maximum(0, np.minimum(rise, fall))
+
+
+def cosines(mels: int, coefficients: int) -> Array:
+    """The orthonormal type-II cosine transform, (mels, coefficients)."""
+    matrix = np.cos(np.pi / mels * (np.arange(mels)[:, None] + 0.5) * np.arange(coefficients)) * math.sqrt(2 / mels)
+    matrix[:, 0] /= math.sqrt(2)
+    return matrix.astype(np.float32)
+
+
 class FeatureStream:
     """One speaker's frontend: the samples that no frame has used up yet, and the compression's state.
 
-    Gives the frames that `Frontend.forward` gives for the whole signal, however the samples are cut.
+    Gives the frames that the frontend gives for the whole signal, however the samples are cut.
     """
 
     def __init__(self, frontend: Frontend) -> None:
         self.frontend = frontend
-        self.tail = np.zeros(0, dtype=np.float32)
-        self.state: Smoother = None
+        self.blocks: list[Array] = []
+        self.samples = 0  # in them
+        self.state: Array | None = None
 
-    def accept(self, samples: np.ndarray[Any, Any], least: int = 1) -> Tensor:
+    def accept(self, samples: Array, least: int = 1) -> Array:
         """(n,) float32 at the frontend's rate → (mel frames, bands); none until `least` are ready, since many at once
         are cheaper."""
-        self.tail = np.concatenate([self.tail, samples])
-        count = self.frontend.frames(len(self.tail))
+        self.samples += len(samples)
+        count = self.frontend.frames(self.samples)
         if count < max(1, least):
-            return torch.zeros(0, self.frontend.bands)
-        features, self.state = self.frontend.extract(torch.from_numpy(self.tail), self.state)
-        self.tail = self.tail[count * self.frontend.config.hop :].copy()
+            self.blocks.append(samples.copy())  # the caller's memory is the caller's
+            return np.zeros((0, self.frontend.bands), np.float32)
+        waiting = np.concatenate([*self.blocks, samples])
+        features, self.state = self.frontend.extract(waiting, self.state)
+        rest = waiting[count * self.frontend.config.hop :].copy()
+        self.blocks, self.samples = [rest], len(rest)
         return features
 
     def missing(self, frames: int) -> int:
         """Samples without which there will not be so many more mel frames."""
         c = self.frontend.config
-        return max(0, (frames - 1) * c.hop + c.n_fft - len(self.tail))
+        return max(0, (frames - 1) * c.hop + c.n_fft - self.samples)

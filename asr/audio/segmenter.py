@@ -7,8 +7,6 @@ There is no threshold to tune: the next cut goes into the quietest window of `PA
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 MIN_SEGMENT_S = 8.0
 MAX_SEGMENT_S = 20.0
@@ -25,10 +23,10 @@ class Segmenter:
         self.shortest, self.longest, self.pause = (round(s * rate) for s in (MIN_SEGMENT_S, MAX_SEGMENT_S, PAUSE_S))
         self.samples = np.zeros(0, dtype=np.float32)  # those that fill no hop yet
         self.levels = np.zeros(0)  # dB of each mel frame of the buffer
-        self.mel: list[Tensor] = []
+        self.mel: list[np.ndarray] = []
         self.frames = 0  # in self.mel
 
-    def push(self, samples: np.ndarray, mel: Tensor) -> list[Tensor]:
+    def push(self, samples: np.ndarray, mel: np.ndarray) -> list[np.ndarray]:
         self.samples = np.concatenate([self.samples, samples])
         whole = len(self.samples) // self.hop * self.hop
         power = np.square(self.samples[:whole].reshape(-1, self.hop)).mean(axis=1)
@@ -38,7 +36,7 @@ class Segmenter:
         self.frames += len(mel)
         segments = []
         while self.frames >= self.longest:
-            buffer = torch.cat(self.mel)
+            buffer = np.concatenate(self.mel)
             cut = self._quietest()
             segments.append(buffer[:cut])
             self.mel = [buffer[cut:]]
@@ -46,8 +44,8 @@ class Segmenter:
             self.levels = self.levels[cut:]
         return segments
 
-    def flush(self) -> list[Tensor]:
-        rest = torch.cat(self.mel) if self.frames else None
+    def flush(self) -> list[np.ndarray]:
+        rest = np.concatenate(self.mel) if self.frames else None
         self.mel, self.frames = [], 0
         return [] if rest is None else [rest]
 

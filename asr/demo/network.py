@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from asr.audio.reading import SAMPLE_RATE
 from asr.inference.recognizer import Recognizer
-from asr.model.acoustic import AcousticModel, LatencyControlledLayer, reverse, run_rnn
+from asr.model.checkpoint import Checkpoint
 from asr.model.latency import Latency
-from asr.model.streaming import RNNState
+from asr.model.streaming import Emissions
 from asr.model.tokens import TokenSet
 from asr.text.results import Word
 
@@ -29,7 +27,11 @@ if TYPE_CHECKING:
 
 MIN_LABELED_PROBABILITY = 0.35  # a token's peak is labeled from this probability on
 ROW_HEIGHTS = (0.6, 1.4, 1.3, 1.3, 1.5, 0.7, 0.7)  # relative
+NORM_FLOOR = 1e-5  # of the variance in a layer normalization
 MAX_UNITS = 64  # hidden units drawn of each direction: those that vary most
+
+
+State = tuple[np.ndarray, np.ndarray]  # h and, for the LSTM, c; (H,) each
 
 
 @dataclass(frozen=True)
@@ -48,57 +50,99 @@ class Recording:
     """What both passes share: the audio and its mel frames (T, bands)."""
 
     samples: np.ndarray
-    mel: Tensor
+    mel: np.ndarray
 
 
-@torch.inference_mode()
 def trace(recognizer: Recognizer, samples: np.ndarray, latencies: Sequence[Latency]) -> tuple[Recording, list[Trace]]:
     """Mono float32 at 16 kHz, at least 512 samples → the recording, and what the model did with it at each latency."""
-    recording = Recording(samples, recognizer.engine.frontend(torch.from_numpy(np.ascontiguousarray(samples))))
-    model = recognizer.engine.checkpoint.torch_model(
-        str(recognizer.engine.device)
-    )  # PyTorch's, whose layers are accessible, whatever the engine
-    search = recognizer.engine.decoder(recognizer.hotwords)
+    engine = recognizer.engine
+    recording = Recording(samples, engine.frontend(samples))
+    frames = engine.model.embed(recording.mel[None], None)[0]
+    network = Network(engine.checkpoint)
+    search = engine.decoder(recognizer.hotwords)
     traces = []
     for latency in latencies:
-        forward, backward, out = unroll(model, recording.mel.to(recognizer.engine.device), latency)
-        emissions = {name: values.cpu().numpy() for name, values in model.emissions(out).items()}
+        forward, backward, out = network.unroll(frames, latency)
+        emissions = network.emissions(out)
         traces.append(
-            Trace(
-                latency,
-                [x.cpu().numpy() for x in forward],
-                [x.cpu().numpy() for x in backward],
-                np.exp(emissions[recognizer.engine.head]),
-                recognizer.engine.decode(search, emissions),
-            )
+            Trace(latency, forward, backward, np.exp(emissions[engine.head]), engine.decode(search, emissions))
         )
     return recording, traces
 
 
-def unroll(model: AcousticModel, mel: Tensor, latency: Latency) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """(T, bands) → outputs of each layer's forward and backward RNN, (F, H) each, and the last layer's output (F, H).
+class Network:
+    """The layers written out: the same arithmetic as `AcousticModel.advance`, frame by frame, with nothing hidden."""
 
-    The same arithmetic as `AcousticModel.advance`, chunk by chunk; full context is one chunk as long as the recording.
-    """
-    frames = model.embed(mel[None], None)
-    total = frames.shape[1]
-    chunk = latency.chunk or total
-    layers = cast(Sequence[LatencyControlledLayer], model.layers)
-    forward: list[list[Tensor]] = [[] for _ in layers]
-    backward: list[list[Tensor]] = [[] for _ in layers]
-    outputs = []
-    states: list[RNNState | None] = [None] * len(layers)
-    for start in range(0, total, chunk):
-        commit = min(chunk, total - start)
-        x = frames[:, start : start + chunk + latency.look_ahead]
-        for i, layer in enumerate(layers):
-            normed = layer.norm(x)
-            ahead = run_rnn(layer.backward_rnn, reverse(normed, None))[0]
-            backward[i].append(reverse(ahead, None)[0, :commit])
-            forward[i].append(run_rnn(layer.forward_rnn, normed[:, :commit], states[i])[0][0])
-            x, states[i] = layer.step(x, states[i], commit)
-        outputs.append(x[0, :commit])
-    return [torch.cat(parts) for parts in forward], [torch.cat(parts) for parts in backward], torch.cat(outputs)
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.config, self.heads = checkpoint.config.model, list(checkpoint.config.tokens)
+        self.weights = checkpoint.weights()
+
+    def unroll(self, frames: np.ndarray, latency: Latency) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+        """The stem's frames (F, H) → outputs of each layer's forward and backward RNN, (F, H) each, and the last
+        layer's output (F, H). Full context is one chunk as long as the recording."""
+        chunk = latency.chunk or len(frames)
+        layers = range(self.config.layers)
+        forward: list[list[np.ndarray]] = [[] for _ in layers]
+        backward: list[list[np.ndarray]] = [[] for _ in layers]
+        outputs = []
+        zeros = (np.zeros(self.config.hidden, np.float32),) * 2
+        states = [zeros for _ in layers]
+        for start in range(0, len(frames), chunk):
+            x = frames[start : start + chunk + latency.look_ahead]
+            commit = min(chunk, len(x))
+            for i in layers:
+                layer = f"layers.{i}"
+                normed = self.norm(f"{layer}.norm", x)
+                there, states[i] = self.rnn(f"{layer}.forward_rnn", normed[:commit], states[i])
+                ahead, _ = self.rnn(f"{layer}.forward_rnn", normed[commit:], states[i])
+                back = self.rnn(f"{layer}.backward_rnn", normed[::-1], zeros)[0][::-1]
+                forward[i].append(there)
+                backward[i].append(back[:commit])
+                x = x + self.linear(f"{layer}.proj", np.hstack([np.concatenate([there, ahead]), back]))
+            outputs.append(x[:commit])
+        return (
+            [np.concatenate(parts) for parts in forward],
+            [np.concatenate(parts) for parts in backward],
+            np.concatenate(outputs),
+        )
+
+    def emissions(self, x: np.ndarray) -> Emissions:
+        """(F, H) → log-probabilities (F, V) of every head."""
+        scores = {name: self.linear(f"heads.{name}", self.norm("norm", x)) for name in self.heads}
+        return {name: each - np.logaddexp.reduce(each, axis=1, keepdims=True) for name, each in scores.items()}
+
+    def norm(self, name: str, x: np.ndarray) -> np.ndarray:
+        centered = x - x.mean(axis=1, keepdims=True)
+        scaled = centered / np.sqrt(np.square(centered).mean(axis=1, keepdims=True) + NORM_FLOOR)
+        return scaled * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
+
+    def linear(self, name: str, x: np.ndarray) -> np.ndarray:
+        return x @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
+
+    def rnn(self, name: str, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """One direction over (F, H) from a state → its outputs (F, H), and the state after the last frame."""
+        weights = {kind: self.weights[f"{name}.{kind}_l0"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        inputs = x @ weights["weight_ih"].T + weights["bias_ih"]
+        recurrent = np.ascontiguousarray(weights["weight_hh"].T)
+        (h, c), outputs = state, np.empty_like(x)
+        for i, given in enumerate(inputs):
+            own = h @ recurrent + weights["bias_hh"]
+            if self.config.cell == "lstm":
+                enter, keep, new, leave = np.split(given + own, 4)
+                c = sigmoid(keep) * c + sigmoid(enter) * np.tanh(new)
+                h = sigmoid(leave) * np.tanh(c)
+            elif self.config.cell == "gru":
+                (reset, update, new), (own_reset, own_update, own_new) = np.split(given, 3), np.split(own, 3)
+                kept = sigmoid(update + own_update)
+                h = (1 - kept) * np.tanh(new + sigmoid(reset + own_reset) * own_new) + kept * h
+            else:
+                h = np.tanh(given + own)
+            outputs[i] = h
+        return outputs, (h, c)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 @dataclass(frozen=True)
@@ -222,10 +266,10 @@ def _waveform(axis: Axes, samples: np.ndarray, palette: Palette) -> None:
     axis.set_yticks([])
 
 
-def _mel(axis: Axes, recognizer: Recognizer, mel: Tensor, dark: bool) -> None:
+def _mel(axis: Axes, recognizer: Recognizer, mel: np.ndarray, dark: bool) -> None:
     import librosa.display
 
-    values = mel.T.cpu().numpy()
+    values = mel.T
     hop = recognizer.engine.frontend.config.hop
     librosa.display.specshow(
         values,

@@ -135,10 +135,8 @@ def scorable(utterances: Sequence[Utterance], limit: int | None = None) -> dict[
 
 
 def _whole(recognizer: Recognizer, signals: Sequence[np.ndarray], latency: Latency) -> list[list[Word]]:
-    import torch
-
     engine = recognizer.engine
-    mels = [engine.frontend(torch.from_numpy(signal)) for signal in signals]
+    mels = [engine.frontend(signal) for signal in signals]
     return engine.recognize(mels, latency, recognizer.hotwords)
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
-import torch
 
 from asr.audio.manifest import Utterance, load
 from asr.decoding.beam import BeamDecoder, LanguageModel
@@ -63,7 +62,7 @@ def hear(recognizer: Recognizer, utterances: Sequence[Utterance], limit: int | N
     samples: list[Sample] = []
     for first in range(0, len(everything), BATCH_UTTERANCES):
         mels = [
-            (corpus, utterance, recognizer.engine.frontend(torch.from_numpy(load(utterance))))
+            (corpus, utterance, recognizer.engine.frontend(load(utterance)))
             for corpus, utterance in everything[first : first + BATCH_UTTERANCES]
         ]
         batch = [each for each in mels if len(each[2])]

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import accumulate
 
-from torch import Tensor
+import numpy as np
 
 from asr.decoding.decoder import Decoder
 from asr.inference.engine import Engine
@@ -25,7 +25,7 @@ from asr.inference.steps import StepRequest, StepResult, run_steps
 from asr.model.hardware import cores
 from asr.text.results import Word
 
-SecondPassRequest = tuple[Tensor, Decoder]  # an utterance's mel frames (T, bands), T ≥ 1, and its decoder
+SecondPassRequest = tuple[np.ndarray, Decoder]  # an utterance's mel frames (T, bands), T ≥ 1, and its decoder
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class BatchRunner:
         self.lag = 0.0  # seconds from a result to its stream's going on; a server measures and sets it
         self.steps: BatchPool[StepRequest, StepResult] = BatchPool(
             "steps",
-            1 if engine.device.type == "cuda" else threads,
+            1 if engine.gpu else threads,
             lambda requests: [run_steps(engine.model, requests)],
             StepRule(policy),
         )
@@ -103,7 +103,7 @@ class BatchRunner:
     def step(self, request: StepRequest) -> Future[StepResult]:
         return self.steps.submit(request)
 
-    def second_pass(self, mel: Tensor, decoder: Decoder) -> Future[list[Word]]:
+    def second_pass(self, mel: np.ndarray, decoder: Decoder) -> Future[list[Word]]:
         return self.second_passes.submit((mel, decoder))
 
     def deliver_on(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from asr.decoding.beam import BeamDecoder, LanguageModel
 from asr.decoding.decoder import Decoder, Emissions
@@ -22,7 +21,7 @@ from asr.errors import HotwordError, RillError
 from asr.inference.endpoint import active
 from asr.model import checkpoint
 from asr.model.checkpoint import Checkpoint
-from asr.model.hardware import NO_GPU, cores, set_threads
+from asr.model.hardware import NO_GPU, NO_TORCH, cores, has_gpu, set_threads
 from asr.model.latency import PRESETS, Latency
 from asr.model.streaming import StreamingModel
 from asr.model.tokens import CHARACTERS
@@ -41,7 +40,8 @@ class Engine:
         name: a checkpoint's folder, or None for the one that is shipped.
         lm: whether to search with lexicon and language model; without, text comes from the characters alone.
         device: "cpu", "cuda" or "auto".
-        backend: what computes the model: "torch", "onnx" (ONNX Runtime, CPU only) or "auto", the faster one.
+        backend: what computes the model: "torch" (CPU or GPU), "onnx" (ONNX Runtime, CPU only) or "auto", the faster
+            one on the device.
         int8: compute with 8-bit weights, which LSTMs have in ONNX Runtime; None: where they are available.
         threads: utterances that are recognized at once on the CPU; None: as many as there are cores.
 
@@ -59,23 +59,22 @@ class Engine:
         threads: int | None = None,
     ) -> None:
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() and backend != "onnx" and not int8 else "cpu"
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise RillError(NO_GPU)
+            device = "cuda" if backend != "onnx" and not int8 and has_gpu() else "cpu"
+        self.gpu = device.startswith("cuda")
+        if self.gpu and not has_gpu():
+            raise RillError(NO_GPU if find_spec("torch") else NO_TORCH)
         self.checkpoint = checkpoint.load(name)
-        if int8 is None:
-            cell = self.checkpoint.config.model.cell
-            int8 = cell == "lstm" and backend != "torch" and fastest(device) == "onnx"
         if backend == "auto":
             backend = fastest(device)
-        self.device = torch.device(device)
+        if int8 is None:
+            int8 = self.checkpoint.config.model.cell == "lstm" and backend == "onnx"
         self.frontend = self.checkpoint.frontend
         self.model = _model(self.checkpoint, backend, device, int8)
         self.language_model = LanguageModel(self.checkpoint) if lm else None
         self.head = self.language_model.head if self.language_model else CHARACTERS
         # Each thread has a batch of its own: inside one batch several would wait for each other at every frame.
         self.workers = ThreadPoolExecutor(
-            1 if self.device.type == "cuda" else threads or cores(), "recognize", initializer=set_threads, initargs=(1,)
+            1 if self.gpu else threads or cores(), "recognize", initializer=set_threads, initargs=(1,)
         )
         self._decoders = lru_cache(maxsize=8)(self._build_decoder)
         self._process = os.getpid()
@@ -143,7 +142,7 @@ class Engine:
         return spellings
 
     def recognize(
-        self, utterances: Sequence[Tensor], latency: Latency, hotwords: tuple[Hotword, ...] = ()
+        self, utterances: Sequence[np.ndarray], latency: Latency, hotwords: tuple[Hotword, ...] = ()
     ) -> list[list[Word]]:
         """Utterances of mel frames (T, bands) → the words of each, times from its beginning.
 
@@ -163,24 +162,24 @@ class Engine:
                 results[i] = found
         return results
 
-    def recognize_batch(self, utterances: Sequence[Tensor], decoders: Sequence[Decoder]) -> Iterator[list[Word]]:
+    def recognize_batch(self, utterances: Sequence[np.ndarray], decoders: Sequence[Decoder]) -> Iterator[list[Word]]:
         """Utterances (T, bands), T ≥ 1, as one batch with full context, on the calling thread."""
         emissions = self.emissions(utterances, PRESETS["offline"])
         return (self.decode(decoder, each) for decoder, each in zip(decoders, emissions, strict=True))
 
-    @torch.inference_mode()
-    def emissions(self, utterances: Sequence[Tensor], latency: Latency) -> list[Emissions]:
+    def emissions(self, utterances: Sequence[np.ndarray], latency: Latency) -> list[Emissions]:
         """Utterances (T, bands) → the emissions of each, computed as one padded batch."""
-        lengths = torch.tensor([len(mel) for mel in utterances], device=self.device)
-        same = len(utterances) == 1
-        batch = torch.nn.utils.rnn.pad_sequence(list(utterances), batch_first=True).to(self.device)
+        lengths = np.array([len(mel) for mel in utterances])
+        batch = np.zeros((len(utterances), lengths.max(), self.frontend.bands), np.float32)
+        for row, mel in zip(batch, utterances, strict=True):
+            row[: len(mel)] = mel
+        real = None if len(utterances) == 1 else lengths
         if latency.live:
-            out, _ = self.model.forward_chunked(batch, None if same else lengths, latency.chunk, latency.look_ahead)
+            out, _ = self.model.forward_chunked(batch, real, latency.chunk, latency.look_ahead)
         else:
-            out, _ = self.model.forward(batch, None if same else lengths)
-        frames = self.model.frame_lengths(lengths).tolist()
-        arrays = {name: values.cpu().numpy() for name, values in out.items()}
-        return [{name: values[i, :n] for name, values in arrays.items()} for i, n in enumerate(frames)]
+            out, _ = self.model.forward(batch, real)
+        frames = self.model.frame_lengths(lengths)
+        return [{name: values[i, :n] for name, values in out.items()} for i, n in enumerate(frames)]
 
     def decode(self, decoder: Decoder, emissions: Emissions) -> list[Word]:
         """Words of an utterance; none where no frame is active, whatever priors and language model prefer."""
@@ -189,27 +188,26 @@ class Engine:
 
 
 def fastest(device: str) -> str:
-    """The backend that "auto" stands for: ONNX Runtime on the CPU, if it is installed."""
-    return "onnx" if device == "cpu" and find_spec("onnxruntime") else "torch"
+    """The backend that "auto" stands for."""
+    return "onnx" if device == "cpu" else "torch"
 
 
-def _model(loaded: Checkpoint, backend: str, device: str, int8: bool) -> StreamingModel:
+def _model(found: Checkpoint, backend: str, device: str, int8: bool) -> StreamingModel:
     """What computes the checkpoint's model."""
     if backend == "onnx":
         if device != "cpu":
             raise RillError("ONNX Runtime computes on the CPU here: choose the device 'cpu', or the engine 'torch'.")
-        try:
-            from asr.model.onnx_runtime import OnnxModel
-        except ModuleNotFoundError as error:
-            raise RillError(
-                "The engine 'onnx' needs a package that is not there: pip install onnxruntime, or choose the engine "
-                "'torch'."
-            ) from error
-        return OnnxModel(loaded, int8)
+        from asr.model.onnx_runtime import OnnxModel
+
+        return OnnxModel(found, int8)
     if backend != "torch":
         raise RillError(f"There is no engine '{backend}': choose auto, torch or onnx.")
     if int8:
         raise RillError(
             "The engine 'torch' has no 8-bit weights: choose the engine 'onnx' on the CPU, or leave out --int8."
         )
-    return loaded.torch_model(device)
+    try:
+        from asr.model.torch_runtime import TorchModel
+    except ModuleNotFoundError as error:
+        raise RillError(NO_TORCH) from error
+    return TorchModel(found.torch_model(device))

@@ -12,8 +12,6 @@ import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from asr.audio import reading
 from asr.audio.segmenter import Segmenter
@@ -142,7 +140,7 @@ class Recognizer:
         config = self.engine.frontend.config
         segmenter = Segmenter(config.hop, config.sample_rate)
         joined = _Joined(self._sentences(punctuate))
-        waiting: list[Tensor] = []
+        waiting: list[np.ndarray] = []
         position = samples = 0
         group = FIRST_GROUP  # small, so that text appears soon
         for block in reading.read_blocks(source, sample_rate=sample_rate, block_seconds=FILE_BLOCK_S):
@@ -156,7 +154,7 @@ class Recognizer:
         waiting += segmenter.flush()
         yield samples / config.sample_rate, joined.add(self._words(waiting, position, settings), last=True)
 
-    def _words(self, parts: Sequence[Tensor], position: int, latency: Latency) -> list[list[Word]]:
+    def _words(self, parts: Sequence[np.ndarray], position: int, latency: Latency) -> list[list[Word]]:
         """Words of each of adjoining parts of mel frames, the first at mel frame `position`."""
         found = []
         for mel, words in zip(parts, self.engine.recognize(parts, latency, self.hotwords), strict=True):
@@ -170,8 +168,9 @@ class Recognizer:
         return Sentences(self.engine.punctuator) if wanted and self.engine.punctuator else None
 
     def decode_utterance(self, samples: np.ndarray, latency: LatencyLike = "offline") -> Final:
-        """One utterance of mono float32 samples at 16 kHz as it is: no segments, no endpoints."""
-        mel = self.engine.frontend(torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)))
+        """One utterance of samples at 16 kHz, as for `Stream.accept`, as it is: no segments, no endpoints. Raises
+        AudioError."""
+        mel = self.engine.frontend(reading.to_mono(samples))
         (words,) = self.engine.recognize([mel], Latency.parse(latency), self.hotwords)
         return Final.of(words)
 
@@ -214,7 +213,7 @@ def load(
         latency: of streams: fast, balanced, accurate, or chunk and look-ahead in frames of 40 ms.
         hotwords: words and phrases to expect, such as "rill" or "new york:12" (the bonus of each; 8 if not given).
         lm: whether to search with lexicon and language model; without, text comes from the characters alone.
-        device: "cpu", "cuda" or "auto", a GPU if there is one.
+        device: "cpu", "cuda" or "auto", a GPU if there is one that PyTorch can use.
         engine: what computes the model: "torch", "onnx" (ONNX Runtime, CPU only) or "auto", the faster one.
         int8: compute with 8-bit weights, on the CPU; None: where they are faster.
         rules: when a stream's utterance ends.

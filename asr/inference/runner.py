@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Protocol
 
-from torch import Tensor
+import numpy as np
 
 from asr.decoding.decoder import Decoder
 from asr.inference.engine import Engine
@@ -22,7 +22,7 @@ class ModelRunner(Protocol):
 
     def step(self, request: StepRequest) -> Future[StepResult]: ...
 
-    def second_pass(self, mel: Tensor, decoder: Decoder) -> Future[list[Word]]:
+    def second_pass(self, mel: np.ndarray, decoder: Decoder) -> Future[list[Word]]:
         """Words of an utterance of mel frames (T, bands) with full context, times from its first frame."""
 
 
@@ -39,5 +39,5 @@ class InlineRunner:
         done.set_result(run_steps(self.engine.model, [request])[0])
         return done
 
-    def second_pass(self, mel: Tensor, decoder: Decoder) -> Future[list[Word]]:
+    def second_pass(self, mel: np.ndarray, decoder: Decoder) -> Future[list[Word]]:
         return self.engine.workers.submit(lambda: next(self.engine.recognize_batch([mel], [decoder])))

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from asr.decoding.decoder import Emissions
 from asr.model.latency import Latency
-from asr.model.streaming import StreamingModel, StreamState
+from asr.model.streaming import Emissions, StreamingModel, StreamState
 
 
 @dataclass
@@ -22,7 +20,7 @@ class StepRequest:
     """New audio of one utterance, and what to compute from it."""
 
     state: StreamState
-    mel: Tensor  # (n, bands) new mel frames
+    mel: np.ndarray  # (n, bands) new mel frames
     latency: Latency
     last: bool = False  # the utterance ends with them
     preview: bool = True  # also emissions of the frames that cannot be committed yet
@@ -42,7 +40,6 @@ class StepResult:
     complete: bool = False  # whether `provisional` covers all the frames that wait
 
 
-@torch.inference_mode()
 def run_steps(model: StreamingModel, requests: Sequence[StepRequest]) -> list[StepResult]:
     """Runs the requests of different streams together, and moves their states on.
 
@@ -96,10 +93,9 @@ def _run_batch(model: StreamingModel, latency: Latency, rows: Sequence[tuple[Ste
     for (_, result), emissions, commit, width in zip(
         rows, model.run_all(states, commits, widths), commits, widths, strict=True
     ):
-        arrays = {head: values.cpu().numpy() for head, values in emissions.items()}
         if commit:
-            result.committed.append({head: values[:commit] for head, values in arrays.items()})
-        result.provisional = {head: values[commit:] for head, values in arrays.items()} if commit < width else None
+            result.committed.append({head: values[:commit] for head, values in emissions.items()})
+        result.provisional = {head: values[commit:] for head, values in emissions.items()} if commit < width else None
 
 
 def _length(emissions: Emissions) -> int:

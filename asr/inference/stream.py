@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from asr.audio import reading
 from asr.decoding.decoder import shift
@@ -66,7 +64,9 @@ class Stream:
         self._features = engine.frontend.stream()
         self._endpointer = Endpointer(rules, engine.seconds_per_frame)
         self.hotwords = hotwords
-        self._waiting = torch.zeros(0, engine.frontend.bands)  # mel frames that the utterance does not have yet
+        self._waiting = np.zeros(
+            (0, engine.frontend.bands), np.float32
+        )  # mel frames that the utterance does not have yet
         self._finished = False
         self._busy = threading.Lock()
         self._begin(0)
@@ -152,9 +152,9 @@ class Stream:
         missing = self._features.missing(self._step_mel_frames - len(self._waiting)) / reading.SAMPLE_RATE
         return max(0.0, missing - self._resampler.held)
 
-    def _process(self, mel: Tensor, last: bool) -> Pending[list[Event]]:
+    def _process(self, mel: np.ndarray, last: bool) -> Pending[list[Event]]:
         """New mel frames, in steps of those that something can be done with."""
-        self._waiting = torch.cat([self._waiting, mel])
+        self._waiting = np.concatenate([self._waiting, mel])
         events: list[Event] = []
         while len(self._waiting) >= self._step_mel_frames:
             step, self._waiting = self._waiting[: self._step_mel_frames], self._waiting[self._step_mel_frames :]
@@ -170,7 +170,7 @@ class Stream:
         self.wanted_s = self._missing_s()
         return events
 
-    def _advance(self, mel: Tensor, last: bool = False) -> Pending[Cut | None]:
+    def _advance(self, mel: np.ndarray, last: bool = False) -> Pending[Cut | None]:
         """One step: commit the chunk that is ready, preview the rest, and decide whether the utterance has ended."""
         utterance, schedule = self._utterance, self._schedule
         preview, decision = schedule.is_preview(len(mel), self._interval_steps()), schedule.is_decision(len(mel))
@@ -214,7 +214,7 @@ class Stream:
                 words = utterance.final_words(cut.frame)
         words = shift(words, self._origin * self._engine.frontend.seconds_per_frame)
         end = min(cut.frame * self._engine.model.config.subsampling, utterance.mel_frames)
-        self._waiting = torch.cat([*utterance.mel, self._waiting])[end:]
+        self._waiting = np.concatenate([*utterance.mel, self._waiting])[end:]
         self._begin(self._origin + end)
         if self._sentences:
             words = self._sentences.write(words)

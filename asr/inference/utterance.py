@@ -8,8 +8,6 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from asr.decoding.decoder import Decoder, Emissions
 from asr.inference.endpoint import active
@@ -32,13 +30,13 @@ class Utterance:
         self.engine, self.decoder = engine, decoder
         self.session = decoder.session(draft=draft)
         self.state = engine.model.stream_state()
-        self.mel: list[Tensor] = []  # blocks (n, bands)
+        self.mel: list[np.ndarray] = []  # blocks (n, bands)
         self.mel_frames = 0
         self.activity = np.zeros(0, dtype=bool)  # of committed and previewed frames
         self.committed = self.activity  # of the committed ones alone
         self.preview: Emissions | None = None  # of the frames right of them
 
-    def push(self, mel: Tensor) -> None:
+    def push(self, mel: np.ndarray) -> None:
         """New audio, (n, bands)."""
         self.mel.append(mel)
         self.mel_frames += len(mel)
@@ -71,10 +69,10 @@ class Utterance:
         end_s = end * self.engine.seconds_per_frame
         return [word for word in self.words() if word.start < end_s]
 
-    def audio(self, frames: range) -> Tensor:
+    def audio(self, frames: range) -> np.ndarray:
         """The mel frames of these frames, (T, bands)."""
         subsampling = self.engine.model.config.subsampling
-        return torch.cat(self.mel)[frames.start * subsampling : frames.stop * subsampling]
+        return np.concatenate(self.mel)[frames.start * subsampling : frames.stop * subsampling]
 
     def _active(self, emissions: Emissions) -> np.ndarray:
         head = self.engine.head

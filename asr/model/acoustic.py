@@ -11,7 +11,9 @@ The same weights run in three ways, equal where they overlap:
 
 - `forward`: full context, a batch of utterances.
 - `forward_chunked`: latency-controlled, a batch of utterances, all chunks of a layer at once (training, evaluation).
-- `push` + `step`: latency-controlled, live, from a `StreamState`; these are in `streaming`.
+- `advance`: latency-controlled, live, a window at a time; see `streaming`.
+
+Everything here computes with tensors, for training and export; `torch_runtime` gives it NumPy arrays.
 
 Shapes: B utterances, T mel frames, F frames (⌈T / subsampling⌉), H hidden units, V tokens of a head.
 """
@@ -26,8 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr.model.streaming import KERNEL, STRIDES, Emissions, ModelConfig, RNNState, StreamingModel
+from asr.model.streaming import KERNEL, STRIDES, ModelConfig
 
+Emissions = dict[str, Tensor]  # head → log-probabilities (…, F, V), natural logarithm
+RNNState = tuple[Tensor, ...]  # (h,) or, for the LSTM, (h, c); each (layers, B, H)
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 Tap = Callable[[int, Tensor], None]  # is shown each layer's number and its output (B, F, H)
@@ -52,7 +56,7 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 class Stem(nn.Module):
-    """Two 3 × 3 convolutions over (time, band), then a linear layer. Sees `context` frames on either side."""
+    """Two 3 × 3 convolutions over (time, band), then a linear layer; see `ModelConfig.context`."""
 
     def __init__(self, bands: int, channels: int, hidden: int, subsampling: int) -> None:
         super().__init__()
@@ -61,7 +65,6 @@ class Stem(nn.Module):
         self.conv1 = nn.Conv2d(1, channels, KERNEL, stride=(first, 2), padding=(0, 1))
         self.conv2 = nn.Conv2d(channels, channels, KERNEL, stride=(second, 2), padding=(0, 1))
         self.linear = nn.Linear(channels * -(-bands // 4), hidden)
-        self.context = (KERNEL - 1) * (1 + first) // 2  # mel frames left and right of a frame's center
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, T + 2 context, bands), zeros or neighbors at the ends → (B, F, H)."""
@@ -120,10 +123,11 @@ class LatencyControlledLayer(nn.Module):
         return merged.unflatten(0, (batch, count))
 
 
-class AcousticModel(nn.Module, StreamingModel):
+class AcousticModel(nn.Module):
     """`heads` maps each token set's name to its number of tokens."""
 
-    stem: Stem
+    mel_mean: Tensor
+    mel_std: Tensor
 
     def __init__(self, config: ModelConfig, bands: int, heads: Mapping[str, int]) -> None:
         super().__init__()
@@ -147,6 +151,16 @@ class AcousticModel(nn.Module, StreamingModel):
         """The layers in order; `nn.ModuleList` forgets their type."""
         return cast("Iterator[LatencyControlledLayer]", iter(self.layers))
 
+    def frame_lengths(self, lengths: Tensor) -> Tensor:
+        return (lengths + self.config.subsampling - 1) // self.config.subsampling
+
+    def embed(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
+        """(B, T, bands) → the stem's (B, F, H); frames behind an utterance's length are the zeros the stem expects."""
+        x = (mel - self.mel_mean) / self.mel_std
+        if lengths is not None:
+            x = x.masked_fill(torch.arange(mel.shape[1], device=mel.device)[:, None] >= lengths[:, None, None], 0.0)
+        return self.stem(F.pad(x, (0, 0, self.config.context, self.config.context)))
+
     def emissions(self, x: Tensor) -> Emissions:
         """(B, F, H) → log-probabilities of every head."""
         x = self.norm(x)
@@ -155,7 +169,7 @@ class AcousticModel(nn.Module, StreamingModel):
     def forward(
         self, mel: Tensor, lengths: Tensor | None = None, tap: Tap | None = None
     ) -> tuple[Emissions, Tensor | None]:
-        """As the base says; `tap` is shown every layer's output, here and in `forward_chunked`."""
+        """Full context, with shapes as `StreamingModel.forward`; `tap` is shown every layer's output."""
         x = self.embed(mel, lengths)
         frames = None if lengths is None else self.frame_lengths(lengths)
         for index, layer in enumerate(self.encoder()):
@@ -167,6 +181,7 @@ class AcousticModel(nn.Module, StreamingModel):
     def forward_chunked(
         self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int, tap: Tap | None = None
     ) -> tuple[Emissions, Tensor | None]:
+        """Latency-controlled; a chunk as long as the batch is full context."""
         x = self.embed(mel, lengths)
         total = x.shape[1]
         chunk = min(chunk, total)
@@ -188,6 +203,7 @@ class AcousticModel(nn.Module, StreamingModel):
     def advance(
         self, window: Tensor, states: RNNState | None, commit: int, lengths: Tensor | None = None
     ) -> tuple[Emissions, RNNState]:
+        """One window through all layers; see `StreamingModel.advance`."""
         after = []
         for index, layer in enumerate(self.encoder()):
             before = tuple(part[index : index + 1] for part in states) if states else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import torch
 
 NO_GPU = "There is no CUDA GPU that PyTorch can use: choose the device 'cpu' or 'auto'."
+NO_TORCH = (
+    "The engine 'torch' and the device 'cuda' need PyTorch, which is not installed: pip install 'rill-asr[train]', or "
+    "choose the engine 'onnx' on the device 'cpu'."
+)
 
 
 def cores() -> int:
@@ -22,23 +26,30 @@ def cores() -> int:
 
 
 def set_threads(count: int) -> None:
-    """How many threads NumPy's matrix library, and PyTorch where it is loaded, compute with in this process.
+    """How many threads NumPy's matrix library computes with in this process.
 
     The products of recognition are small: a second thread would wait for the first at each of them.
     """
     threadpool_limits(count, "blas")
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(count)
+
+
+def has_gpu() -> bool:
+    """Whether there is a CUDA GPU that PyTorch can use. PyTorch, which takes seconds to import, is asked only where
+    NVIDIA's driver is there."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        import torch
+    except (OSError, ModuleNotFoundError):
+        return False
+    return torch.cuda.is_available()
 
 
 def training_device(name: str) -> str:
     """ "cuda" or "cpu", also for "auto". Raises RillError where there is no such device."""
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cuda" and not has_gpu():
         raise RillError(NO_GPU)
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if has_gpu() else "cpu"
     return name
 
 

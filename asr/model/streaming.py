@@ -1,4 +1,5 @@
-"""Live computing that is the same whatever computes the network: PyTorch (`model`) or ONNX Runtime (`onnx_model`).
+"""Live computing that is the same whatever computes the network: ONNX Runtime (`onnx_runtime`) or PyTorch
+(`torch_runtime`). All arrays are NumPy's, float32.
 
 A stream's mel frames wait until the stem's context is there, the stem's frames until a chunk's look-ahead is; then the
 window runs through all layers at once, alone or with those of other streams.
@@ -9,22 +10,15 @@ Shapes: B utterances, T mel frames, F frames (⌈T / subsampling⌉), H hidden u
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+import numpy as np
 
 from asr.schema import check_range
 
-# Parts of a tensor, each in memory of its own. (PyTorch's type stubs say that these return nothing.)
-unbind_copy = cast("Callable[..., Sequence[Tensor]]", torch.unbind_copy)
-split_copy = cast("Callable[..., Sequence[Tensor]]", torch.split_with_sizes_copy)
-
-Emissions = dict[str, Tensor]  # head → log-probabilities (…, F, V), natural logarithm
-RNNState = tuple[Tensor, ...]  # (h,) or, for the LSTM, (h, c); each (layers, B, H)
+Emissions = dict[str, np.ndarray]  # head → log-probabilities (…, F, V), natural logarithm
+RNNState = tuple[np.ndarray, ...]  # (h,) or, for the LSTM, (h, c); each (layers, B, H)
 STRIDES = {4: (2, 2), 3: (1, 3)}  # in time of the stem's two convolutions, for each subsampling
 KERNEL = 3  # of both
 
@@ -53,8 +47,8 @@ class StreamState:
     """What one live utterance has left to do: mel frames that wait for their right context, frames that wait to be
     committed, and the forward RNNs' states at the last commitment. Its size is bounded by the window."""
 
-    mel: Tensor  # (waiting mel frames, bands), normalized, context included
-    frames: Tensor  # (1, waiting frames, H)
+    mel: np.ndarray  # (waiting mel frames, bands), normalized, context included
+    frames: np.ndarray  # (1, waiting frames, H)
     rnn: RNNState
     committed: int = 0  # frames given out so far
     ended: bool = False
@@ -65,39 +59,21 @@ class StreamState:
         return waiting >= chunk + look_ahead or (self.ended and waiting > 0)
 
 
-class StemPass(Protocol):
-    """Normalized mel frames (B, T + 2 context, bands) → (B, F, H), however it is computed."""
-
-    context: int
-
-    def __call__(self, mel: Tensor) -> Tensor: ...
-
-
 class StreamingModel(ABC):
-    """What is the same whatever computes the stem and the layers; see the top of this module for the three ways."""
+    """What is the same whatever computes the stem and the layers; see `acoustic` for the three ways of running."""
 
-    config: ModelConfig
-    stem: StemPass
     useful_batch = 4  # whole utterances in a batch; more would make it longer but not cheaper
-    mel_mean: Tensor
-    mel_std: Tensor
+
+    def __init__(self, config: ModelConfig, mel_mean: np.ndarray, mel_std: np.ndarray) -> None:
+        self.config, self.mel_mean, self.mel_std = config, mel_mean, mel_std
 
     @abstractmethod
-    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> tuple[Emissions, Tensor | None]:
-        """Full context. `mel` (B, T, bands), T ≥ 1; `lengths` (B,) in mel frames, None where all are T long.
-
-        Returns emissions (B, F, V) of every head, and their lengths in frames.
-        """
-
-    @abstractmethod
-    def forward_chunked(
-        self, mel: Tensor, lengths: Tensor | None, chunk: int, look_ahead: int
-    ) -> tuple[Emissions, Tensor | None]:
-        """Latency-controlled, with shapes as `forward`. A chunk as long as the batch is full context."""
+    def stem(self, mel: np.ndarray) -> np.ndarray:
+        """Normalized mel frames (B, T + 2 context, bands), zeros or neighbors at the ends → (B, F, H)."""
 
     @abstractmethod
     def advance(
-        self, window: Tensor, states: RNNState | None, commit: int, lengths: Tensor | None = None
+        self, window: np.ndarray, states: RNNState | None, commit: int, lengths: np.ndarray | None = None
     ) -> tuple[Emissions, RNNState]:
         """Run a window (B, commit + look-ahead, H) of stem frames through all layers from the given states.
 
@@ -106,58 +82,89 @@ class StreamingModel(ABC):
         committed frames.
         """
 
-    def frame_lengths(self, lengths: Tensor) -> Tensor:
+    def forward(self, mel: np.ndarray, lengths: np.ndarray | None = None) -> tuple[Emissions, np.ndarray | None]:
+        """Full context. `mel` (B, T, bands), T ≥ 1; `lengths` (B,) in mel frames, None where all are T long.
+
+        Returns emissions (B, F, V) of every head, and their lengths in frames.
+        """
+        frames = self.embed(mel, lengths)
+        real = None if lengths is None else self.frame_lengths(lengths)
+        emissions, _ = self.advance(frames, None, frames.shape[1], real)
+        return emissions, real
+
+    def forward_chunked(
+        self, mel: np.ndarray, lengths: np.ndarray | None, chunk: int, look_ahead: int
+    ) -> tuple[Emissions, np.ndarray | None]:
+        """Latency-controlled, with shapes as `forward`. A chunk as long as the batch is full context."""
+        frames = self.embed(mel, lengths)
+        total = frames.shape[1]
+        real = None if lengths is None else self.frame_lengths(lengths)
+        states: RNNState | None = None
+        parts = []
+        for start in range(0, total, chunk):
+            commit = min(chunk, total - start)
+            emissions, states = self.advance(
+                frames[:, start : start + chunk + look_ahead], states, commit, None if real is None else real - start
+            )
+            parts.append({name: values[:, :commit] for name, values in emissions.items()})
+        return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}, real
+
+    def frame_lengths(self, lengths: np.ndarray) -> np.ndarray:
         return (lengths + self.config.subsampling - 1) // self.config.subsampling
 
-    def normalize(self, mel: Tensor) -> Tensor:
+    def normalize(self, mel: np.ndarray) -> np.ndarray:
         return (mel - self.mel_mean) / self.mel_std
 
-    def embed(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
+    def embed(self, mel: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
         """(B, T, bands) → the stem's (B, F, H); frames behind an utterance's length are the zeros the stem expects."""
-        x = self.normalize(mel)
-        if lengths is not None:
-            x = x.masked_fill(torch.arange(mel.shape[1], device=mel.device)[:, None] >= lengths[:, None, None], 0.0)
-        context = self.stem.context
-        return self.stem(F.pad(x, (0, 0, context, context)))
+        batch, total, bands = mel.shape
+        context = self.config.context
+        padded = np.zeros((batch, total + 2 * context, bands), np.float32)
+        for row, each, length in zip(padded, mel, [total] * batch if lengths is None else lengths, strict=True):
+            row[context : context + length] = self.normalize(each[:length])
+        return self.stem(padded)
 
     def stream_state(self) -> StreamState:
         """The state before an utterance's first mel frame."""
-        like, config = self.mel_mean, self.config
+        config = self.config
         parts = 2 if config.cell == "lstm" else 1
-        zeros = tuple(like.new_zeros(config.layers, 1, config.hidden) for _ in range(parts))
-        return StreamState(like.new_zeros(self.stem.context, len(like)), like.new_zeros(1, 0, config.hidden), zeros)
+        return StreamState(
+            np.zeros((config.context, len(self.mel_mean)), np.float32),
+            np.zeros((1, 0, config.hidden), np.float32),
+            tuple(np.zeros((config.layers, 1, config.hidden), np.float32) for _ in range(parts)),
+        )
 
     def missing(self, state: StreamState, frames: int) -> int:
         """Mel frames that are to be pushed until so many stem frames wait to be committed."""
         new = frames - state.frames.shape[1]
         if new <= 0:
             return 0
-        return max(0, (new - 1) * self.config.subsampling + 2 * self.stem.context + 1 - len(state.mel))
+        return max(0, (new - 1) * self.config.subsampling + 2 * self.config.context + 1 - len(state.mel))
 
-    def push(self, state: StreamState, mel: Tensor, last: bool = False) -> None:
+    def push(self, state: StreamState, mel: np.ndarray, last: bool = False) -> None:
         """Hand over new mel frames (n, bands); `last` says that the utterance ends with them."""
         self.push_all([state], [mel], [last])
 
-    def push_all(self, states: Sequence[StreamState], mels: Sequence[Tensor], lasts: Sequence[bool]) -> None:
+    def push_all(self, states: Sequence[StreamState], mels: Sequence[np.ndarray], lasts: Sequence[bool]) -> None:
         """`push` for several streams; those with equally many waiting and new frames go through the stem together."""
-        subsampling, context = self.config.subsampling, self.stem.context
+        subsampling, context = self.config.subsampling, self.config.context
         groups: dict[tuple[int, int, bool], list[int]] = {}
         for i, (state, mel, last) in enumerate(zip(states, mels, lasts, strict=True)):
             groups.setdefault((len(state.mel), len(mel), last), []).append(i)
-        for (_, _, last), members in groups.items():
-            group = [states[i] for i in members]
-            new = self.normalize(torch.stack([mels[i] for i in members]).to(self.mel_mean.device))
-            x = torch.cat([torch.stack([state.mel for state in group]), new], dim=1)
-            if last:
-                x = F.pad(x, (0, 0, 0, context))
+        for (waiting, new, last), members in groups.items():
+            total = waiting + new
+            x = np.zeros((len(members), total + context * last, len(self.mel_mean)), np.float32)
+            for row, i in zip(x, members, strict=True):
+                row[:waiting] = states[i].mel
+                row[waiting:total] = self.normalize(mels[i])
             count = max(0, (x.shape[1] - 2 * context - 1) // subsampling + 1)
-            for state, rest in zip(group, unbind_copy(x[:, count * subsampling :]), strict=True):
-                state.mel = rest
+            frames = self.stem(x[:, : (count - 1) * subsampling + 2 * context + 1]) if count else None
+            for place, i in enumerate(members):
+                state = states[i]
+                state.mel = x[place, count * subsampling :].copy()
                 state.ended |= last
-            if count:
-                frames = self.stem(x[:, : (count - 1) * subsampling + 2 * context + 1])
-                for state, each in zip(group, frames.split(1), strict=True):
-                    state.frames = torch.cat([state.frames, each], dim=1)
+                if frames is not None:
+                    state.frames = np.concatenate([state.frames, frames[place : place + 1]], axis=1)
 
     def step(self, state: StreamState, chunk: int, look_ahead: int) -> tuple[Emissions, Emissions] | None:
         """Commit the next chunk, or return None where its look-ahead has not been heard yet.
@@ -184,30 +191,18 @@ class StreamingModel(ABC):
         """The first `width` waiting frames of several streams as one batch, `commit` of them for good (0: a preview).
 
         All streams that commit do so for equally many frames, but where an utterance ends. Returns emissions
-        (width, V) of each, in memory of their own. There are few calls for each stream: at every call that computes,
-        PyTorch lets other threads run Python, and waits for them afterwards.
+        (width, V) of each, in memory of their own.
         """
         width = max(widths)
-        boundary = max(commits) or width
-        lengths = None if min(widths) == width else torch.tensor(widths, device=self.mel_mean.device)
-        if all(state.frames.shape[1] == width for state in states):
-            windows = torch.cat([state.frames for state in states])
-        else:
-            windows = nn.utils.rnn.pad_sequence(
-                [state.frames[0, :n] for state, n in zip(states, widths, strict=True)], batch_first=True
-            )
-        before = tuple(torch.cat(parts, dim=1) for parts in zip(*(state.rnn for state in states), strict=True))
-        emissions, after = self.advance(windows, before, boundary, lengths)
-        if any(commits):
-            each = zip(*(split_copy(part, [1] * len(states), dim=1) for part in after), strict=True)
-            for state, commit, rnn in zip(states, commits, each, strict=True):
-                if commit:
-                    state.rnn = rnn
-                    state.frames = state.frames[:, commit:].clone()
-                    state.committed += commit
-        if lengths is None:
-            rows = [unbind_copy(values) for values in emissions.values()]
-        else:
-            real = torch.arange(width, device=lengths.device) < lengths[:, None]
-            rows = [split_copy(values[real], list(widths)) for values in emissions.values()]
-        return [dict(zip(emissions, values, strict=True)) for values in zip(*rows, strict=True)]
+        windows = np.zeros((len(states), width, self.config.hidden), np.float32)
+        for row, state, real in zip(windows, states, widths, strict=True):
+            row[:real] = state.frames[0, :real]
+        before = tuple(np.concatenate(parts, axis=1) for parts in zip(*(state.rnn for state in states), strict=True))
+        lengths = None if min(widths) == width else np.array(widths)
+        emissions, after = self.advance(windows, before, max(commits) or width, lengths)
+        for i, (state, commit) in enumerate(zip(states, commits, strict=True)):
+            if commit:
+                state.rnn = tuple(part[:, i : i + 1].copy() for part in after)
+                state.frames = state.frames[:, commit:].copy()
+                state.committed += commit
+        return [{name: values[i, :real].copy() for name, values in emissions.items()} for i, real in enumerate(widths)]

@@ -1,6 +1,6 @@
 """What training is fed: prepared cuts, sampled into batches, augmented and decoded in loader processes.
 
-    prepared folders → sampler (Lhotse's dynamic buckets) → augmentation of cuts (Lhotse) → samples and token targets
+    prepared folders → sampler (Lhotse's dynamic buckets) → augmentation of cuts (Lhotse) → mel frames and token targets
 
 Everything random in a batch comes from a seed of its own, so that a resumed run sees the very batches that an unbroken
 one sees, with any number of loader processes. A clip that cannot be read is left out of its batch and named.
@@ -22,10 +22,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from asr.audio.features import Frontend
 from asr.audio.reading import SAMPLE_RATE
 from asr.decoding.g2p import G2P
 from asr.decoding.lexicon import read_spellings
 from asr.errors import ManifestError, RecipeError
+from asr.model.hardware import set_threads
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
 from asr.training.prepare import load_prepared
 from asr.training.recipe import AugmentConfig, DataConfig
@@ -42,32 +44,31 @@ SPEEDS = (0.9, 1.1)
 
 @dataclass
 class Batch:
-    """A process's utterances of one update. `samples` (B, N) float32, zeros behind each one's `lengths` (B,); cached
-    features are mel frames (B, T, bands) instead."""
+    """A process's utterances of one update: mel frames (B, T, bands), of each row the first `lengths` (B,)."""
 
-    samples: Tensor
+    mel: Tensor
     lengths: Tensor
     texts: list[str]
     failed: list[str]  # "clip: why it could not be read"; of joined ones all are named
     filler: bool = False  # silence that nothing is learned from, since every process needs a batch
-    rate: float = SAMPLE_RATE  # of what `lengths` counts, a second
+    seconds_per_frame: float = 0.01
 
     @property
     def seconds(self) -> float:
         """Of speech."""
-        return float(self.lengths.sum()) / self.rate
+        return float(self.lengths.sum()) * self.seconds_per_frame
 
     def parts(self, count: int) -> Iterator[Batch]:
         """At most `count` batches that are this one together."""
         for index in range(min(count, len(self.texts))):
             lengths = self.lengths[index::count]
             yield Batch(
-                self.samples[index::count, : int(lengths.max())],
+                self.mel[index::count, : int(lengths.max())],
                 lengths,
                 self.texts[index::count],
                 [],
                 self.filler,
-                self.rate,
+                self.seconds_per_frame,
             )
 
 
@@ -228,7 +229,8 @@ class Utterances(Dataset[Batch]):
     """An item is (seed, strength, cuts): what the sampler below yields. Process `rank` of `world` loads its share, and
     a filler where there are fewer utterances than processes."""
 
-    def __init__(self, augment: Augment | None, rank: int, world: int) -> None:
+    def __init__(self, frontend: Frontend, augment: Augment | None, rank: int, world: int) -> None:
+        self.frontend = frontend
         self.augment, self.rank, self.world = augment, rank, world
 
     def __getitem__(self, item: tuple[int, float, CutSet]) -> Batch:
@@ -236,27 +238,34 @@ class Utterances(Dataset[Batch]):
         chosen: Sequence[Any] = list(cuts)
         if self.augment and strength > 0:
             chosen = self.augment(chosen, strength, random.Random(seed))
-        clips, texts, failed = [], [], []
+        mels, texts, failed = [], [], []
         for cut in chosen[self.rank :: self.world]:
             try:
-                clips.append(cut.load_audio()[0].astype(np.float32))
+                mels.append(self._mel(cut.load_audio()[0]))
                 texts.append(" ".join(each.text for each in cut.supervisions if each.text))
             except Exception as error:  # whatever a decoder throws: training goes on without this clip
                 names = " + ".join(each.id for each in cut.supervisions if each.text) or cut.id
                 failed.append(f"{names}: {' '.join(str(error).split())[:200]}")
-        filler = not clips
+        silence = np.zeros(SAMPLE_RATE, np.float32)
+        filler = not mels
         if filler:
-            clips, texts = [np.zeros(SAMPLE_RATE, np.float32)], [""]
-        lengths = torch.tensor([len(clip) for clip in clips], dtype=torch.long)
-        samples = torch.zeros(len(clips), int(lengths.max()))
-        for row, clip in zip(samples, clips, strict=True):
-            row[: len(clip)] = torch.from_numpy(clip)
-        return Batch(samples, lengths, texts, failed, filler)
+            mels, texts = [self._mel(silence)], [""]
+        lengths = torch.tensor([len(mel) for mel in mels])
+        padding = torch.from_numpy(self._mel(silence[:1]))
+        batch = padding.repeat(len(mels), int(lengths.max()), 1)
+        for row, mel in zip(batch, mels, strict=True):
+            row[: len(mel)] = torch.from_numpy(mel)
+        return Batch(batch, lengths, texts, failed, filler, self.frontend.seconds_per_frame)
+
+    def _mel(self, samples: np.ndarray) -> np.ndarray:
+        """At least one frame."""
+        return self.frontend(np.pad(samples, (0, max(0, self.frontend.config.n_fft - len(samples)))))
 
 
 def batches(
     cuts: CutSet,
     config: DataConfig,
+    frontend: Frontend,
     augment: Augment | None,
     strength: Callable[[int], float],
     *,
@@ -276,7 +285,7 @@ def batches(
 
     return iter(
         DataLoader(
-            Utterances(augment, rank, world),
+            Utterances(frontend, augment, rank, world),
             sampler=items(),
             batch_size=None,  # type: ignore[arg-type]
             num_workers=config.workers,
@@ -288,6 +297,7 @@ def batches(
 
 def _in_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    set_threads(1)
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the trainer, which still needs its batches to end well
         signal.signal(number, signal.SIG_IGN)
 

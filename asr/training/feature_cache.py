@@ -67,18 +67,17 @@ def cached(folder: Path, split: str, frontend: Frontend) -> list[Clip]:
     return [Clip(each["first"], each["frames"], each["text"], each["corpus"], features) for each in listed]
 
 
-@torch.no_grad()
 def compute(folder: Path, split: str, frontend: Frontend, store: Path) -> None:
     """Write the features of a split, and last the list of its clips, which makes them valid."""
     first, lines = 0, []
     with replacing(store / f"{split}.f16") as part, part.open("wb") as file:
         for cut in load_prepared(folder, split):
             try:
-                mel = frontend(torch.from_numpy(cut.load_audio()[0].astype(np.float32)))
+                mel = frontend(cut.load_audio()[0])
             except Exception:  # whatever a decoder throws: training goes on without this clip
                 continue
             if len(mel):
-                file.write(mel.numpy().astype(np.float16).tobytes())
+                file.write(mel.astype(np.float16).tobytes())
                 text = " ".join(each.text for each in cut.supervisions if each.text)
                 corpus = next((each.custom["corpus"] for each in cut.supervisions if each.custom), "")
                 row = {"first": first, "frames": len(mel), "text": text, "corpus": corpus}
@@ -94,7 +93,6 @@ class FeatureBatches:
     def __init__(self, frontend: Frontend, data: DataConfig, augment: AugmentConfig) -> None:
         self.frontend, self.data, self.augment = frontend, data, augment
         self.floor = math.log(frontend.config.log_floor)
-        self.rate = 1 / frontend.seconds_per_frame
         self.frames_per_batch = round(data.batch_seconds / frontend.seconds_per_frame)
         dev = {clip.text for folder in data.dev for clip in cached(Path(folder), "dev", frontend)}
         everything = [clip for folder in data.train for clip in cached(Path(folder), "train", frontend)]
@@ -139,7 +137,7 @@ class FeatureBatches:
         """A batch, augmented; silence where there is no clip for this process."""
         if not clips:
             silence = torch.full((1, FILLER_FRAMES, self.frontend.bands), self.floor)
-            return Batch(silence, torch.tensor([FILLER_FRAMES]), [""], [], True, self.rate)
+            return Batch(silence, torch.tensor([FILLER_FRAMES]), [""], [], True, self.frontend.seconds_per_frame)
         c = self.augment
 
         def chance(probability: float) -> bool:
@@ -170,7 +168,9 @@ class FeatureBatches:
         batch = torch.full((len(changed), int(lengths.max()), self.frontend.bands), self.floor)
         for row, (mel, _) in zip(batch, changed, strict=True):
             row[: len(mel)] = torch.from_numpy(np.logaddexp(mel, np.float32(self.floor)))
-        return Batch(batch, lengths, [text for _, text in changed], [], rate=self.rate)
+        return Batch(
+            batch, lengths, [text for _, text in changed], [], seconds_per_frame=self.frontend.seconds_per_frame
+        )
 
     def join(self, rows: list[tuple[np.ndarray, str]], rng: random.Random) -> list[tuple[np.ndarray, str]]:
         """2 to 4 utterances in a row become one, as in running speech, with silence between them."""

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr.model.acoustic import AcousticModel
-from asr.model.streaming import Emissions
+from asr.model.acoustic import AcousticModel, Emissions
 from asr.training.crf import Denominator
 
 Targets = Mapping[str, tuple[Tensor, Tensor]]  # token set → targets of all utterances in a row, and their lengths (B,)

@@ -20,8 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from asr.atomic import replacing
@@ -100,17 +101,9 @@ class TrainingState:
     def world(self) -> int:
         return int(os.environ.get("WORLD_SIZE", 1))
 
-    @torch.no_grad()
     def mel(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """A batch's mel frames (B, T, bands), and how many (B,) each utterance has."""
-        if batch.samples.ndim == 3:  # they are mel frames already
-            return batch.samples.to(self.device, non_blocking=True), batch.lengths.to(self.device)
-        samples = batch.samples.to(self.device, non_blocking=True)
-        shortest = self.frontend.config.n_fft
-        if samples.shape[1] < shortest:
-            samples = nn.functional.pad(samples, (0, shortest - samples.shape[1]))
-        lengths = [max(1, self.frontend.frames(int(each))) for each in batch.lengths]
-        return self.frontend.batch(samples), torch.tensor(lengths, device=self.device)
+        return batch.mel.to(self.device, non_blocking=True), batch.lengths.to(self.device)
 
 
 def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init: Path | None) -> TrainingState:
@@ -145,7 +138,7 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, cuts: CutSet, init
         recipe,
         folder,
         device,
-        frontend.to(device),
+        frontend,
         tokens,
         objective,
         AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(t.averaging)),
@@ -222,22 +215,22 @@ def denominator(recipe: Recipe, cuts: CutSet, tokens: dict[str, TokenSet]) -> tu
 @torch.no_grad()
 def measure_bands(model: AcousticModel, frontend: features.Frontend, cuts: CutSet) -> None:
     """Mean and deviation of every mel band, over a sample of the training data."""
-    total, squares, count = torch.zeros(()), torch.zeros(()), 0
+    total, squares, count = np.zeros(frontend.bands), np.zeros(frontend.bands), 0
     every = max(1, len(cuts) // STATISTICS_UTTERANCES) if not cuts.is_lazy else 1
     for number, cut in enumerate(cuts):
         if number >= every * STATISTICS_UTTERANCES:
             break
         if number % every == 0:
             try:
-                mel = frontend(torch.from_numpy(cut.load_audio()[0])).double()
+                mel = frontend(cut.load_audio()[0]).astype(np.float64)
             except Exception:  # its batch will name it
                 continue
-            total, squares, count = total + mel.sum(0), squares + mel.square().sum(0), count + len(mel)
+            total, squares, count = total + mel.sum(0), squares + np.square(mel).sum(0), count + len(mel)
     if not count:
         raise ManifestError("No utterance of the training data can be read: prepare it again with `asr prepare`.")
     mean = total / count
-    model.mel_mean.copy_(mean)
-    model.mel_std.copy_((squares / count - mean.square()).clamp(min=1e-4).sqrt())
+    model.mel_mean.copy_(torch.from_numpy(mean))
+    model.mel_std.copy_(torch.from_numpy(np.sqrt(np.maximum(squares / count - mean**2, 1e-4))))
 
 
 def config_of(state: TrainingState) -> Config:

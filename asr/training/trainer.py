@@ -73,7 +73,7 @@ def train(
     if resume:
         restore(state)
     encoder = TargetEncoder(state.tokens, state.recipe.data)
-    dev_batches = read_dev(recipe, dev)
+    dev_batches = read_dev(recipe, dev, state.frontend)
     parallel = nn.parallel.DistributedDataParallel(state.objective) if state.world > 1 else state.objective
     times: list[float] = []
     stop = Stop()
@@ -114,11 +114,11 @@ def train(
 
 
 def batches_of(state: TrainingState, cuts: CutSet) -> Callable[..., Iterator[Batch]]:
-    """What makes an epoch's batches: cached features, or samples that loader processes decode and augment."""
+    """What makes an epoch's batches: cached features, or those of audio that loader processes decode and augment."""
     recipe = state.recipe
     if recipe.data.cached:
         return FeatureBatches(state.frontend, recipe.data, recipe.augment).epoch
-    return partial(batches, cuts, recipe.data, load_augment(recipe.augment, recipe.data))
+    return partial(batches, cuts, recipe.data, state.frontend, load_augment(recipe.augment, recipe.data))
 
 
 def feed(state: TrainingState, epoch: Callable[..., Iterator[Batch]]) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torchaudio.functional as AF
 
+from asr.audio.features import Frontend
 from asr.model.tokens import CHARACTERS, TokenSet
 from asr.training.data import Batch, TargetEncoder, batches
 from asr.training.recipe import Recipe
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from lhotse import CutSet
 
 
-def read_dev(recipe: Recipe, dev: CutSet) -> list[Batch]:
+def read_dev(recipe: Recipe, dev: CutSet, frontend: Frontend) -> list[Batch]:
     """Batches of utterances spread over all of dev, without augmentation."""
     from lhotse import CutSet
 
@@ -26,7 +27,9 @@ def read_dev(recipe: Recipe, dev: CutSet) -> list[Batch]:
     wanted = recipe.data.dev_utterances
     chosen = [chosen[i * len(chosen) // wanted] for i in range(wanted)] if wanted < len(chosen) else chosen
     quiet = dataclasses.replace(recipe.data, workers=0, sorted_epochs=1)
-    return list(batches(CutSet.from_cuts(chosen), quiet, None, lambda _: 0.0, epoch=0, skip=0, first=0, seed=0))
+    return list(
+        batches(CutSet.from_cuts(chosen), quiet, frontend, None, lambda _: 0.0, epoch=0, skip=0, first=0, seed=0)
+    )
 
 
 @torch.no_grad()

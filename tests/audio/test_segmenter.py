@@ -1,5 +1,4 @@
 import numpy as np
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,13 +19,13 @@ def segments(samples: np.ndarray, cuts: list[int] = ()) -> list[list[int]]:
     for piece in np.split(samples, cuts):
         heard += len(piece)
         total = max(0, (heard - WINDOW) // HOP + 1)
-        out += segmenter.push(piece, torch.arange(made, total)[:, None].float())
+        out += segmenter.push(piece, np.arange(made, total)[:, None])
         made = total
         assert segmenter.frames <= MAX_SEGMENT_S * FRAMES
         assert len(segmenter.levels) <= segmenter.frames + WINDOW // HOP + 1
     out += segmenter.flush()
     assert segmenter.flush() == []
-    return [segment[:, 0].int().tolist() for segment in out]
+    return [segment[:, 0].tolist() for segment in out]
 
 
 LONG = noise(55)

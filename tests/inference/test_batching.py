@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from asr.inference.batching import BatchPolicy, BatchRunner, SecondPassRule, StepRule
 from asr.inference.load_policy import LoadPolicy
@@ -20,11 +19,11 @@ POLICY = BatchPolicy()
 
 
 def request(preview: bool = False, last: bool = False) -> StepRequest:
-    return StepRequest(SimpleNamespace(), torch.zeros(16, 2), Latency(16, 8), last, preview)
+    return StepRequest(SimpleNamespace(), np.zeros((16, 2)), Latency(16, 8), last, preview)
 
 
 def utterances(*lengths: int) -> list:
-    return [(torch.zeros(n, 2), None) for n in lengths]
+    return [(np.zeros((n, 2)), None) for n in lengths]
 
 
 def test_second_passes_are_batched_with_others_of_about_their_length():

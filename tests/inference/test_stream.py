@@ -166,7 +166,7 @@ def test_committed_emissions_are_those_of_forward_chunked(recognizer, clips, lat
         stream.accept(block)
     stream.finish()
     resampler = Resampler(rate)
-    mel = recognizer.engine.frontend(torch.from_numpy(np.concatenate([resampler.push(samples), resampler.flush()])))
+    mel = recognizer.engine.frontend(np.concatenate([resampler.push(samples), resampler.flush()]))
     chosen = Latency.parse(latency)
     expected, _ = recognizer.engine.model.forward_chunked(mel[None], None, chosen.chunk, chosen.look_ahead)
     for head, values in expected.items():
@@ -255,13 +255,13 @@ def sizes(stream) -> dict[str, int]:
     """Everything that a stream keeps, in elements."""
     utterance, waiting = stream._utterance, stream._waiting
     return {
-        "samples": stream._features.tail.size,
-        "waiting": waiting.numel(),
+        "samples": stream._features.samples,
+        "waiting": waiting.size,
         "activity": utterance.activity.size,
         "utterance": sum(mel.shape[0] for mel in utterance.mel),
-        "frames": utterance.state.frames.numel(),
-        "mel": utterance.state.mel.numel(),
-        "storage": waiting.untyped_storage().nbytes() // 4,
+        "frames": utterance.state.frames.size,
+        "mel": utterance.state.mel.size,
+        "storage": (waiting if waiting.base is None else waiting.base).size,
     }
 
 
@@ -332,7 +332,7 @@ def test_hot_words_act_from_the_next_utterance_on(recognizer, two):
     events += play(stream, samples[2 * RATE :])
     assert texts(events) == [plain[0], "there was nothing on the roc"]
     engine = recognizer.engine
-    mel, decoder = engine.frontend(torch.from_numpy(first.samples)), engine.decoder(engine.parse_hotwords(hot))
+    mel, decoder = engine.frontend(first.samples), engine.decoder(engine.parse_hotwords(hot))
     (offline,) = engine.recognize_batch([mel], [decoder])
     said = " ".join(word.text for word in offline)
     assert said.endswith("that knight")

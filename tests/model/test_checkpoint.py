@@ -236,7 +236,8 @@ def test_a_value_of_the_wrong_kind(folder, keys, values):
         (("tokens", "characters", "symbols"), ["-", " ", "a", "a"], "differ"),
         (("tokens", "characters", "priors"), [0.5, 0.5], "2 priors for 4 symbols"),
         (("tokens", "characters", "priors"), [0.0, 0.5, 0.3, 0.2], "priors must lie in"),
-        (("frontend", "f_min"), 9000, "f_m"),
+        (("frontend", "f_min"), 9000, "f_min and f_max"),
+        (("frontend", "f_max"), 8001, "half of sample_rate"),
         (("frontend", "window"), 513, "n_fft"),
     ],
 )

@@ -3,6 +3,7 @@
 import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings as hypothesis_settings
@@ -11,8 +12,9 @@ from asr.audio import features
 from asr.audio.features import FrontendConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import Checkpoint, Config
-from asr.model.streaming import ModelConfig
+from asr.model.streaming import Emissions, ModelConfig, StreamingModel, StreamState
 from asr.model.tokens import TokenSet
+from asr.model.torch_runtime import TorchModel
 
 BANDS = 10
 HEADS = {"characters": 6, "phonemes": 9}
@@ -36,6 +38,10 @@ def small_model(cell: str, subsampling: int, layers: int = 3) -> AcousticModel:
     return model.eval().requires_grad_(False)
 
 
+def small_runtime(cell: str, subsampling: int, layers: int = 3) -> TorchModel:
+    return TorchModel(small_model(cell, subsampling, layers))
+
+
 def small_checkpoint(model: AcousticModel) -> Checkpoint:
     """A model with random weights as a checkpoint that lies in no folder."""
     tokens = {
@@ -46,11 +52,11 @@ def small_checkpoint(model: AcousticModel) -> Checkpoint:
     return Checkpoint(Path("nowhere"), config, features.build(config.frontend), model.weights())
 
 
-def mel_frames(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, BANDS, generator=torch.Generator().manual_seed(sum(shape)))
+def mel_frames(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal((*shape, BANDS)).astype(np.float32)
 
 
-def drain(model, state, chunk, look_ahead) -> list[dict[str, torch.Tensor]]:
+def drain(model: StreamingModel, state: StreamState, chunk: int, look_ahead: int) -> list[Emissions]:
     """All chunks that can be committed."""
     out = []
     while (step := model.step(state, chunk, look_ahead)) is not None:
@@ -58,30 +64,30 @@ def drain(model, state, chunk, look_ahead) -> list[dict[str, torch.Tensor]]:
     return out
 
 
-def stream(model, mel, cuts, chunk, look_ahead) -> dict[str, torch.Tensor]:
+def stream(model: StreamingModel, mel: np.ndarray, cuts: list[int], chunk: int, look_ahead: int) -> Emissions:
     """Emissions of `mel` handed over in pieces that end at `cuts`."""
     state, parts = model.stream_state(), []
-    pieces = torch.tensor_split(mel, cuts)
+    pieces = np.split(mel, cuts)
     for number, piece in enumerate(pieces, 1):
         model.push(state, piece, last=number == len(pieces))
         parts += drain(model, state, chunk, look_ahead)
-    return {name: torch.cat([part[name] for part in parts]) for name in HEADS}
+    return {name: np.concatenate([part[name] for part in parts]) for name in HEADS}
 
 
-def chunked(model, mel, chunk, look_ahead) -> dict[str, torch.Tensor]:
+def chunked(model: StreamingModel, mel: np.ndarray, chunk: int, look_ahead: int) -> Emissions:
     out, _ = model.forward_chunked(mel[None], None, chunk, look_ahead)
     return {name: values[0] for name, values in out.items()}
 
 
-def full(model, mel) -> dict[str, torch.Tensor]:
+def full(model: StreamingModel, mel: np.ndarray) -> Emissions:
     return {name: values[0] for name, values in model.forward(mel[None])[0].items()}
 
 
 def assert_same(got, expected, tolerance=1e-4):
     assert set(got) == set(expected) == set(HEADS)
     for name in HEADS:
-        torch.testing.assert_close(got[name], expected[name], rtol=0, atol=tolerance)
+        np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=tolerance)
 
 
 def assert_differs(got, expected):
-    assert max((got[name] - expected[name]).abs().max() for name in HEADS) > 1e-3
+    assert max(np.abs(got[name] - expected[name]).max() for name in HEADS) > 1e-3

@@ -84,7 +84,7 @@ class Diary(Observer):
 
     def step(self, run: TrainingState, step: Step) -> None:
         self.losses.append(step.losses)
-        self.loudness.append(float(step.batch.samples.square().sum()))
+        self.loudness.append(float(step.batch.mel.exp().sum()))
         self.norms.append(step.norm)
         self.tell(run)
 
