@@ -57,8 +57,7 @@ SUFFIXES = {
 
 def expand(names: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
     """Files, folders (with all below them), patterns (`*`, `?`, `[…]`, `**`) and `-` → paths, each once, and a sentence
-    for every name that gave none. A file that does not exist is a path: opening it says what is wrong. All of it may
-    also be in an object store: see `remote`.
+    for every name that gave none. All of it may also be in an object store: see `remote`.
 
     Each path comes with the place of its transcript inside an output folder, without the format's suffix: `talk` for a
     file that is named; below a folder, or the fixed part of a pattern, its folders too: `monday/talk`. What else is
@@ -73,7 +72,13 @@ def expand(names: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
     for name in names:
         found = remote.find(name, SUFFIXES) if remote.is_remote(name) else list(_recordings(name))
         if not found:
-            what = "holds no audio or video files" if os.path.isdir(name) else "matches no file"
+            what = (
+                "holds no audio or video files"
+                if os.path.isdir(name)
+                else "matches no file"
+                if glob.has_magic(name) or remote.is_remote(name)
+                else "no such file"
+            )
             errors.append(f"{name}: {what}; check the path.")
         for path in found:
             paths.setdefault(absolute(path), (path, _place(path, name)))
@@ -111,7 +116,7 @@ def _recordings(name: str) -> Iterator[str]:
             for file in sorted(files):
                 if Path(file).suffix.lower() in SUFFIXES and not file.startswith("."):
                     yield os.path.join(folder, file)
-    elif os.path.exists(name) or not glob.has_magic(name):
+    elif name == STDIN or os.path.lexists(name):
         yield name
     else:
         yield from (match for match in sorted(glob.glob(name, recursive=True)) if not os.path.isdir(match))

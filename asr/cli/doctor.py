@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from importlib import metadata
+from importlib.util import find_spec
 
 import typer
 from rich.console import Console
@@ -14,7 +15,8 @@ from asr import __version__
 from asr.cli.options import Checkpoint, MicrophoneOption
 from asr.errors import RillError
 
-PACKAGES = ("torch", "torchaudio", "numpy", "av", "soxr", "onnxruntime", "numba", "sounddevice", "gradio")
+PACKAGES = ("numpy", "onnxruntime", "numba", "av", "soxr", "sounddevice", "gradio")
+OPTIONAL_PACKAGES = ("torch", "torchaudio", "lhotse")  # the extra "train"
 LEVEL_TEST_S = 3.0
 QUIET_DB = -40.0  # of full scale; speech whose loudest sample is below this is too quiet
 
@@ -23,7 +25,8 @@ def doctor(device: MicrophoneOption = None, checkpoint: Checkpoint = None) -> No
     """Versions, checkpoint, audio devices, and whether audio arrives: 3 seconds of the microphone's level."""
     console = Console(highlight=False)
     console.print(f"[bold]rill[/] {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    console.print(", ".join(f"{name} {_version(name)}" for name in PACKAGES) + "\n")
+    optional = [name for name in OPTIONAL_PACKAGES if find_spec(name)]
+    console.print(", ".join(f"{name} {_version(name)}" for name in (*PACKAGES, *optional)) + "\n")
     well = True
     for title, part in (
         ("Checkpoint", lambda: _checkpoint(checkpoint)),

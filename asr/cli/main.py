@@ -28,6 +28,10 @@ from asr.cli.tune import tune
 from asr.errors import RillError
 
 EXTRAS = {
+    "torch": "train",
+    "torchaudio": "train",
+    "onnx": "train",
+    "scipy": "train",
     "lhotse": "train",
     "tensorboard": "train",
     "fastapi": "serve",
@@ -35,6 +39,7 @@ EXTRAS = {
     "uvicorn": "serve",
     "multipart": "serve",
     "prometheus_client": "serve",
+    "wyoming": "wyoming",
     "ray": "ray",
     "pyarrow": "ray",
 }  # package → the extra that installs it

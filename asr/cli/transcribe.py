@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -99,6 +99,13 @@ def transcribe(
     ] = None,
 ) -> None:
     """Turn recordings into text, subtitles or JSON. A file that fails does not stop the others."""
+    from asr.audio.inputs import expand
+
+    places, errors = expand(inputs)
+    for error in errors:
+        complain(error)
+    if not places:  # said at once, before all that takes time to load
+        raise typer.Exit(1)
     from asr.inference.files import Options
     from asr.text.writers import FORMATS
 
@@ -122,26 +129,35 @@ def transcribe(
     formats = FORMATS if format == Format.all else ((format or Format.txt).value,)
     place = None if output is None else Path(output)
     if ray:
-        failed = transcribe_on_cluster(inputs, options, formats, place, ray, jobs)
+        failed = transcribe_on_cluster(places, len(errors), options, formats, place, ray, jobs)
     else:
-        failed = transcribe_here(inputs, options, formats, place, jobs or 1, file)
+        failed = transcribe_here(
+            places, len(errors), options, formats, place, jobs or 1, file, list(places) == inputs[:1]
+        )
     if failed:
         raise typer.Exit(1)
 
 
 def transcribe_here(
-    names: Sequence[str], options: Options, formats: tuple[str, ...], output: Path | None, jobs: int, file: bool
+    places: Mapping[str, Path],
+    failed: int,
+    options: Options,
+    formats: tuple[str, ...],
+    output: Path | None,
+    jobs: int,
+    file: bool,
+    alone: bool,
 ) -> int:
-    """How many of the inputs could not be transcribed. `output` is a `file` of one transcript, else a folder. Raises
-    RillError where nothing can be done."""
-    from asr.audio.inputs import check_places, expand
+    """How many of the inputs could not be transcribed, with those that had `failed` before. `places` are recordings and
+    where their transcripts go; `output` is a `file` of one transcript, else a folder. JSON of a recording that is
+    not named `alone` is a line. Raises RillError where nothing can be done."""
+    from asr.audio.inputs import check_places
     from asr.inference.files import spare_memory, total_seconds, transcribe_files
     from asr.text import writers
 
     spare_memory()
     begin = time.monotonic()
-    places, errors = expand(names)
-    sources = list(places)
+    sources, total = list(places), len(places) + failed
     if file and len(sources) > 1:
         raise RillError(f"{output} takes one transcript, and there are {len(sources)} recordings: name a folder.")
     if output is None and (len(formats) > 1 or (len(sources) > 1 and formats[0] not in ("txt", "json"))):
@@ -150,15 +166,12 @@ def transcribe_here(
         check_places(places)
     if output:  # where that fails, it does so before all work
         (output.parent if file else output).mkdir(parents=True, exist_ok=True)
-    for error in errors:
-        complain(error)
-    failed, finished = len(errors), 0
+    finished = 0
     at_once = output is None and formats == ("txt",) and len(sources) == 1
-    lines = formats == ("json",) and sources != list(names[:1])
     layout, end = writers.Layout("txt"), ""
 
-    total = total_seconds(sources) if sys.stderr.isatty() else None
-    with OrderlySigterm() as sigterm, AudioProgress(total) as progress:
+    seconds = total_seconds(sources) if sys.stderr.isatty() else None
+    with OrderlySigterm() as sigterm, AudioProgress(seconds) as progress:
 
         def on_progress(source: str, seconds: float, segments: Sequence[Final]) -> None:
             nonlocal end
@@ -177,15 +190,14 @@ def transcribe_here(
                 place = output / places[outcome.source]
                 paths = [output] if file else [place.with_name(f"{place.name}.{suffix}") for suffix in formats]
                 failed += not write(outcome.transcript, paths)
-            elif lines:
+            elif formats == ("json",) and not alone:
                 line = {"source": outcome.source, **outcome.transcript.to_dict()}
                 print(json.dumps(line, ensure_ascii=False), flush=True)
             elif not at_once:
                 text = writers.render(outcome.transcript, formats[0])
                 print(f"==> {outcome.source} <==\n{text}\n" if len(sources) > 1 else text, end="", flush=True)
         print(end, end="", flush=True)
-    done = len(sources) + len(errors) - failed
-    note(summary(done, failed, progress.seconds, time.monotonic() - begin, output))
+    note(summary(total - failed, failed, progress.seconds, time.monotonic() - begin, output))
     return failed
 
 
@@ -204,25 +216,23 @@ def write(transcript: Transcript, paths: Sequence[Path]) -> bool:
 
 
 def transcribe_on_cluster(
-    names: Sequence[str],
+    places: Mapping[str, Path],
+    failed: int,
     options: Options,
     formats: tuple[str, ...],
     output: Path | None,
     address: str,
     workers: int | None,
 ) -> int:
-    """How many of the inputs could not be transcribed. Raises RillError where nothing can be done."""
-    from asr.audio.inputs import STDIN, expand
+    """As `transcribe_here`, on a Ray cluster."""
+    from asr.audio.inputs import STDIN
     from asr.inference.archive import transcribe_archive
 
     if output is None:
         raise RillError("A cluster's transcripts go to a folder: name it with --output.")
     begin = time.monotonic()
-    sources, errors = expand(names)
-    if STDIN in sources:
+    if STDIN in places:
         raise RillError("A cluster cannot read standard input: name files, or leave out --ray.")
-    for error in errors:
-        complain(error)
     with AudioProgress(None) as progress:
 
         def on_answer(answer: Answer, done: int, total: int) -> None:
@@ -230,9 +240,10 @@ def transcribe_on_cluster(
                 complain(answer.error)
             progress.add(f"{done} of {total} files", answer.seconds)
 
-        failed = len(errors) + transcribe_archive(sources, options, formats, output, address, workers, on_answer)
+        total = len(places) + failed
+        failed += transcribe_archive(places, options, formats, output, address, workers, on_answer)
     # What an earlier run has done counts as done; the audio is that of this run.
-    note(summary(len(sources) + len(errors) - failed, failed, progress.seconds, time.monotonic() - begin, output))
+    note(summary(total - failed, failed, progress.seconds, time.monotonic() - begin, output))
     return failed
 
 

@@ -1,7 +1,7 @@
 """Inside the network: what every part of it does with one recording, drawn on one time axis.
 
 `trace` runs the model step by step, as the live path does, and keeps all intermediate outputs. `draw` puts full context
-and live context side by side. Needs matplotlib.
+and live context side by side.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MIN_LABELED_PROBABILITY = 0.35  # a token's peak is labeled from this probability on
 ROW_HEIGHTS = (0.6, 1.4, 1.3, 1.3, 1.5, 0.7, 0.7)  # relative
 NORM_FLOOR = 1e-5  # of the variance in a layer normalization
+WAVEFORM_COLUMNS = 1500
 MAX_UNITS = 64  # hidden units drawn of each direction: those that vary most
 
 
@@ -259,29 +260,24 @@ def _most_varied(hidden: np.ndarray) -> np.ndarray:
 
 
 def _waveform(axis: Axes, samples: np.ndarray, palette: Palette) -> None:
-    import librosa.display
-
-    librosa.display.waveshow(samples, sr=SAMPLE_RATE, ax=axis, color=palette.accent, lw=0.6)
-    axis.set_xlabel("")
+    """The lowest and highest sample of each column: what a line through all samples would cover."""
+    columns = np.array_split(samples, min(WAVEFORM_COLUMNS, len(samples)))
+    lowest, highest = [part.min() for part in columns], [part.max() for part in columns]
+    times = np.linspace(0, len(samples) / SAMPLE_RATE, len(columns))
+    axis.fill_between(times, lowest, highest, color=palette.accent, lw=0.3)
     axis.set_yticks([])
 
 
 def _mel(axis: Axes, recognizer: Recognizer, mel: np.ndarray, dark: bool) -> None:
-    import librosa.display
-
-    values = mel.T
-    hop = recognizer.engine.frontend.config.hop
-    librosa.display.specshow(
-        values,
-        sr=SAMPLE_RATE,
-        hop_length=hop,
-        x_axis="time",
-        ax=axis,
+    frontend = recognizer.engine.frontend.config
+    axis.imshow(
+        mel.T,
+        aspect="auto",
+        origin="lower",
+        extent=(0, len(mel) * frontend.hop / SAMPLE_RATE, 0, mel.shape[1]),
         cmap="magma" if dark else "magma_r",
-        vmin=np.percentile(values, 5),
-        rasterized=True,
+        vmin=np.percentile(mel, 5),
     )
-    axis.set_xlabel("")
 
 
 def _hidden(axis: Axes, hidden: np.ndarray, seconds_per_frame: float, dark: bool) -> None:

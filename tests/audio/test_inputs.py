@@ -29,7 +29,7 @@ def test_folders_patterns_and_doubles(folder: Path) -> None:
     bracketed = folder / "[1].wav"
     bracketed.touch()
     assert expand([str(bracketed)]) == ({str(bracketed): Path("[1]")}, [])
-    assert expand(["gone.wav"]) == ({"gone.wav": Path("gone")}, [])
+    assert expand(["gone.wav"]) == ({}, ["gone.wav: no such file; check the path."])
     assert expand([str(folder / "a" / ".."), "gone*"])[1] == ["gone*: matches no file; check the path."]
     (folder / "empty").mkdir()
     assert expand([str(folder / "empty")])[1] == [f"{folder / 'empty'}: holds no audio or video files; check the path."]
@@ -40,21 +40,25 @@ def test_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(expand([str(folder)])[0].values()) == {Path("talk"), Path("a/deep/one")}
     assert list(expand([f"{folder}//"])[0].values()) == [Path("talk"), Path("talk"), Path("a/deep/one")]
     assert expand([f"{folder}/*/deep/*.ogg"])[0] == {str(folder / "a/deep/one.ogg"): Path("a/deep/one")}
-    named = [str(folder / "talk.wav"), str(folder / "a/deep/one.ogg"), "x/b.c.mp3"]
+    named = [str(folder / name) for name in ("talk.wav", "a/deep/one.ogg", "a/b.c.mp3")]
+    Path(named[2]).touch()
     assert list(expand(named)[0].values()) == [Path("talk"), Path("one"), Path("b.c")]
     assert expand(["-"])[0] == {"-": Path("stdin")}
     monkeypatch.chdir(folder / "a")
+    Path(named[2]).unlink()
     assert list(expand(["."])[0].values()) == [Path("deep/one")] == list(expand(["**/*.ogg"])[0].values())
     assert list(expand(["../*.wav"])[0].values()) == [Path("talk")]
 
 
 def test_names_as_long_as_file_systems_allow(tmp_path: Path) -> None:
     longest = [str(tmp_path / f"{'é' * 120}{end}.wav") for end in ("", "1234567890a", "1234567890b")]
+    for path in longest:
+        Path(path).touch()
     names = expand(longest)[0]
     assert names[longest[0]] == Path("é" * 120)
     for name in names.values():
         (tmp_path / f"{name}.json").touch()
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*.json"))) == 3
 
 
 def test_two_recordings_of_one_place() -> None:
