@@ -5,12 +5,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
+from asr.model.hardware import set_threads
 from asr.text.normalize import normalize
 
 SHARED = Path(__file__).parents[2] / "shared"  # speech and reference files that are too large for the repository
@@ -19,6 +21,14 @@ RATE = 16_000
 
 settings.register_profile("here", deadline=None, derandomize=True)  # shared machines have no even pace
 settings.load_profile("here")
+
+if not find_spec("torch"):  # Rill without extras: what recognizing needs is tested, by what it needs
+    collect_ignore = ["training", "server", "recipes", "docs", "e2e"]
+    collect_ignore += [f"model/test_{name}.py" for name in ("acoustic", "checkpoint", "export")]
+    collect_ignore += ["audio/test_features.py", "evaluation/test_scoring.py", "demo/test_hosting.py"]
+    collect_ignore += [f"cli/test_{name}.py" for name in ("lm", "punctuate")]
+    collect_ignore += [f"decoding/test_{name}.py" for name in ("beam", "neural_lm", "rescoring")]
+    collect_ignore += [f"inference/test_{name}.py" for name in ("steps", "stream")]
 
 
 @dataclass(frozen=True)
@@ -72,9 +82,11 @@ def no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatc
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    import torch
+    set_threads(1)
+    if find_spec("torch"):
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Inside the network: what every part of it does with one recording, drawn on one time axis.
 
 `trace` runs the model step by step, as the live path does, and keeps all intermediate outputs. `draw` puts full context
-and live context side by side.
+and live context side by side, with matplotlib, which the extra `pictures` installs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr.audio.reading import SAMPLE_RATE
+from asr.errors import RillError
 from asr.inference.recognizer import Recognizer
 from asr.model.checkpoint import Checkpoint
 from asr.model.latency import Latency
@@ -178,9 +179,12 @@ def draw(
     recognizer: Recognizer, recording: Recording, traces: Sequence[Trace], layer: int, dark: bool = False
 ) -> Figure:
     """Stacked on one time axis: waveform, mel spectrogram, hidden state of `layer` (from 0) in both directions, token
-    probabilities, words; one column for each trace."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    probabilities, words; one column for each trace. Raises RillError where matplotlib is not installed."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise RillError("The picture needs matplotlib: pip install 'rill-asr[pictures]'.") from error
 
     palette = DARK if dark else LIGHT
     seconds = len(recording.samples) / SAMPLE_RATE

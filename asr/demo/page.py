@@ -211,8 +211,6 @@ def look_inside(recognizer: Recognizer, path: str | None, layer: str, live: str,
         figure = network.draw(recognizer, recording, traces, int(layer.split()[1]) - 1, dark)
     except RillError as error:
         return f"<p class='notice' role='alert'>{escape(str(error))}</p>"
-    except ModuleNotFoundError as error:
-        return f"<p class='notice' role='alert'>Drawing needs {error.name}: pip install {error.name}.</p>"
     return f"<figure class='inside'>{network.svg(figure)}</figure>"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import soundfile as sf
 
 import asr
 from asr.demo import network
+from asr.errors import RillError
 from asr.model.latency import PRESETS, Latency
 
 CLIP = Path(__file__).parents[1] / "clips" / "kathleen-1.flac"
@@ -42,9 +44,14 @@ def test_live_differs_from_full_context_in_the_backward_direction(recognizer):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_figure_has_one_time_axis_and_two_columns(recognizer, dark):
-    pytest.importorskip("matplotlib")
     samples, _ = sf.read(CLIP, dtype="float32")
     recording, traces = network.trace(recognizer, samples, [PRESETS["offline"], PRESETS["fast"]])
     figure = network.draw(recognizer, recording, traces, 0, dark)
     assert len(figure.axes) == 2 * len(network.ROW_HEIGHTS)
     assert {axis.get_xlim() for axis in figure.axes} == {(0, len(samples) / 16_000)}
+
+
+def test_without_matplotlib_a_sentence_says_what_to_install(recognizer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(RillError, match=r"rill-asr\[pictures\]"):
+        network.draw(recognizer, network.Recording(np.zeros(0), np.zeros((0, 0))), [], 0)
