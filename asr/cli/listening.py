@@ -7,7 +7,6 @@ main thread: signals, level and lag on the display, the end
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from asr.audio.microphone import Microphone
 from asr.audio.replay import Replay
 from asr.audio.wav import WavWriter
+from asr.cli.signals import stopping
 from asr.cli.terminal import Display
 from asr.errors import RillError
 from asr.inference.live import LiveSession
@@ -51,7 +51,7 @@ def listen(
     cannot be written.
     """
     with ExitStack() as stack:
-        stop = stack.enter_context(_signals())
+        stop = stack.enter_context(stopping())
         with naming(output):
             writer = stack.enter_context(closing(LiveWriter(output))) if output else None
         with naming(save_audio):
@@ -171,24 +171,3 @@ def naming(path: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         raise RillError(f"{path} cannot be written, {str(error.strerror).lower()}: choose another place.") from error
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets, once; another one acts as usual."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        stop.set()
-        restore()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    try:
-        yield stop
-    finally:
-        restore()

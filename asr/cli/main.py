@@ -13,6 +13,7 @@ import typer
 
 from asr import __version__
 from asr.cli import config
+from asr.cli.demo import demo
 from asr.cli.doctor import doctor
 from asr.cli.evaluate import evaluate
 from asr.cli.export import export
@@ -50,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (transcribe, evaluate, listen, doctor, serve, export, prepare, train, tune, lm, punctuate):
+for command in (transcribe, listen, demo, serve, doctor, evaluate, export, prepare, train, tune, lm, punctuate):
     app.command()(command)
 
 

@@ -28,7 +28,7 @@ from asr.cli.options import (
 )
 from asr.cli.output import complain, describe, file_format, is_folder, note, summary
 from asr.cli.progress import AudioProgress
-from asr.cli.sigterm import OrderlySigterm
+from asr.cli.signals import OrderlySigterm
 from asr.errors import RillError
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ The live tab's audio has a route of its own (`live`); style and script of the pa
 
 from __future__ import annotations
 
+import io
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,10 @@ def serve(
     share: bool = False,
     ssl_keyfile: str | None = None,
     ssl_certfile: str | None = None,
-    block: bool = True,
     middleware: Sequence[Middleware] = (),
 ) -> gr.Blocks:
-    """Run the page, until it is interrupted where `block`, else until `close()`d. `middleware` is around it.
+    """Run the page until it is `close()`d, with `middleware` around it; `local_url` is its address, and `share_url` the
+    public one, None where Gradio's servers cannot be reached.
 
     Raises RillError where host, port or certificate cannot be used.
     """
@@ -52,20 +53,30 @@ def serve(
             raise RillError(f"There is no file '{name}': give --ssl-keyfile and --ssl-certfile a PEM file each.")
     page = build(recognizer)
     middleware = [*middleware, *_guards(NO_LIMITS)]
-    page.launch(
-        server_name=host,
-        server_port=port,
-        prevent_thread_lock=not block,
-        share=share,
-        ssl_keyfile=ssl_keyfile,
-        ssl_certfile=ssl_certfile,
-        ssl_verify=False,
-        quiet=not block,
-        favicon_path=ICON,
-        max_file_size=NO_LIMITS.max_upload_bytes,
-        app_kwargs={"routes": routes(recognizer), "middleware": middleware},
-        **_appearance(),
-    )
+    try:
+        with redirect_stdout(io.StringIO()):  # what it says of public addresses, quiet or not
+            page.launch(
+                server_name=host,
+                server_port=port,
+                prevent_thread_lock=True,
+                share=share,
+                ssl_keyfile=ssl_keyfile,
+                ssl_certfile=ssl_certfile,
+                ssl_verify=False,
+                quiet=True,
+                favicon_path=ICON,
+                max_file_size=NO_LIMITS.max_upload_bytes,
+                app_kwargs={"routes": routes(recognizer), "middleware": middleware},
+                **_appearance(),
+            )
+    except Exception as error:  # of several kinds
+        if not page.is_running:
+            raise RillError(f"The page cannot start ({error}): check --host, --port and the certificate.") from error
+        page.close(verbose=False)
+        raise RillError(
+            f"This computer cannot reach its own page at {page.local_url}: take that address out of the proxy's "
+            f"settings, with NO_PROXY=localhost,127.0.0.1."
+        ) from error
     return page
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import socket
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
-import app
 import asr
 from asr.demo import hosting, page
 from asr.demo.limits import MAX_WAITING, Limits, upload_folder
 from asr.errors import RillError
 from asr.server.options import ServeOptions
-from tests.support.serving import PATIENCE, running
+from tests.support.serving import PATIENCE, free_port, running
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +68,8 @@ def test_a_port_in_use_and_a_missing_certificate_are_named(recognizer):
         hosting.serve(recognizer, "127.0.0.1", port, ssl_keyfile="key.pem", ssl_certfile="cert.pem")
 
 
-def test_a_missing_checkpoint_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["app.py", "--checkpoint", "nowhere"])
-    with pytest.raises(SystemExit, match="There is no checkpoint 'nowhere'"):
-        app.main()
+def test_a_proxy_that_hides_this_computer_is_named(recognizer, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(RillError, match=r"cannot reach its own page.*NO_PROXY"):
+        hosting.serve(recognizer, "127.0.0.1", free_port())

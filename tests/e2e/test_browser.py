@@ -44,7 +44,7 @@ def address(recognizer: asr.Recognizer) -> Iterator[str]:
     from asr.demo import hosting
 
     port = free_port()
-    page = hosting.serve(recognizer, "127.0.0.1", port, block=False)
+    page = hosting.serve(recognizer, "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     page.close()
 

@@ -1,9 +1,11 @@
-"""SIGTERM ends a long command in order: what is finished is written, and the rest is not begun."""
+"""Signals end a command in order: what is finished is written, and the rest is not begun."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TypeVar
 
@@ -52,3 +54,24 @@ class OrderlySigterm:
 
 class _Came(BaseException):
     pass
+
+
+@contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets, once; another one acts as usual."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        restore()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    try:
+        yield stop
+    finally:
+        restore()

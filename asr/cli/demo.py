@@ -1,0 +1,62 @@
+"""`asr demo`: live captions, recordings and a look inside the network, in the browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from asr.cli.options import Checkpoint, Engine, EngineName, Int8
+from asr.cli.output import complain
+from asr.cli.signals import stopping
+from asr.errors import RillError
+
+
+def demo(
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other computers in; browsers then want https.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    checkpoint: Checkpoint = None,
+    engine: Engine = EngineName.auto,
+    int8: Int8 = False,
+    share: Annotated[
+        bool, typer.Option("--share", help="Also at a public https address, through Gradio's servers.")
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which browsers reach this computer, beside localhost and IP addresses. May be given "
+            "several times.",
+        ),
+    ] = None,
+    ssl_certfile: Annotated[str | None, typer.Option(metavar="PEM", help="With --ssl-keyfile: https.")] = None,
+    ssl_keyfile: Annotated[str | None, typer.Option(metavar="PEM")] = None,
+) -> None:
+    """Recognize speech in the browser: live from the microphone, and recordings. Ctrl-C ends."""
+    if bool(ssl_keyfile) != bool(ssl_certfile):
+        raise RillError("--ssl-certfile and --ssl-keyfile go together: give both, or neither.")
+    from asr.inference.recognizer import load
+
+    recognizer = load(checkpoint, device="cpu", engine=engine.value, int8=int8)
+    from starlette.middleware import Middleware
+
+    from asr.demo import hosting
+    from asr.server.origins import OriginMiddleware
+
+    page = hosting.serve(
+        recognizer,
+        host,
+        port,
+        share=share,
+        ssl_keyfile=ssl_keyfile,
+        ssl_certfile=ssl_certfile,
+        middleware=[Middleware(OriginMiddleware, hosts=["*"] if share else [*(allow_host or ()), host])],
+    )
+    scheme = "https" if ssl_certfile else "http"
+    shared = f", for everybody {page.share_url}" if page.share_url else ""
+    with stopping() as stop:
+        print(f"Rill's demo: {scheme}://{host}:{port}{shared}. Ctrl-C ends.", flush=True)
+        if share and not page.share_url:
+            complain("Gradio's servers gave no public address: the page is on this computer alone; try again later.")
+        stop.wait()
+    page.close(verbose=False)
