@@ -19,6 +19,7 @@ from asr.cli.evaluate import evaluate
 from asr.cli.export import export
 from asr.cli.listen import listen
 from asr.cli.lm import lm
+from asr.cli.models import models
 from asr.cli.output import complain, describe
 from asr.cli.prepare import prepare
 from asr.cli.punctuate import punctuate
@@ -53,6 +54,7 @@ app = typer.Typer(
 )
 for command in (transcribe, listen, demo, serve, doctor, evaluate, export, prepare, train, tune, lm, punctuate):
     app.command()(command)
+app.add_typer(models, name="models")
 
 
 def show_version(asked: bool) -> None:

@@ -27,7 +27,8 @@ class EngineName(str, Enum):
 
 
 Checkpoint = Annotated[
-    str | None, typer.Option(metavar="DIR", help="A checkpoint's folder, instead of the shipped one.")
+    str | None,
+    typer.Option(metavar="NAME|DIR", help="A checkpoint that `asr models` lists, or its folder; else the shipped one."),
 ]
 LatencyOption = Annotated[
     str | None,

@@ -206,10 +206,10 @@ def load(
     threads: int | None = None,
     punctuate: bool = True,
 ) -> Recognizer:
-    """A recognizer from a checkpoint's folder, or from the checkpoint that is shipped.
+    """A recognizer from a checkpoint; without a name, from the one that is shipped.
 
     Args:
-        name: the folder.
+        name: the checkpoint's folder, or the name of one that `asr models` lists.
         latency: of streams: fast, balanced, accurate, or chunk and look-ahead in frames of 40 ms.
         hotwords: words and phrases to expect, such as "rill" or "new york:12" (the bonus of each; 8 if not given).
         lm: whether to search with lexicon and language model; without, text comes from the characters alone.

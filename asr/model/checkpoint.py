@@ -19,6 +19,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ FORMAT = 1
 STATISTICS = ("mel_mean", "mel_std")  # of the mel bands; they stay in full precision
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # of each cell
 DEFAULT = "en-small"
+CARD = "MODEL_CARD.md"
 OPTIONAL = (
     "lexicon.txt",
     "lexicon.safetensors",
@@ -157,17 +159,27 @@ class Checkpoint:
         return path if path.is_file() else None
 
 
+def installed_folder() -> Path:
+    """Where checkpoints are that users install, there or not: rill/checkpoints of their data folder, which is
+    XDG_DATA_HOME or the system's."""
+    system = {"win32": os.environ.get("LOCALAPPDATA", "~\\AppData\\Local"), "darwin": "~/Library/Application Support"}
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser(system.get(sys.platform, "~/.local/share"))
+    return Path(data) / "rill" / "checkpoints"
+
+
 def find(name: str | os.PathLike[str] | None = None) -> Path:
-    """A folder, or the name of a checkpoint that the package carries. Raises CheckpointError where there is none."""
+    """A folder, or the name of a checkpoint that the package carries or a user has installed. Raises CheckpointError
+    where there is none."""
     name = DEFAULT if name is None else name
     here = Path(__file__).parents[1]  # the package, which carries the shipped one when it is installed
-    candidates = [Path(name).expanduser(), here / "checkpoints" / name, here.parent / "checkpoints" / name]
+    shelves = (here / "checkpoints", here.parent / "checkpoints", installed_folder())
+    candidates = [Path(name).expanduser(), *(shelf / name for shelf in shelves)]
     for path in candidates:
         if (path / "config.json").is_file():
             return path
     if candidates[0].exists():
         raise CheckpointError(f"'{name}' is not a checkpoint: it has no config.json; give the folder that holds it.")
-    raise CheckpointError(f"There is no checkpoint '{name}': give a folder, or '{DEFAULT}' for the shipped one.")
+    raise CheckpointError(f"There is no checkpoint '{name}': give a folder, or a name that `asr models` lists.")
 
 
 def beside(folder: Path, name: str | None) -> Path:

@@ -140,7 +140,7 @@ def test_the_shipped_checkpoint_is_found_by_name_and_by_default():
 
 def test_a_missing_folder(tmp_path):
     assert "no checkpoint" in refused(tmp_path / "nowhere") and "nowhere" in refused(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"'de-huge'.*en-small"):
+    with pytest.raises(CheckpointError, match=r"'de-huge'.*asr models"):
         checkpoint.load("de-huge")
 
 
