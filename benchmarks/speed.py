@@ -22,9 +22,9 @@ import numpy as np
 
 import asr
 from asr.audio import manifest
+from asr.evaluation.speed import live as measure_live
 
 RATE = 16_000
-BLOCK = 2560  # samples: 160 ms
 PAUSE = np.zeros(RATE // 2, dtype=np.float32)
 LIVE_SECONDS = 90
 
@@ -83,15 +83,9 @@ def live(samples: np.ndarray) -> None:
     for name, options in MODELS.items():
         recognizer = asr.load(**options, threads=1)
         for latency in ("fast", "balanced", "accurate"):
-            stream = recognizer.stream(latency=latency)
-            spent, busy = [], time.process_time()
-            for first in range(0, len(samples), BLOCK):
-                start = time.perf_counter()
-                stream.accept(samples[first : first + BLOCK])
-                spent.append(1000 * (time.perf_counter() - start))
-            busy = (time.process_time() - busy) / (len(samples) / RATE)
-            p50, p95 = np.percentile(spent, [50, 95])
-            print(f"{name + ', ' + latency:<30} {busy:16.1%} {p50:8.1f} {p95:8.1f} {max(spent):8.1f}", flush=True)
+            speed = measure_live(recognizer, samples, latency)
+            times = f"{speed.p50_ms:8.1f} {speed.p95_ms:8.1f} {speed.max_ms:8.1f}"
+            print(f"{name + ', ' + latency:<30} {speed.share:16.1%} {times}", flush=True)
 
 
 MODELS: dict[str, dict] = {

@@ -13,6 +13,7 @@ import typer
 
 from asr import __version__
 from asr.cli import config
+from asr.cli.bench import bench
 from asr.cli.demo import demo
 from asr.cli.doctor import doctor
 from asr.cli.evaluate import evaluate
@@ -52,7 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (transcribe, listen, demo, serve, doctor, evaluate, export, prepare, train, tune, lm, punctuate):
+for command in (transcribe, listen, demo, serve, doctor, bench, evaluate, export, prepare, train, tune, lm, punctuate):
     app.command()(command)
 app.add_typer(models, name="models")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
@@ -23,6 +24,16 @@ NO_TORCH = (
 def cores() -> int:
     """Of the processor, as many as this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Its name, as far as the system tells."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
+            named = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
+    except OSError:
+        named = []
+    return named[0] if named else platform.processor() or platform.machine()
 
 
 def set_threads(count: int) -> None:
