@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from asr.cli.keyboard import keyboard
 from asr.cli.options import (
     Checkpoint,
     Engine,
@@ -52,6 +53,10 @@ def listen(
     json: Annotated[
         bool, typer.Option("--json", help="An event a line on standard output, as when that is not a terminal.")
     ] = False,
+    type_text: Annotated[
+        bool,
+        typer.Option("--type", help="Type the finals into the program in front, as a keyboard would."),
+    ] = False,
     input: Annotated[
         str | None,
         typer.Option("--input", metavar="FILE|-", help="A recording, or - for standard input, as if spoken now."),
@@ -76,6 +81,7 @@ def listen(
     place = None if output is None else placed(output, input)
     if input is None:
         find(device)  # says what is wrong before the checkpoint is loaded, which takes seconds
+    keys = keyboard() if type_text else None
     from asr.audio.replay import Replay
     from asr.cli import listening
     from asr.cli.terminal import JsonLines, Screen
@@ -97,7 +103,9 @@ def listen(
     with Microphone(device) if input is None else Replay(input, speed, rate) as source:
         display = JsonLines() if json or not sys.stdout.isatty() else Screen()
         with closing(display), suppress(BrokenPipeError):  # the reader of the events has left
-            listening.listen(recognizer, source, display, save_audio=save_audio, output=place, digits=numerals)
+            listening.listen(
+                recognizer, source, display, save_audio=save_audio, output=place, keyboard=keys, digits=numerals
+            )
 
 
 def placed(output: str, source: str | None) -> Path:

@@ -1,7 +1,7 @@
 """From an audio source to text on a display, until the source ends or a signal comes.
 
 source ──► pump thread ──► WAV file (--save-audio)
-                └────────► LiveSession's worker thread ──► transcript file (--output), display
+                └────────► LiveSession's worker thread ──► transcript file (--output), keyboard (--type), display
 main thread: signals, level and lag on the display, the end
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from asr.audio.microphone import Microphone
 from asr.audio.replay import Replay
 from asr.audio.wav import WavWriter
+from asr.cli.keyboard import Keyboard
 from asr.cli.signals import stopping
 from asr.cli.terminal import Display
 from asr.errors import RillError
@@ -42,6 +43,7 @@ def listen(
     *,
     save_audio: Path | None = None,
     output: Path | None = None,
+    keyboard: Keyboard | None = None,
     digits: bool = False,
 ) -> None:
     """Recognize a source until it ends or SIGINT or SIGTERM comes; then finalize the last words and close all files.
@@ -57,12 +59,17 @@ def listen(
         with naming(save_audio):
             recording = stack.enter_context(closing(WavWriter(save_audio, source.sample_rate))) if save_audio else None
 
+        if keyboard:
+            stack.enter_context(closing(keyboard))
+
         def on_event(event: Event, lag: float) -> None:
             if digits and isinstance(event, Final):
                 event = replace(event, words=numerals(event.words))
             if writer and isinstance(event, Final):
                 with naming(output):
                     writer.add(event)
+            if keyboard and isinstance(event, Final):
+                keyboard.type(f"{event.text} ")
             display.event(event, lag)
 
         session = LiveSession(recognizer, source.sample_rate, on_event)

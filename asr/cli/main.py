@@ -45,6 +45,7 @@ EXTRAS = {
     "wyoming": "wyoming",
     "ray": "ray",
     "pyarrow": "ray",
+    "pynput": "type",
 }  # package → the extra that installs it
 
 app = typer.Typer(
