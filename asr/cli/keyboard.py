@@ -16,8 +16,12 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
 from asr.errors import RillError
+
+if TYPE_CHECKING:
+    from asr.inference.recognizer import Event
 
 TIMEOUT_S = 60  # of one text
 PROGRAMS = {
@@ -28,20 +32,24 @@ PROGRAMS = {
 
 
 class Keyboard:
-    """Types one text after another, on a thread of its own; `write` types one."""
+    """Types finals, one after another, on a thread of its own; `write` types one text."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self.write = write
         self._pool = ThreadPoolExecutor(1, "keyboard")
         self._last: Future[None] | None = None
 
-    def type(self, text: str) -> None:
+    def event(self, event: Event) -> None:
         """Raises RillError where an earlier text could not be typed."""
+        from asr.text.results import Final
+
+        if not isinstance(event, Final):
+            return
         if self._last and self._last.done():
             self._last.result()
         # A key such as Enter or Tab would do something in the program in front.
-        printable = "".join(character for character in text if character.isprintable())
-        self._last = self._pool.submit(self.write, printable)
+        printable = "".join(character for character in event.text if character.isprintable())
+        self._last = self._pool.submit(self.write, f"{printable} ")
 
     def close(self) -> None:
         """Types what waits. Raises RillError where that fails."""

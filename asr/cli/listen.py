@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr.cli.captions import Captions
 from asr.cli.keyboard import keyboard
 from asr.cli.options import (
     Checkpoint,
@@ -24,7 +25,10 @@ from asr.cli.options import (
     Plain,
     parse_latency,
 )
-from asr.cli.output import file_format, is_folder
+from asr.cli.output import file_format, is_folder, note
+
+if TYPE_CHECKING:
+    from asr.cli.listening import Listener
 
 
 def listen(
@@ -57,6 +61,15 @@ def listen(
         bool,
         typer.Option("--type", help="Type the finals into the program in front, as a keyboard would."),
     ] = False,
+    captions: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Serve a transparent page with the newest text there, for OBS and other programs on this computer.",
+        ),
+    ] = None,
     input: Annotated[
         str | None,
         typer.Option("--input", metavar="FILE|-", help="A recording, or - for standard input, as if spoken now."),
@@ -81,30 +94,44 @@ def listen(
     place = None if output is None else placed(output, input)
     if input is None:
         find(device)  # says what is wrong before the checkpoint is loaded, which takes seconds
-    keys = keyboard() if type_text else None
-    from asr.audio.replay import Replay
-    from asr.cli import listening
-    from asr.cli.terminal import JsonLines, Screen
-    from asr.inference.recognizer import load
-    from asr.model.hardware import set_threads
+    with ExitStack() as stack:
+        listeners: list[Listener] = []
+        if type_text:
+            listeners.append(stack.enter_context(closing(keyboard())))
+        if captions is not None:
+            page = stack.enter_context(closing(Captions(captions)))
+            listeners.append(page)
+            note(f"Captions for a browser source: {page.url}")
+        from asr.audio.replay import Replay
+        from asr.cli import listening
+        from asr.cli.terminal import JsonLines, Screen
+        from asr.inference.recognizer import load
+        from asr.model.hardware import set_threads
 
-    set_threads(1)  # a chunk is too small to share; a second thread would only wait for the first
-    recognizer = load(
-        checkpoint,
-        latency=chosen,
-        hotwords=hotword or (),
-        lm=not no_lm,
-        device="cpu",
-        engine=engine.value,
-        int8=int8,
-        threads=1,
-        punctuate=not plain,
-    )
-    with Microphone(device) if input is None else Replay(input, speed, rate) as source:
-        display = JsonLines() if json or not sys.stdout.isatty() else Screen()
-        with closing(display), suppress(BrokenPipeError):  # the reader of the events has left
+        set_threads(1)  # a chunk is too small to share; a second thread would only wait for the first
+        recognizer = load(
+            checkpoint,
+            latency=chosen,
+            hotwords=hotword or (),
+            lm=not no_lm,
+            device="cpu",
+            engine=engine.value,
+            int8=int8,
+            threads=1,
+            punctuate=not plain,
+        )
+        source: listening.AudioSource = Microphone(device) if input is None else Replay(input, speed, rate)
+        stack.enter_context(source)
+        display = stack.enter_context(closing(JsonLines() if json or not sys.stdout.isatty() else Screen()))
+        with suppress(BrokenPipeError):  # the reader of the events has left
             listening.listen(
-                recognizer, source, display, save_audio=save_audio, output=place, keyboard=keys, digits=numerals
+                recognizer,
+                source,
+                display,
+                save_audio=save_audio,
+                output=place,
+                listeners=listeners,
+                digits=numerals,
             )
 
 

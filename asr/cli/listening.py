@@ -1,7 +1,7 @@
 """From an audio source to text on a display, until the source ends or a signal comes.
 
 source ──► pump thread ──► WAV file (--save-audio)
-                └────────► LiveSession's worker thread ──► transcript file (--output), keyboard (--type), display
+                └────────► LiveSession's worker thread ──► transcript file (--output), listeners, display
 main thread: signals, level and lag on the display, the end
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from asr.audio.microphone import Microphone
 from asr.audio.replay import Replay
 from asr.audio.wav import WavWriter
-from asr.cli.keyboard import Keyboard
 from asr.cli.signals import stopping
 from asr.cli.terminal import Display
 from asr.errors import RillError
@@ -36,6 +36,12 @@ SOURCE_TIMEOUT_S = 1.0  # in which a source must end; a pipe with nothing in it 
 AudioSource = Microphone | Replay
 
 
+class Listener(Protocol):
+    """What is told of every event: the keyboard of --type, the page of --captions."""
+
+    def event(self, event: Event) -> None: ...
+
+
 def listen(
     recognizer: Recognizer,
     source: AudioSource,
@@ -43,7 +49,7 @@ def listen(
     *,
     save_audio: Path | None = None,
     output: Path | None = None,
-    keyboard: Keyboard | None = None,
+    listeners: Sequence[Listener] = (),
     digits: bool = False,
 ) -> None:
     """Recognize a source until it ends or SIGINT or SIGTERM comes; then finalize the last words and close all files.
@@ -59,17 +65,14 @@ def listen(
         with naming(save_audio):
             recording = stack.enter_context(closing(WavWriter(save_audio, source.sample_rate))) if save_audio else None
 
-        if keyboard:
-            stack.enter_context(closing(keyboard))
-
         def on_event(event: Event, lag: float) -> None:
             if digits and isinstance(event, Final):
                 event = replace(event, words=numerals(event.words))
             if writer and isinstance(event, Final):
                 with naming(output):
                     writer.add(event)
-            if keyboard and isinstance(event, Final):
-                keyboard.type(f"{event.text} ")
+            for listener in listeners:
+                listener.event(event)
             display.event(event, lag)
 
         session = LiveSession(recognizer, source.sample_rate, on_event)

@@ -16,10 +16,15 @@ import pytest
 from asr.cli import keyboard
 from asr.cli.keyboard import Keyboard
 from asr.errors import RillError
+from asr.text.results import Final, Partial, Word
 from tests.conftest import CLIPS, Asr
 from tests.support.serving import until
 
 NEEDED = ("Xvfb", "xterm", "xdotool")
+
+
+def final(*words: str) -> Final:
+    return Final.of([Word(word, 0.0, 1.0, 1.0) for word in words])
 
 
 @pytest.fixture
@@ -80,7 +85,7 @@ def test_wayland_falls_back_where_its_desktop_forbids_it(
         keyboard.keyboard()
     program(programs, "ydotool", f'/bin/cat >> {tmp_path}/typed; echo "$@" >> {tmp_path}/arguments')
     keys = keyboard.keyboard()
-    keys.type("naïve\n\x1b text ")
+    keys.event(final("naïve\n\x1b", "text"))
     keys.close()
     assert (tmp_path / "typed").read_text() == "naïve text "  # no Enter, no Escape
     assert (tmp_path / "arguments").read_text() == "type --file -\n" * 2  # to type nothing, and the text
@@ -91,11 +96,11 @@ def test_a_program_that_fails_later_is_named(programs: Path, tmp_path: Path, mon
     monkeypatch.setenv("DISPLAY", ":0")
     program(programs, "xdotool", "read text; [ -z \"$text\" ] || { echo 'the screen is locked' >&2; exit 1; }")
     keys = keyboard.keyboard()
-    keys.type("words")
+    keys.event(final("words"))
     with pytest.raises(RillError, match="xdotool cannot type: the screen is locked"):
         keys.close()
     with pytest.raises(RillError, match="the screen is locked"):
-        keys.type("more")
+        keys.event(final("more"))
 
 
 def test_without_a_desktop_it_says_so_before_loading(no_desktop: None, asr: Asr) -> None:
@@ -112,8 +117,8 @@ def test_elsewhere_pynput_types(platform: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "pynput", types.ModuleType("pynput"))
     monkeypatch.setitem(sys.modules, "pynput.keyboard", fake)
     keys = keyboard.keyboard()
-    keys.type("one ")
-    keys.type("two ")
+    keys.event(final("one"))
+    keys.event(final("two"))
     keys.close()
     assert typed == ["one ", "two "]
 
@@ -135,8 +140,9 @@ def test_recognition_does_not_wait_for_the_keyboard() -> None:
         typed.append(text)
 
     keys = Keyboard(write)
-    keys.type("one ")
-    keys.type("two ")
+    keys.event(final("one"))
+    keys.event(Partial(final("maybe").words, 1.0))
+    keys.event(final("two"))
     assert typed == []
     may_type.set()
     keys.close()
