@@ -33,13 +33,20 @@ LISTING_HINT = "`asr listen --list-devices` shows what there is"
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that can record. `number` is PortAudio's; None for a source of the sound server."""
+    """A device that can record. `number` is PortAudio's; None for a source of the sound server, which the desktop's
+    settings show by its description."""
 
     number: int | None
     name: str
     channels: int
     sample_rate: float  # Hz, its native one
     default: bool = False
+    description: str = ""
+
+    @property
+    def title(self) -> str:
+        """What people know it by."""
+        return self.description or self.name
 
 
 def devices() -> list[Device]:
@@ -55,7 +62,8 @@ def devices() -> list[Device]:
 
 
 def find(wanted: str | int | None = None) -> Device:
-    """A device by its number, its name or a part of it (case does not matter); None is the default device.
+    """A device by its number, or by its name, its description or a part of them (case does not matter); None is the
+    default device.
 
     Raises DeviceError where there is none, or more than one.
     """
@@ -71,14 +79,15 @@ def find(wanted: str | int | None = None) -> Device:
         matching = [device for device in found if device.number == int(wanted)]
     else:
         part = str(wanted).casefold()
-        matching = [device for device in found if part == device.name.casefold()]
-        matching = matching or [device for device in found if part in device.name.casefold()]
+        names = [(device, [device.name.casefold(), device.description.casefold()]) for device in found]
+        matching = [device for device, both in names if part in both]
+        matching = matching or [device for device, both in names if any(part in name for name in both)]
     if not matching:
         raise DeviceError(f"No recording device matches '{wanted}': {LISTING_HINT}.")
     if len(matching) > 1:
-        names = ", ".join(f"{'' if d.number is None else d.number} {d.name}".strip() for d in matching)
+        titles = ", ".join(f"{'' if d.number is None else d.number} {d.title}".strip() for d in matching)
         raise DeviceError(
-            f"'{wanted}' matches {len(matching)} recording devices ({names}): write more of the name, or a number."
+            f"'{wanted}' matches {len(matching)} recording devices ({titles}): write more of the name, or a number."
         )
     return matching[0]
 
@@ -90,9 +99,13 @@ def table(found: list[Device]) -> str:
         for device in found
         if device.number is not None
     ]
-    sources = [f"       {device.name}  ({_form(device)})" for device in found if device.number is None]
+    sources = [
+        f"       {device.title}  ({f'{device.name}; ' * bool(device.description)}{_form(device)})"
+        for device in found
+        if device.number is None
+    ]
     if sources:
-        lines += ["  Sources of the sound server, by name (a monitor is what the computer plays):", *sources]
+        lines += ["  Sources of the sound server (a monitor is what the computer plays):", *sources]
     return "\n".join(lines) or "  none"
 
 
@@ -110,7 +123,7 @@ class Microphone:
     def __init__(self, wanted: str | int | None = None) -> None:
         sounddevice = _sounddevice()
         self.device = find(wanted)
-        self.name, self.sample_rate = self.device.name, self.device.sample_rate
+        self.name, self.sample_rate = self.device.title, self.device.sample_rate
         self.channels = self.device.channels if self.device.channels <= MAX_CHANNELS else 1
         self.overflows = 0
         self.patient = False  # it cannot be held up
@@ -119,7 +132,7 @@ class Microphone:
         self._closed = False
         number = self.device.number
         if number is None:
-            os.environ["PULSE_SOURCE"] = self.name
+            os.environ["PULSE_SOURCE"] = self.device.name
             number = next(device.number for device in devices() if device.name == SOUND_SERVER)
         with ExitStack() as stack:
             stack.enter_context(_quiet())
@@ -206,15 +219,26 @@ def _sources() -> list[Device]:
     """The sources of PulseAudio or PipeWire; none where there is no `pactl` or no server."""
     try:
         listed = subprocess.run(
-            ["pactl", "list", "short", "sources"], capture_output=True, text=True, timeout=3, check=True
+            ["pactl", "list", "sources"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"LC_ALL": "C"},  # keys in English
+            timeout=3,
+            check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     found = []
-    for line in listed.splitlines():  # number, name, module, "s16le 2ch 44100Hz", state
-        _, name, _, form, *_ = line.split("\t")
-        _, channels, rate = form.split()
-        found.append(Device(None, name, int(channels.removesuffix("ch")), float(rate.removesuffix("Hz"))))
+    for block in listed.split("\nSource #"):
+        lines = (line.strip().partition(": ") for line in block.splitlines())
+        facts = {
+            key: value for key, separator, value in reversed(list(lines)) if separator
+        }  # the first of a key counts
+        name, form = facts.get("Name"), facts.get("Sample Specification", "").split()  # such as s16le 2ch 44100Hz
+        if name and len(form) == 3:
+            channels, rate = int(form[1].removesuffix("ch")), float(form[2].removesuffix("Hz"))
+            found.append(Device(None, name, channels, rate, description=facts.get("Description", "")))
     return found
 
 

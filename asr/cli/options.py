@@ -53,7 +53,10 @@ Plain = Annotated[bool, typer.Option("--plain", help="Raw words: no punctuation,
 Numerals = Annotated[bool, typer.Option("--numerals", help="Numbers, sums of money and times in digits (English).")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs; auto: on a GPU if there is one.")]
 MicrophoneOption = Annotated[
-    str | None, typer.Option("--device", metavar="DEVICE", help="The microphone: its number, its name or a part of it.")
+    str | None,
+    typer.Option(
+        "--device", metavar="DEVICE", help="The microphone: its number, or a part of its name or of its description."
+    ),
 ]
 Engine = Annotated[
     EngineName,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,7 +73,29 @@ def portaudio(monkeypatch):
     return fake
 
 
-def with_sound_server(portaudio, monkeypatch, sources="7\talsa_out.monitor\tmodule\ts16le 2ch 44100Hz\tIDLE\n"):
+SOURCES = """Source #7
+	State: IDLE
+	Name: alsa_out.monitor
+	Description: Monitor of Built-in Audio
+	Sample Specification: s16le 2ch 44100Hz
+	Properties:
+		device.description = "Monitor of Built-in Audio"
+
+Source #8
+	State: IDLE
+	Name: alsa_in.usb-3
+	Description: Küche: links
+	Sample Specification: s24le 1ch 16000Hz
+	Ports:
+		mic: Microphone (type: Mic, priority: 100, available)
+			Name: not this one
+
+Source #9
+	Name: half of one
+"""
+
+
+def with_sound_server(portaudio, monkeypatch, sources=SOURCES):
     portaudio.query_devices = lambda: [entry("pulse", 32, 44_100.0)]
     portaudio.default.device = (0, 0)
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: SimpleNamespace(stdout=sources))
@@ -139,6 +162,18 @@ def test_a_monitor_is_chosen_through_the_sound_server(portaudio, monkeypatch):
         assert FakeStream.last.channels == 1  # of "32": the server mixes
 
 
+@pytest.mark.parametrize("wanted", ["KÜCHE: LINKS", "links", "usb-3"])
+def test_a_source_is_found_as_the_desktop_shows_it(portaudio, monkeypatch, wanted):
+    with_sound_server(portaudio, monkeypatch)
+    assert find(wanted) == Device(None, "alsa_in.usb-3", 1, 16_000.0, description="Küche: links")
+    assert find("monitor of built-in audio").name == "alsa_out.monitor"
+    with Microphone(wanted) as opened:
+        assert os.environ["PULSE_SOURCE"] == "alsa_in.usb-3" and opened.name == "Küche: links"
+    with pytest.raises(DeviceError, match=r"2 recording devices \(Monitor of Built-in Audio, Küche: links\)"):
+        find("i")
+    assert len(devices()) == 3
+
+
 def test_a_missing_pactl_is_no_error(portaudio, monkeypatch):
     with_sound_server(portaudio, monkeypatch)
 
@@ -200,8 +235,12 @@ def test_what_c_libraries_write_is_hidden_and_python_s_own_is_not(capfd):
 
 
 def test_table_shows_sources_by_name():
-    shown = table([Device(0, "pulse", 32, 44_100), Device(None, "alsa_out.monitor", 2, 48_000)])
-    assert shown.splitlines()[-1].strip() == "alsa_out.monitor  (2 channels, 48000 Hz)"
+    source = Device(None, "alsa_out.monitor", 2, 48_000)
+    shown = table([Device(0, "pulse", 32, 44_100), source, replace(source, description="Monitor of Speakers")])
+    assert [line.strip() for line in shown.splitlines()[-2:]] == [
+        "alsa_out.monitor  (2 channels, 48000 Hz)",
+        "Monitor of Speakers  (alsa_out.monitor; 2 channels, 48000 Hz)",
+    ]
 
 
 # The rest needs a sound server; it starts one of its own, apart from any that the computer's user has.
@@ -231,7 +270,7 @@ def server(tmp_path_factory):
             "-L",
             f"module-native-protocol-unix auth-anonymous=1 socket={socket}",
             "-L",
-            "module-null-sink sink_name=vmic",
+            "module-null-sink sink_name=vmic sink_properties='device.description=\"Küche links\"'",
             "-L",
             "module-null-sink sink_name=other",
         ],
@@ -282,7 +321,7 @@ def listen_while_playing(server, clip, saved, *options):
     return process.returncode, out.splitlines(), note + notes
 
 
-@pytest.mark.parametrize("device", [(), ("--device", "vmic.mon")])
+@pytest.mark.parametrize("device", [(), ("--device", "monitor of küche")])
 def test_hears_what_is_played_into_a_real_microphone(server, tmp_path, device):
     sound, rate = soundfile.read(CLIP)
     clip = tmp_path / "clip.wav"
