@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-LARGEST = 1e9  # of any number; NaN and infinity are not below it
+LARGEST = 1e15  # of any number, sizes of files in bytes included; NaN and infinity are not below it
 KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 T = TypeVar("T")

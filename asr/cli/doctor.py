@@ -6,6 +6,7 @@ import platform
 import time
 from importlib import metadata
 from importlib.util import find_spec
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,8 +22,21 @@ LEVEL_TEST_S = 3.0
 QUIET_DB = -40.0  # of full scale; speech whose loudest sample is below this is too quiet
 
 
-def doctor(device: MicrophoneOption = None, checkpoint: Checkpoint = None) -> None:
-    """Versions, checkpoint, audio devices, and whether audio arrives: 3 seconds of the microphone's level."""
+def doctor(
+    device: MicrophoneOption = None,
+    checkpoint: Checkpoint = None,
+    renew: Annotated[
+        bool,
+        typer.Option(
+            "--renew",
+            help="Write size and SHA-256 of the checkpoint's files, as they are now, into its config.json, and end.",
+        ),
+    ] = False,
+) -> None:
+    """Versions, the checkpoint and its files, audio devices, and whether audio arrives: 3 seconds of the microphone."""
+    if renew:
+        print(_renewed(checkpoint))
+        return
     console = Console(highlight=False)
     console.print(f"[bold]rill[/] {__version__}, Python {platform.python_version()}, {platform.platform()}")
     optional = [name for name in OPTIONAL_PACKAGES if find_spec(name)]
@@ -50,15 +64,40 @@ def _version(package: str) -> str:
         return "missing"
 
 
+def _renewed(name: str | None) -> str:
+    from asr.model import checkpoint
+
+    folder = checkpoint.find(name)
+    checkpoint.read_config(folder / "config.json")  # says what is wrong with one that cannot be read
+    checkpoint.record(folder)
+    return f"{folder / 'config.json'} lists the files of the checkpoint as they are now."
+
+
 def _checkpoint(name: str | None) -> str:
     from asr.model import checkpoint
+    from asr.model.integrity import FILES, damage
     from asr.model.latency import PRESETS
 
+    folder = checkpoint.find(name)
+    listed = checkpoint.read_config(folder / "config.json").files
+    if problems := [each for file in listed if (each := damage(folder, file, listed[file], mapped=True))]:
+        raise RillError("\n".join(problems))
+    unlisted = [file for file in FILES if file not in listed and (folder / file).is_file()]
     found = checkpoint.load(name)
     size = sum(values.size for values in found.stored.values())
     frame = found.seconds_per_frame
     latencies = ", ".join(f"{name} {setting.seconds(frame):.2f} s" for name, setting in PRESETS.items() if setting.live)
-    return f"  {found.path}: {size / 1e6:.1f} million weights, a frame every {frame * 1000:g} ms; latency {latencies}"
+    files = f"  {len(listed)} files are as config.json lists them"
+    if unlisted:
+        unseen = ", ".join(unlisted) if listed else "any file, as one of an earlier version"
+        files = (
+            f"  its config.json does not list {unseen}; damage may stay unseen: "
+            f"`asr doctor --renew --checkpoint {found.path}` adds what is there now"
+        )
+    return (
+        f"  {found.path}: {size / 1e6:.1f} million weights, a frame every {frame * 1000:g} ms; latency {latencies}\n"
+        f"{files}"
+    )
 
 
 def _devices() -> str:

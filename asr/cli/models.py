@@ -49,7 +49,8 @@ def add(
 
 def description(folder: Path) -> str:
     """A checkpoint in lines; the shipped one's name has a star. Raises CheckpointError."""
-    from asr.model.checkpoint import CARD, DEFAULT, read_config
+    from asr.model.checkpoint import DEFAULT, read_config
+    from asr.model.integrity import CARD
 
     config = read_config(folder / "config.json")
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from asr.model import checkpoint
+from asr.model import checkpoint, integrity
 from asr.text.punctuator import FILE, Punctuator
 
 
@@ -15,4 +15,6 @@ def load_punctuator(name: str | os.PathLike[str] | None = None) -> Punctuator:
 
     Raises CheckpointError where the checkpoint has none.
     """
-    return Punctuator.load(checkpoint.find(name) / FILE)
+    folder = checkpoint.find(name)
+    integrity.check(folder, checkpoint.read_config(folder / integrity.CONFIG).files, FILE)
+    return Punctuator.load(folder / FILE)

@@ -1,6 +1,7 @@
 """A checkpoint is a folder that anyone can read: JSON for what it is, safetensors for the weights. No pickle, ever.
 
-config.json                 frontend, model, token sets with their priors, decoding defaults, facts of the training
+config.json                 frontend, model, token sets with their priors, decoding defaults, facts of the training;
+                            size and SHA-256 of every file (`integrity`)
 model.safetensors           weights in fp16; mean and deviation of the mel bands
 stem.onnx, encoder.onnx     graphs without weights (`graphs`); made where they are missing and onnx is installed
 encoder-int8.onnx           the same for 8-bit weights, of LSTMs
@@ -33,6 +34,8 @@ from asr.atomic import replacing
 from asr.audio import features
 from asr.audio.features import Frontend, FrontendConfig
 from asr.errors import CheckpointError
+from asr.model import integrity
+from asr.model.integrity import CONFIG, FILES, WEIGHTS, FileFacts
 from asr.model.streaming import STRIDES, ModelConfig
 from asr.model.tokens import CHARACTERS, TokenSet
 from asr.schema import SchemaError, build, check_range
@@ -46,15 +49,6 @@ FORMAT = 1
 STATISTICS = ("mel_mean", "mel_std")  # of the mel bands; they stay in full precision
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # of each cell
 DEFAULT = "en-small"
-CARD = "MODEL_CARD.md"
-OPTIONAL = (
-    "lexicon.txt",
-    "lexicon.safetensors",
-    "ngram.safetensors",
-    "neural_lm.safetensors",
-    "pronunciation.safetensors",
-    "punctuation.safetensors",
-)
 
 
 @dataclass(frozen=True)
@@ -96,8 +90,12 @@ class Config:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     training: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+    files: dict[str, FileFacts] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
+        for name in self.files:
+            if name not in FILES:
+                raise ValueError(f"'files' lists '{name:.60}', which is no file of a checkpoint")
         if CHARACTERS not in self.tokens:
             raise ValueError(f"'tokens' lacks '{CHARACTERS}', which every model has")
         for name in self.tokens:
@@ -188,16 +186,18 @@ def beside(folder: Path, name: str | None) -> Path:
 
 
 def load(name: str | os.PathLike[str] | None = None) -> Checkpoint:
-    """Read and check a checkpoint folder. Raises CheckpointError, naming what is wrong."""
+    """Read and check a checkpoint folder. Raises CheckpointError, naming what is wrong; warns with CheckpointWarning of
+    a text that is not as config.json lists it."""
     path = find(name)
-    config = read_config(path / "config.json")
+    config = read_config(path / CONFIG)
+    integrity.check(path, config.files)
     try:
         frontend = features.build(config.frontend)
         expected = shapes(config.model, frontend.bands, {name: len(each) for name, each in config.tokens.items()})
         frontend.stream().accept(np.zeros(config.frontend.n_fft, np.float32))  # what cannot run together fails here
     except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path / 'config.json'}: {' '.join(str(error).split())}.") from error
-    weights = path / "model.safetensors"
+    weights = path / WEIGHTS
     try:
         stored = load_file(weights)
     except FileNotFoundError as error:
@@ -250,19 +250,41 @@ def shapes(config: ModelConfig, bands: int, heads: Mapping[str, int]) -> dict[st
 
 
 def save(path: Path, config: Config, weights: Arrays) -> None:
-    """Write `config.json` and `model.safetensors` (fp16); each file appears whole or not at all."""
+    """Write `model.safetensors` (fp16) and `config.json`, which goes on listing the other files of the folder; each
+    file appears whole or not at all."""
     stored = {
         name: np.ascontiguousarray(values, np.float32 if name in STATISTICS else np.float16)
         for name, values in weights.items()
     }
-    with replacing(path / "model.safetensors") as part:
+    try:
+        others = read_config(path / CONFIG).files
+    except CheckpointError:
+        others = {}
+    with replacing(path / WEIGHTS) as part:
         save_file(stored, part)
-    write_config(path / "config.json", config)
+    write_config(
+        path / CONFIG, dataclasses.replace(config, files=others | {WEIGHTS: integrity.measure(path / WEIGHTS)})
+    )
+
+
+def record(folder: Path, *names: str) -> None:
+    """Renew what `config.json` says of files of its folder that were just written; of all its files, where none is
+    named. A folder without a `config.json` that can be read is no checkpoint, and stays as it is."""
+    try:
+        config = read_config(folder / CONFIG)
+    except CheckpointError:
+        return
+    kept = config.files if names else {}
+    found = {name: integrity.measure(folder / name) for name in names or FILES if (folder / name).is_file()}
+    write_config(folder / CONFIG, dataclasses.replace(config, files=kept | found))
 
 
 def write_config(path: Path, config: Config) -> None:
+    """Whole or not at all, with its own size and SHA-256."""
+    data = dataclasses.asdict(config)
+    data["files"][CONFIG] = dataclasses.asdict(integrity.measure_config(data))
     with replacing(path) as part:
-        part.write_text(json.dumps(dataclasses.asdict(config), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_bytes(integrity.to_json(data))
 
 
 def read_config(path: Path) -> Config:

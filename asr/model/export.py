@@ -246,6 +246,7 @@ def write_skeletons(folder: Path, config: Config, weights: Arrays) -> None:
     for name, supplied in graph_weights.all_weights(weights, config.model.cell).items():
         with replacing(folder / name) as part:
             part.write_bytes(skeleton(name, config, bands, supplied))
+    checkpoint.record(folder, *graph_weights.all_weights(weights, config.model.cell))
 
 
 def write(loaded: Checkpoint, folder: Path, int8: bool = False) -> list[Path]:
@@ -258,7 +259,7 @@ def write(loaded: Checkpoint, folder: Path, int8: bool = False) -> list[Path]:
         graph_weights.ENCODER: encoder(config, supplied, int8),
     }
     metadata = {
-        "config": dataclasses.asdict(config),
+        "config": {key: value for key, value in dataclasses.asdict(config).items() if key != "files"},
         "context": config.model.context,
         "mel_mean": loaded.mel_mean.tolist(),
         "mel_std": loaded.mel_std.tolist(),

@@ -17,9 +17,10 @@ import numpy as np
 
 from asr.errors import CheckpointError
 from asr.model.checkpoint import Arrays, Config
+from asr.model.integrity import GRAPHS
 
 FORMAT = 1  # of the graphs: their nodes, and the names and meaning of their weights
-STEM, ENCODER, ENCODER_INT8 = "stem.onnx", "encoder.onnx", "encoder-int8.onnx"
+STEM, ENCODER, ENCODER_INT8 = GRAPHS
 GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}  # PyTorch's gates in ONNX's order
 MAX_WEIGHT = 63  # of 8 bits: with 7, two products fit into the 16 bits in which processors without VNNI add
 MAX_DEVIATIONS = 5.0  # of normalized values over their root mean square: what lies beyond is cut off

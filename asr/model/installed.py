@@ -19,10 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from asr.errors import CheckpointError
-from asr.model.checkpoint import CARD, DEFAULT, OPTIONAL, Checkpoint, find, installed_folder, load
-from asr.model.graph_weights import ENCODER, ENCODER_INT8, STEM
+from asr.model.checkpoint import DEFAULT, Checkpoint, find, installed_folder, load
+from asr.model.integrity import FILES
 
-FILES = frozenset({"config.json", "model.safetensors", CARD, STEM, ENCODER, ENCODER_INT8, *OPTIONAL})
 ARCHIVES = (".zip", ".tar.gz", ".tgz")
 MAX_BYTES = 8 << 30  # of a checkpoint
 FREE_BYTES = 1 << 20  # that any archive may become,

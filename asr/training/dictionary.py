@@ -16,7 +16,8 @@ from pathlib import Path
 
 from asr.atomic import replacing
 from asr.decoding.g2p import FILE, G2P, Pronunciation
-from asr.model.checkpoint import read_config
+from asr.model.checkpoint import read_config, record
+from asr.model.integrity import LEXICON
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
 from asr.training.g2p import train
 
@@ -107,7 +108,8 @@ class Pronouncer:
     def write(self, words: Iterable[str]) -> Dictionary:
         """`lexicon.txt` in the folder."""
         made = spell(words, self.tokens, self.listed, self.network)
-        made.write(self.folder / "lexicon.txt")
+        made.write(self.folder / LEXICON)
+        record(self.folder, LEXICON)
         return made
 
 
@@ -117,6 +119,7 @@ def train_network(folder: Path, say: Callable[[str], None]) -> None:
     say(f"Training the letter-to-sound network on {len(lexicon)} words: about a quarter of an hour.")
     network, rates = train(lexicon)
     network.save(folder / FILE)
+    record(folder, FILE)
     say(f"Letter-to-sound: {rates}")
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from asr.atomic import replacing
 from asr.decoding.neural_lm import FILE, UNKNOWN, NeuralLMConfig
 from asr.errors import LanguageModelError, TrainingError
+from asr.model.checkpoint import record
 from asr.model.hardware import fast_in_bfloat16, training_device
 from asr.schema import build
 from asr.training.neural_lm_network import NeuralLMNetwork
@@ -126,6 +127,7 @@ class LMTrainingState:
     def save(self, folder: Path) -> None:
         """The model, and the state."""
         self.model.trained().save(folder / FILE)
+        record(folder, FILE)
         write_state(
             folder / STATE,
             {

@@ -35,6 +35,7 @@ from asr.decoding.ngram import FILE, NGram, pack, read
 from asr.decoding.tree import FILE as TREE
 from asr.decoding.tree import LexiconTree
 from asr.errors import LanguageModelError
+from asr.model.checkpoint import record
 from asr.model.tokens import TokenSet
 from asr.text.normalize import normalize
 from asr.training import kenlm_tools
@@ -248,6 +249,7 @@ def build(
         with hold.open(encoding="utf-8") as held:
             fits = {HELD_OUT_TEXT: fit(ngram, (line.rstrip("\n") for line in held))}
         fits |= {title: fit(ngram, members) for title, members in tests.items()}
+    record(folder, FILE)
     return Built(words, fits)
 
 
@@ -256,3 +258,4 @@ def write_tree(folder: Path, tokens: TokenSet) -> None:
     source, model = folder / "lexicon.txt", folder / FILE
     if model.is_file():
         LexiconTree.build(Lexicon.read(source, tokens), read(model)).write(folder / TREE, source)
+        record(folder, TREE)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.errors import TrainingError
+from asr.model.checkpoint import record
 from asr.model.hardware import fast_in_bfloat16, training_device
 from asr.text.labels import CASES, IGNORE, MARKS
 from asr.text.punctuator import BREAK, FILE, UNKNOWN, PunctuatorConfig, grams, pause_input
@@ -178,6 +179,7 @@ class TaggerTraining:
         part = folder / f"{FILE}.part"
         save_tagger(part, config, self.tagger.weights())
         os.replace(part, folder / FILE)
+        record(folder, FILE)
         state = {
             "tagger": self.tagger.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -30,9 +30,10 @@ from asr.audio import features
 from asr.errors import ManifestError, RecipeError
 from asr.model import checkpoint
 from asr.model.acoustic import AcousticModel
-from asr.model.checkpoint import Checkpoint, Config, DecodingConfig
+from asr.model.checkpoint import Checkpoint, Config, DecodingConfig, record
 from asr.model.export import save_checkpoint
 from asr.model.hardware import fast_in_bfloat16
+from asr.model.integrity import OPTIONAL
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
 from asr.training.crf import Denominator, estimate
 from asr.training.data import Batch, TargetEncoder, token_sets
@@ -269,11 +270,12 @@ def keep(state: TrainingState, errors: Mapping[str, float]) -> None:
     state.best = min(error, state.best)
     for name in names:
         save_checkpoint(state.folder / name, config_of(state), state.averaged.weights())
-        for optional in checkpoint.OPTIONAL if state.start else ():
+        for optional in OPTIONAL if state.start else ():
             source = state.start.optional(optional) if state.start else None
             if source and not (state.folder / name / optional).exists():
                 with replacing(state.folder / name / optional) as part:
                     shutil.copyfile(source, part)
+                record(state.folder / name, optional)
 
 
 def save_state(state: TrainingState) -> None:

@@ -49,5 +49,6 @@ cp data/lm/{ngram.safetensors,lexicon.txt,lexicon.safetensors,pronunciation.safe
     --train data/text/{changelog,talkpython,bitcoin}.txt.gz data/sentences/*.txt* --out runs/punctuation \
     $(resume runs/punctuation/punctuation.state)
 cp runs/punctuation/punctuation.safetensors runs/en-small/last/
+asr doctor --renew --checkpoint runs/en-small/last
 asr tune $base --checkpoint runs/en-small/last --limit 120
 asr evaluate $base --checkpoint runs/en-small/last

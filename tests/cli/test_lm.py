@@ -18,12 +18,15 @@ from asr.model.tokens import PHONEMES
 from asr.training import dictionary, kenlm_tools
 from asr.training.ngram import read_vocabulary
 from tests.conftest import Asr
+from tests.support.checkpoints import only_config, wrong
 from tests.support.text import needs_lmplz, verses
 
 
 def test_only_the_lexicon_of_words_that_are_there(tmp_path: Path, asr: Asr) -> None:
     (tmp_path / "words.txt").write_text("the\nblorptastic\n2nd\nlive\n")
     status, said, _ = asr("lm", "--vocab", tmp_path / "words.txt", "--out", tmp_path / "out")
+    asr("lm", "--vocab", tmp_path / "words.txt", "--out", only_config(tmp_path / "mine"))
+    assert "lexicon.txt" not in wrong(tmp_path / "mine") and FILE in wrong(tmp_path / "mine")
     lines = (tmp_path / "out" / "lexicon.txt").read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == ["the", "the", "blorptastic", "live", "live"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["lexicon.txt"]
@@ -56,12 +59,13 @@ def test_from_text_to_a_recognizers_files(tmp_path: Path, asr: Asr) -> None:
             for text, split in (("AN AARDVARK!", "dev"), ("The Cat.", "train"))
         )
     )
-    out = tmp_path / "out"
+    out = only_config(tmp_path / "out")
     status, said, _ = asr(
         "lm", verses(tmp_path), "--prune", "0 2 4", "--vocab", 100, "--without", tmp_path / "m.jsonl", "--out", out
     )
     assert status == 0
-    assert sorted(path.name for path in out.iterdir()) == [TREE, "lexicon.txt", FILE, "vocabulary.txt"]
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", TREE, "lexicon.txt", FILE, "vocabulary.txt"]
+    assert not {TREE, "lexicon.txt", FILE} & set(wrong(out))
     words = read_vocabulary(out / "vocabulary.txt")
     assert read_vocabulary(out / "lexicon.txt") == words and "owl" in words and "aardvark" not in words
     model, tokens = read(out / FILE), read_config(find() / "config.json").tokens[PHONEMES]

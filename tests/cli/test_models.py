@@ -31,6 +31,7 @@ def test_one_that_is_added_transcribes_by_its_name(asr: Asr, tmp_path: Path, dat
     folder.mkdir()
     for name in ("config.json", "model.safetensors", "stem.onnx", "encoder.onnx"):
         shutil.copy(find() / name, folder)
+    assert asr("doctor", "--renew", "--checkpoint", folder)[0] == 0  # the language models are left out on purpose
     archive = shutil.make_archive(str(tmp_path / "packed"), "gztar", tmp_path, "greedy")
     code, said, _ = asr("models", "add", archive, "--name", "mine")
     assert code == 0 and f"mine  en, 15 MB, CC BY-SA 4.0\n    {data / 'mine'}\n    no card\n" in said

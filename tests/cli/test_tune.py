@@ -7,6 +7,7 @@ import pytest
 
 from asr.evaluation import tune
 from asr.model.checkpoint import DecodingConfig, read_config
+from asr.model.integrity import measure
 from tests.conftest import CLIPS, Asr
 
 
@@ -19,6 +20,7 @@ def test_only_decoding_settings_change(recognizer, asr: Asr, tmp_path: Path, mon
     assert (recognizer.engine.checkpoint.path / "config.json").read_bytes() == before
     old, new = recognizer.engine.checkpoint.config, read_config(tmp_path / "new" / "config.json")
     assert new.decoding.greedy_confidence and len(new.decoding.lm_confidence) > len(new.decoding.greedy_confidence)
+    assert new.files == old.files | {"config.json": measure(tmp_path / "new" / "config.json")}
     assert dataclasses.replace(new, decoding=old.decoding) == old
     changed = {"lm_weight", "word_score", "prior_scale", "neural_weight", "lm_confidence", "greedy_confidence"}
     assert all(

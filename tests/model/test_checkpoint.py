@@ -43,10 +43,10 @@ def small_model(config: Config) -> AcousticModel:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A sound small checkpoint that a test may damage."""
+    """A sound small checkpoint that a test may damage; its files are not listed, so that what is in them is checked."""
     config = small_config()
     checkpoint.save(tmp_path / "tiny", config, small_model(config).weights())
-    return tmp_path / "tiny"
+    return edited(tmp_path / "tiny", lambda data: data.pop("files") and data)
 
 
 def edited(folder: Path, edit) -> Path:
@@ -348,7 +348,7 @@ class Fuzzed:
     def __init__(self, folder: Path) -> None:
         config = small_config()
         checkpoint.save(folder, config, small_model(config).weights())
-        self.folder = folder
+        self.folder = edited(folder, lambda data: data.pop("files") and data)
         self.config, self.weights = (folder / "config.json").read_bytes(), (folder / "model.safetensors").read_bytes()
         self.header = 8 + int.from_bytes(self.weights[:8], "little")
 

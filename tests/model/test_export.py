@@ -349,6 +349,7 @@ def test_no_graph_is_older_than_its_weights(tmp_path, monkeypatch, int8):
     weights = load_file(tmp_path / "model.safetensors")
     weights["layers.0.forward_rnn.weight_hh_l0"] *= 2
     save_file(weights, tmp_path / "model.safetensors")
+    checkpoint.record(tmp_path, "model.safetensors")
     assert_differs(full(OnnxModel(checkpoint.load(tmp_path), int8), mel), first)
     assert {file.name: file.read_bytes() for file in tmp_path.glob("*.onnx")} == kept
 
@@ -361,6 +362,7 @@ def test_graphs_that_cannot_be_used_are_named(tmp_path, monkeypatch):
     export.save_checkpoint(tmp_path / "other", other.config, other.weights())
     for bad in (b"", good[:1000], (tmp_path / "other" / "encoder.onnx").read_bytes()):
         (tmp_path / "encoder.onnx").write_bytes(bad)
+        checkpoint.record(tmp_path, "encoder.onnx")
         assert checkpoint.load(tmp_path).graph("encoder.onnx") == bad
         with pytest.raises(CheckpointError, match=r"encoder\.onnx does not fit.*copy the whole checkpoint folder"):
             OnnxModel(checkpoint.load(tmp_path))

@@ -103,7 +103,7 @@ def test_what_is_no_checkpoint_is_named(folder: Path, tmp_path: Path, data: Path
         (damaged, "damaged"),
         (text, "neither a folder nor an archive"),
         (tmp_path / "nowhere", "There is no"),
-        (folder, "truncated or not a safetensors file"),
+        (folder, "has 3 bytes instead of"),
         (tmp_path, "config.json"),
     ]:
         with pytest.raises(CheckpointError, match=problem):

@@ -7,6 +7,7 @@ from asr.decoding.lexicon import Lexicon
 from asr.model.tokens import TokenSet
 from asr.training import dictionary
 from asr.training.dictionary import Dictionary, cmudict, spell, train_network
+from tests.support.checkpoints import only_config, wrong
 
 PHONES = TokenSet(("-", "|", "AE", "K", "T", "S", "EY", "F"), "-", "|", (0.125,) * 8)
 LETTERS = TokenSet(("-", " ", "a", "c", "t", "s"), "-", " ", (0.1,) * 6)
@@ -99,9 +100,10 @@ def test_a_trained_network_is_kept_with_its_errors(tmp_path: Path, monkeypatch: 
     words = {a + b + c: [(a.upper(), b.upper(), c.upper())] for a in "abcd" for b in "efg" for c in "hijk"}
     monkeypatch.setattr(dictionary, "cmudict", lambda: words | {"a.b.": [("A", "B")]})
     said: list[str] = []
-    train_network(tmp_path / "new", said.append)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [FILE]
-    network = G2P.load(tmp_path / "new" / FILE)
+    folder = only_config(tmp_path / "new")
+    train_network(folder, said.append)
+    assert {path.name for path in folder.iterdir()} == {FILE, "config.json"} and FILE not in wrong(folder)
+    network = G2P.load(folder / FILE)
     assert network.config.letters == "abcdefghijk"  # no full stop: such words are not learned from
     assert network.held_out is not None and network.held_out.words == 2  # 5 % of 48
     assert str(network.held_out) in said[-1]

@@ -15,6 +15,7 @@ from asr.training import neural_lm
 from asr.training.neural_lm import STATE, TEXT, LMTrainingState, Text, fit, train, train_from_texts
 from asr.training.neural_lm_network import NeuralLMNetwork
 from tests.conftest import Asr
+from tests.support.checkpoints import only_config, wrong
 from tests.support.neural_lm import WORDS, chains, small_lm
 
 
@@ -102,7 +103,7 @@ def test_a_resumed_run_equals_an_unbroken_one(small: None, tmp_path: Path, monke
 def test_from_texts_to_a_model(small: None, asr: Asr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"embedding": 96, "hidden": 48}
     monkeypatch.setattr(neural_lm, "NeuralLMNetwork", lambda config: NeuralLMNetwork(replace(config, **sizes)))
-    source, out = tmp_path / "text.txt", tmp_path / "new"
+    source, out = tmp_path / "text.txt", only_config(tmp_path / "new")
     letters = str.maketrans("0123456789", "abcdefghij")  # numbers would be spelled out
     source.write_text("\n".join(chains(300)).translate(letters), encoding="utf-8")
     test = tmp_path / "test.jsonl"
@@ -119,7 +120,7 @@ def test_from_texts_to_a_model(small: None, asr: Asr, tmp_path: Path, monkeypatc
     said = lm("--epochs", 3)
     assert "48/48: perplexity" in said  # 16 batches
     assert "Vocabulary: 40 words" in said and "text held out" in said and "test, mine" in said
-    assert [path.name for path in out.iterdir()] == [FILE]
+    assert {path.name for path in out.iterdir()} == {FILE, "config.json"} and FILE not in wrong(out)
     assert len(NeuralLM.load(out / FILE).config.words) == 40
     assert "nothing to resume" in lm("--resume")
     (out / STATE).write_bytes(b"PK half of a state")

@@ -36,6 +36,7 @@ from asr.training.state import TrainingState
 from asr.training.tensorboard import TensorBoard
 from asr.training.trainer import draw_latency, plan_updates, strength, train
 from tests.conftest import Asr, Clip
+from tests.support.checkpoints import listed, wrong
 from tests.support.text import lmplz
 from tests.support.training import SHORT, prepare_clips, tiny, write_manifest, write_recipe
 
@@ -200,6 +201,7 @@ def test_eight_clips_are_learned_by_heart(tmp_path: Path, clips: list[Clip], asr
             == 0
         )
         assert json.loads((tmp_path / "figures.json").read_text("utf-8"))["corpora"]["all"]["wer"] == 0.0
+        assert wrong(last) == [] and len(listed(last)) >= 7
 
 
 def test_killed_and_resumed_is_as_if_it_had_never_stopped(data: Path, tmp_path: Path, asr: Asr) -> None:
@@ -435,6 +437,7 @@ def test_a_checkpoint_to_start_from_keeps_what_it_has(data: Path, tmp_path: Path
     assert same(new.torch_model().state_dict(), old.torch_model().state_dict())
     assert new.optional("ngram.safetensors").read_bytes() == b"a language model" and new.optional("lexicon.txt")
     assert run.update == 2
+    assert wrong(tmp_path / "run" / "best") == [] and "ngram.safetensors" in listed(tmp_path / "run" / "best")
 
 
 def test_language_and_licence_go_on_unless_the_recipe_says_otherwise(data: Path, tmp_path: Path) -> None:
