@@ -21,7 +21,7 @@ from asr.cli.export import export
 from asr.cli.listen import listen
 from asr.cli.lm import lm
 from asr.cli.models import models
-from asr.cli.output import complain, describe
+from asr.cli.output import accept_any_text, complain, describe
 from asr.cli.prepare import prepare
 from asr.cli.punctuate import punctuate
 from asr.cli.serve import serve
@@ -82,6 +82,7 @@ def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def main() -> None:
     """Runs the command. An error that a user can act on is one line on stderr and status 1; Ctrl-C is status 130."""
+    accept_any_text()
     warnings.showwarning = show_warning
     try:
         app()

@@ -1,11 +1,18 @@
 """What every command prints and where it writes, in the same way: complaints and the last line as one line, tables as
-Markdown, `--output` as a file or a folder."""
+Markdown, `--output` as a file or a folder.
+
+Any text can be printed: what the terminal's encoding lacks becomes \\uXXXX, which JSON reads back. Names of files may
+hold control characters, which would reach the terminal; they become \\uXXXX, too.
+"""
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import sys
+import unicodedata
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +20,28 @@ from rich.table import Table
 
 from asr.errors import RillError
 
+CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of Unicode that a terminal obeys, or cannot show
 OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def accept_any_text() -> None:
+    """Printing never fails for want of a character."""
+    codecs.register_error("escape", _escape)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="escape")
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2)), error.end
+
+
+def visible(text: str) -> str:
+    """One line that a terminal shows and does not obey."""
+    return "".join(f"\\u{ord(each):04x}" if unicodedata.category(each) in CONTROLS else each for each in text)
 
 
 def complain(sentence: str) -> None:
@@ -23,7 +51,7 @@ def complain(sentence: str) -> None:
 
 def note(line: str) -> None:
     """What is no complaint, on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def markdown(table: Table) -> str:

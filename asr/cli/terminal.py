@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from asr.cli import output
 from asr.inference.live import Stats
 from asr.inference.recognizer import Event
 from asr.text.results import Final, Word
@@ -50,7 +51,7 @@ class JsonLines:
         pass
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        output.note(text)
 
     def warn(self, text: str) -> None:
         self.note(f"warning: {text}")
@@ -88,10 +89,10 @@ class Screen:
         self._live.refresh()
 
     def note(self, text: str) -> None:
-        self.console.print(escape(text), style="dim")
+        self.console.print(escape(output.visible(text)), style="dim")
 
     def warn(self, text: str) -> None:
-        self.console.print(escape(text), style="yellow")
+        self.console.print(escape(output.visible(text)), style="yellow")
 
     def close(self) -> None:
         self._partial, self._status = None, Text()

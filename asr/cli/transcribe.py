@@ -26,7 +26,7 @@ from asr.cli.options import (
     Plain,
     parse_latency,
 )
-from asr.cli.output import complain, describe, file_format, is_folder, note, summary
+from asr.cli.output import complain, describe, file_format, is_folder, note, summary, visible
 from asr.cli.progress import AudioProgress
 from asr.cli.signals import OrderlySigterm
 from asr.errors import RillError
@@ -175,7 +175,7 @@ def transcribe_here(
 
         def on_progress(source: str, seconds: float, segments: Sequence[Final]) -> None:
             nonlocal end
-            progress.add(Path(source).name or f"{finished} of {len(sources)} files", seconds)
+            progress.add(visible(Path(source).name) or f"{finished} of {len(sources)} files", seconds)
             for segment in segments if at_once else ():
                 text, end = layout.add(segment)
                 print(text, end="", flush=True)
@@ -195,7 +195,8 @@ def transcribe_here(
                 print(json.dumps(line, ensure_ascii=False), flush=True)
             elif not at_once:
                 text = writers.render(outcome.transcript, formats[0])
-                print(f"==> {outcome.source} <==\n{text}\n" if len(sources) > 1 else text, end="", flush=True)
+                shown = f"==> {visible(outcome.source)} <==\n{text}\n" if len(sources) > 1 else text
+                print(shown, end="", flush=True)
         print(end, end="", flush=True)
     note(summary(total - failed, failed, progress.seconds, time.monotonic() - begin, output))
     return failed
