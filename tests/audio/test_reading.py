@@ -1,13 +1,11 @@
 import io
 import os
-import struct
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
 import warnings
-from fractions import Fraction
 from functools import cache
 
 import av
@@ -19,6 +17,7 @@ from hypothesis import strategies as st
 
 from asr.audio.reading import SAMPLE_RATE, AudioWarning, Resampler, duration, read_blocks, to_mono
 from asr.errors import AudioError
+from tests.support.recordings import encode, wav_bytes
 
 
 def tone(hertz, seconds, rate, amplitude=0.5):
@@ -30,42 +29,6 @@ def chirp(seconds, rate):
     t = np.arange(round(seconds * rate)) / rate
     sweep = np.sin(2 * np.pi * (200 * t + 650 / seconds * t**2))
     return (0.4 * sweep * np.sin(np.pi * t / seconds) ** 0.5).astype(np.float32)
-
-
-def encode(
-    target, samples, rate, codec, sample_format, channels=1, container=None, video=False, options=None, bit_rate=None
-):
-    """Writes a file with PyAV, with a black film beside the sound where `video` is true."""
-    with av.open(target, "w", format=container, options=options or {}) as out:
-        layout = {1: "mono", 2: "stereo", 8: "7.1", 12: "7.1.4"}[channels]
-        if video:
-            film = out.add_stream("mpeg4", rate=5)
-            film.width = film.height = 64
-            film.pix_fmt = "yuv420p"
-        sound = out.add_stream(codec, rate=rate, layout=layout)
-        sound.format = sample_format
-        if bit_rate:
-            sound.bit_rate = bit_rate
-        if video:
-            for _ in range(5):
-                frame = av.VideoFrame(64, 64, "yuv420p")
-                out.mux(film.encode(frame))
-            out.mux(film.encode(None))
-        for start in range(0, len(samples), rate):
-            piece = np.repeat(samples[None, start : start + rate], channels, axis=1)
-            frame = av.AudioFrame.from_ndarray(piece, format="flt", layout=layout)
-            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), start
-            out.mux(sound.encode(frame))
-        out.mux(sound.encode(None))
-
-
-def wav_bytes(samples, rate, claimed=None, bits=16):
-    data = (samples * 32767).astype("<i2").tobytes()
-    size = len(data) if claimed is None else claimed
-    return (
-        b"RIFF" + struct.pack("<I", min(size + 36, 0xFFFFFFFF)) + b"WAVEfmt "
-        + struct.pack("<IHHIIHH", 16, 1, 1, rate, rate * 2, 2, bits) + b"data" + struct.pack("<I", size) + data
-    )  # fmt: skip
 
 
 def read(source, **options):
