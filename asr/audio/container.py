@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, TypeAlias
 import av
 from av.container import InputContainer
 
+from asr.audio.mp4 import with_index_in_reach
 from asr.errors import AudioError
 
 UNKNOWN_BYTES = 2**31 - 2**16  # WAV writers that cannot seek back (sox, arecord, ffmpeg) claim 0 or at least so much
@@ -51,7 +52,7 @@ class Reader:
 @contextmanager
 def open_container(source: File) -> Iterator[tuple[InputContainer, av.AudioStream, Reader]]:
     """An open container, its main audio track and its bytes; every reason why there is none becomes an AudioError."""
-    with _binary(source) as file:
+    with _binary(source) as binary, with_index_in_reach(binary) as file:
         reader = Reader(file)
         try:
             container = av.open(reader, "r", metadata_errors="replace", options=OPEN_OPTIONS)
