@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -95,48 +96,52 @@ def serve(
     On SIGTERM or Ctrl-C the server finalizes and delivers open utterances, then exits.
     """
     chosen = parse_latency(latency, live=True)
-    from asr.inference.recognizer import load
-    from asr.model.hardware import cores
-    from asr.server.application import MountDemo
-    from asr.server.options import ServeOptions
-    from asr.server.process import run_server
+    from asr.server.listening import listen
 
-    options = ServeOptions(
-        host=host,
-        port=port,
-        sessions=max_sessions,
-        uploads=max_uploads,
-        max_message=max_message,
-        max_upload=max_upload,
-        max_minutes=max_minutes,
-        idle=idle,
-        sample_rate=sample_rate,
-        token_file=token_file,
-        no_token=no_token,
-        cors=tuple(cors or ()),
-        allow_host=tuple(allow_host or ()),
-        wyoming=wyoming,
-        ssl_certfile=ssl_certfile,
-        ssl_keyfile=ssl_keyfile,
-    )
-    mount_demo: MountDemo | None = None
-    if not (no_demo or token_file):  # Gradio loads for seconds
-        from asr.demo import hosting
+    with closing(listen(host, port)) as listener:  # says what is wrong before anything is loaded, which takes seconds
+        from asr.inference.recognizer import load
+        from asr.model.hardware import cores
+        from asr.server.application import MountDemo
+        from asr.server.options import ServeOptions
+        from asr.server.process import run_server
 
-        mount_demo = hosting.mount
-    run_server(
-        lambda: load(
-            checkpoint,
-            latency=chosen,
-            hotwords=hotword or (),
-            lm=not no_lm,
-            device=device.value,
-            engine=engine.value,
-            int8=int8,
-            threads=max(1, cores() // 2),
-            punctuate=not plain,
-        ),
-        options,
-        partial(print, flush=True),
-        mount_demo,
-    )
+        options = ServeOptions(
+            host=host,
+            port=port,
+            sessions=max_sessions,
+            uploads=max_uploads,
+            max_message=max_message,
+            max_upload=max_upload,
+            max_minutes=max_minutes,
+            idle=idle,
+            sample_rate=sample_rate,
+            token_file=token_file,
+            no_token=no_token,
+            cors=tuple(cors or ()),
+            allow_host=tuple(allow_host or ()),
+            wyoming=wyoming,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
+        )
+        mount_demo: MountDemo | None = None
+        if not (no_demo or token_file):  # Gradio loads for seconds
+            from asr.demo import hosting
+
+            mount_demo = hosting.mount
+        run_server(
+            lambda: load(
+                checkpoint,
+                latency=chosen,
+                hotwords=hotword or (),
+                lm=not no_lm,
+                device=device.value,
+                engine=engine.value,
+                int8=int8,
+                threads=max(1, cores() // 2),
+                punctuate=not plain,
+            ),
+            options,
+            listener,
+            partial(print, flush=True),
+            mount_demo,
+        )

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from importlib.util import find_spec
-from ipaddress import ip_address
 from types import FrameType
 
 import uvicorn
@@ -22,6 +21,7 @@ from asr.inference.recognizer import Recognizer
 from asr.model.hardware import set_threads
 from asr.server.access import read_tokens
 from asr.server.application import DEMO_PATH, MountDemo, create_app
+from asr.server.listening import is_local, listen
 from asr.server.options import ServeOptions
 from asr.server.service import Service
 
@@ -29,7 +29,6 @@ SWITCH_INTERVAL_S = 0.0005  # after which Python lets another thread run, so tha
 PING_INTERVAL_S = 20.0  # of WebSockets
 PONG_TIMEOUT_S = 120.0  # a pong of a client that sends too fast waits behind all its audio
 REQUEST_TIMEOUT_S = 10.0  # in which a connection must have sent a request
-DEAD_PEER_MS = 30_000  # after which a connection is closed whose peer acknowledges nothing
 MAX_IDLE_CONNECTIONS = 50  # of one address, without a request; of more, the oldest are closed
 SHUTDOWN_TIMEOUT_S = 5  # for connections that remain when all sessions have ended
 
@@ -37,13 +36,15 @@ SHUTDOWN_TIMEOUT_S = 5  # for connections that remain when all sessions have end
 def run_server(
     load: Callable[[], Recognizer],
     options: ServeOptions,
+    listener: socket.socket,
     on_ready: Callable[[str], None],
     mount_demo: MountDemo | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Args:
-        load: gives the recognizer, once the address and the files of the options are known to be usable.
+        load: gives the recognizer, once the files of the options are known to be usable.
+        listener: where to serve: see `listen`. Its owner closes it.
         on_ready: called with one line that names the addresses, once clients can connect.
         mount_demo: see `create_app`; not used where there are tokens.
 
@@ -55,8 +56,7 @@ def run_server(
     _check_certificate(options)
     options = options.model_copy(update={"allow_host": (*options.allow_host, options.host)})
     with ExitStack() as sockets:
-        listener = sockets.enter_context(closing(listen(options.host, options.port)))
-        if not (tokens or options.no_token or _is_local(listener)):
+        if not (tokens or options.no_token or is_local(listener)):
             raise RillError(
                 f"At --host {options.host} other computers reach the server: give --token-file FILE, or "
                 f"--no-token to let all of them use it."
@@ -80,18 +80,13 @@ def _listen_for_wyoming(options: ServeOptions) -> socket.socket:
 
     assert options.wyoming
     listener = listen(*parse_address(options.wyoming))
-    if not options.no_token and (options.token_file or not _is_local(listener)):
+    if not options.no_token and (options.token_file or not is_local(listener)):
         listener.close()
         raise RillError(
             f"Wyoming's clients send no tokens: give --no-token to let everybody use {options.wyoming}, or "
             f"leave out --wyoming."
         )
     return listener
-
-
-def _is_local(listener: socket.socket) -> bool:
-    """Whether this computer alone reaches it."""
-    return ip_address(listener.getsockname()[0]).is_loopback
 
 
 def _addresses(listener: socket.socket, wyoming: socket.socket | None, options: ServeOptions, demo: bool) -> str:
@@ -196,24 +191,6 @@ class TimeoutHTTP(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             self.transport.close()
         else:
             self._check_later()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that notices peers which have vanished, or read nothing. Raises RillError."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit all three
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
-        listener.bind(address)
-    except (OSError, OverflowError) as error:
-        raise RillError(
-            f"Port {port} of '{host}' cannot be used ({error.args[-1]}): choose another with --port, "
-            f"or stop the program that holds it."
-        ) from error
-    return listener
 
 
 def _check_certificate(options: ServeOptions) -> None:

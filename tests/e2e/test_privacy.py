@@ -1,6 +1,7 @@
 """Nothing leaves the computer: every entry point runs under strace with an empty home directory.
 
-No process may connect to anything but this computer, look a name up, or write a file that nobody asked for.
+No process may connect to anything but this computer, look a name up, or write a file that nobody asked for; or import
+packages that only training needs, which would take seconds.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ LOOPBACK = re.compile(r'inet_addr\("127\.|inet_pton\(AF_INET6, "::1"')
 LOOK_UP = re.compile(r"sin6?_port=htons\(53\)|nscd|systemd/resolve")
 COMPILED = Path(asr.decoding.__file__).parent / "__pycache__"  # what numba compiled, beside the package
 WRITTEN = re.compile(r'openat\([^"]*"([^"]+)".*(?:O_CREAT|O_WRONLY|O_RDWR)|(?:creat|mkdir|rename)\w*\([^"]*"([^"]+)"')
+IMPORTED = re.compile(r'/site-packages/(\w+)/(?:__init__\.py|__pycache__/__init__\.)[^"]*".* = \d')
+TRAINING = {"torch", "torchaudio", "onnx", "lhotse", "tensorboard", "librosa"}
+PAGES = {"gradio", "fastapi", "uvicorn", "pandas", "matplotlib"}
 
 
 class Traced:
@@ -110,6 +114,10 @@ class Traced:
                 written.add(str(path.relative_to(work)) if path.is_relative_to(work) else str(path))
         return sorted(written)
 
+    def imported(self) -> set[str]:
+        """Installed packages."""
+        return {found[1] for line in self.calls if (found := IMPORTED.search(line))}
+
     def home(self) -> list[Path]:
         return list((self.folder / "home").rglob("*"))
 
@@ -124,6 +132,7 @@ def check(traced: Traced, *files: str) -> None:
     assert traced.connections() == []
     assert [name for name in traced.files() if not name.startswith(files)] == []
     assert traced.home() == []
+    assert "numpy" in traced.imported() and not traced.imported() & TRAINING
 
 
 def test_it_would_be_seen(traced):
@@ -143,11 +152,13 @@ def test_transcribe(traced):
     clips = [CLIPS / "kathleen-0.flac", CLIPS / "kathleen-1.flac"]
     traced.run("-m", "asr.cli", "transcribe", *clips, "--jobs", "2", "-o", "out/")
     check(traced, "out")
+    assert not traced.imported() & PAGES
 
 
 def test_listen(traced):
     assert "rock" in traced.run("-m", "asr.cli", "listen", "--input", CLIPS / "kathleen-0.flac", "--speed", "0")
     check(traced)
+    assert not traced.imported() & PAGES
 
 
 def test_serve(traced):

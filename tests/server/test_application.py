@@ -24,8 +24,9 @@ from asr.errors import RillError
 from asr.inference.batching import BatchRunner
 from asr.server import access, application, process
 from asr.server.access import read_tokens
+from asr.server.listening import listen
 from asr.server.options import ServeOptions
-from asr.server.process import listen, run_server
+from asr.server.process import run_server
 from asr.server.service import Busy
 from tests.conftest import CLIPS
 from tests.support.serving import PATIENCE, closed, connect, numbers, pcm, rest, running, said, silence, until, vosk
@@ -233,17 +234,20 @@ def test_no_recording_is_accepted_during_a_shutdown(server, monkeypatch):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_other_computers_need_a_token(host, tmp_path, monkeypatch):
-    with pytest.raises(RillError, match=rf"--host {host} .*--token-file FILE, or --no-token"):
-        run_server(lambda: pytest.fail("loaded"), ServeOptions(host=host, port=0), on_ready=print)
+    with (
+        pytest.raises(RillError, match=rf"--host {host} .*--token-file FILE, or --no-token"),
+        listen(host, 0) as listener,
+    ):
+        run_server(lambda: pytest.fail("loaded"), ServeOptions(host=host), listener, on_ready=print)
     tokens = tmp_path / "tokens"
     tokens.write_text("a secret of sixteen\n")
     for options in (
-        ServeOptions(host=host, port=0, no_token=True),
-        ServeOptions(host=host, port=0, token_file=tokens),
-        ServeOptions(port=0),
+        ServeOptions(host=host, no_token=True),
+        ServeOptions(host=host, token_file=tokens),
+        ServeOptions(),
     ):
-        with pytest.raises(RillError, match="the model is asked for"):
-            run_server(ask, options, on_ready=print)
+        with pytest.raises(RillError, match="the model is asked for"), listen(options.host, 0) as listener:
+            run_server(ask, options, listener, on_ready=print)
 
 
 def ask():
@@ -305,9 +309,12 @@ def test_a_certificate_that_cannot_be_used(certificate, wrong, tmp_path):
         "alone": (certificate[0], None),
         "swapped": certificate[::-1],
     }[wrong]
-    options = ServeOptions(port=0, ssl_certfile=pair[0], ssl_keyfile=pair[1])
-    with pytest.raises(RillError, match="--ssl-keyfile go together" if wrong == "alone" else "PEM"):
-        run_server(lambda: pytest.fail("loaded"), options, on_ready=print)
+    options = ServeOptions(ssl_certfile=pair[0], ssl_keyfile=pair[1])
+    with (
+        pytest.raises(RillError, match="--ssl-keyfile go together" if wrong == "alone" else "PEM"),
+        listen("127.0.0.1", 0) as listener,
+    ):
+        run_server(lambda: pytest.fail("loaded"), options, listener, on_ready=print)
 
 
 @pytest.mark.e2e

@@ -16,8 +16,9 @@ from wyoming.info import Describe, Info
 from wyoming.ping import Ping
 
 from asr.errors import RillError
+from asr.server.listening import listen
 from asr.server.options import ServeOptions
-from asr.server.process import listen, run_server
+from asr.server.process import run_server
 from asr.server.wyoming import parse_address
 from tests.conftest import CLIPS
 from tests.support.serving import PATIENCE, numbers, pcm, running, until
@@ -179,7 +180,8 @@ def test_who_has_no_token_is_let_in_by_no_token_alone(tmp_path, local, with_toke
     def load():
         raise AssertionError("the address is checked first")
 
-    with pytest.raises(RillError, match=r"--no-token"):
-        run_server(load, options, print)
-    with pytest.raises(AssertionError, match="checked first"):
-        run_server(load, options.model_copy(update={"no_token": True}), print)
+    with listen("127.0.0.1", 0) as listener:
+        with pytest.raises(RillError, match=r"--no-token"):
+            run_server(load, options, listener, print)
+        with pytest.raises(AssertionError, match="checked first"):
+            run_server(load, options.model_copy(update={"no_token": True}), listener, print)
