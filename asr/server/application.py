@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -28,7 +29,7 @@ from asr.server import deepgram, openai, realtime, vosk
 from asr.server.access import AccessMiddleware
 from asr.server.capacity import CapacityMiddleware
 from asr.server.origins import OriginMiddleware
-from asr.server.responses import error_response
+from asr.server.responses import ErrorAnswer, error_response
 from asr.server.service import Busy, Service, SessionSlot
 
 DEMO_PATH = "/demo"
@@ -41,11 +42,16 @@ TAGS = [
     {"name": "The server itself", "description": "For operators."},
 ]
 ERRORS: dict[int | str, dict[str, Any]] = {
-    403: {"description": "The server does not know the host, or the page that asks."},
-    404: {"description": "There is no such path."},
-    405: {"description": "The path has no such method."},
-    408: {"description": "The request came too slowly."},
-    503: {"description": "The server has no room now."},
+    status: {"description": description, "model": ErrorAnswer}
+    for status, description in {
+        400: "The request cannot be understood.",
+        401: "The server wants a bearer token.",
+        403: "The server does not know the host, or the page that asks.",
+        404: "There is no such path.",
+        405: "The path has no such method; the header `Allow` names those that it has.",
+        408: "The request came too slowly.",
+        503: "The server has no room now: try again later.",
+    }.items()
 }
 DESCRIPTION = """
 Speech to text: recordings through OpenAI's API below, live speech through Vosk's WebSocket protocol.
@@ -134,7 +140,8 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
         "/metrics",
         tags=["The server itself"],
         summary="Counts and measures, for Prometheus",
-        response_class=PlainTextResponse,
+        response_class=Response,  # errors are JSON
+        responses={200: {"description": "A line for each number.", "content": {"text/plain": {}}}},
     )
     async def metrics() -> Response:
         """Sessions, refusals, seconds of audio, the model's work and delay, and the time from the end of speech to its
@@ -145,6 +152,7 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
     async def root() -> Response:
         return RedirectResponse("/docs")
 
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     if mount_demo:
         mount_demo(
             app,
@@ -166,10 +174,21 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
     return app
 
 
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's description, without the status 422 that `_on_error` turns into 400."""
+    page = type(app).openapi(app)
+    for methods in page["paths"].values():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        page["components"]["schemas"].pop(unused, None)
+    return page
+
+
 async def _on_error(request: Request, error: Exception) -> Response:
     """Every error in one shape; see `error_response`."""
     if isinstance(error, HTTPException):
-        return error_response(error.status_code, str(error.detail), getattr(error, "code", None))
+        return error_response(error.status_code, str(error.detail), getattr(error, "code", None), error.headers)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         return error_response(400, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}.")

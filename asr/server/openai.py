@@ -30,7 +30,7 @@ from asr.server.parameters import (
     logprobs,
     prompt_phrases,
 )
-from asr.server.responses import error_response
+from asr.server.responses import ErrorAnswer, error_response
 from asr.server.service import Busy, Service
 from asr.text.results import Final, Transcript, Word
 from asr.text.writers import render
@@ -46,11 +46,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
             "text/event-stream": {"example": 'data: {"type": "transcript.text.done", "text": "…"}'},
         },
     },
-    400: {"description": "The recording, or a parameter, cannot be used."},
-    401: {"description": "The server wants a bearer token."},
-    404: {"description": "There is no such model."},
-    413: {"description": "The recording is too large or too long."},
-    503: {"description": "The server has no room now: try again later."},
+    400: {"description": "The recording, or a parameter, cannot be used.", "model": ErrorAnswer},
+    404: {"description": "There is no such model.", "model": ErrorAnswer},
+    413: {"description": "The recording is too large or too long.", "model": ErrorAnswer},
 }
 
 

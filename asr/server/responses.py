@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 PUBLIC_PATHS = ("/health",)  # for load balancers and monitors: always answered, whoever asks
@@ -9,12 +12,28 @@ RETRY_AFTER_S = 5
 MAX_REASON_BYTES = 123  # of a close frame (RFC 6455, section 5.5)
 
 
-def error_response(status: int, message: str, code: str | None = None) -> JSONResponse:
-    """An error in the shape of OpenAI's API; its clients show the message."""
+class Error(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """An error in the shape of OpenAI's API, whose clients show the message."""
+
+    error: Error
+
+
+def error_response(
+    status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """An `ErrorAnswer`."""
     message = message.encode(errors="replace").decode()  # a form can hold half a surrogate pair, which is no text
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status)
-    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status, headers)
+    own = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status, {})
+    answer = ErrorAnswer(error=Error(message=message, type=kind, param=None, code=code))
+    return JSONResponse(answer.model_dump(), status, {**own, **(headers or {})})
 
 
 def close_reason(reason: str) -> str:

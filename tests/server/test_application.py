@@ -92,12 +92,28 @@ def test_the_page_of_the_api_reads_well(server):
     assert set(paths) == {"/v1/models", "/v1/models/{name}", "/v1/audio/transcriptions", "/health", "/metrics"}
     for operation in paths.values():
         assert operation["summary"] and operation["tags"][0] in {tag["name"] for tag in page["tags"]}
-        assert {"200", "403", "404", "405", "503"} <= set(operation["responses"])
+        assert {"200", "400", "401", "403", "404", "405", "503"} <= set(operation["responses"])
+        assert "422" not in operation["responses"]
     schemas = page["components"]["schemas"]
     form = next(schema for name, schema in schemas.items() if name.startswith("Body"))["properties"]
     assert {"file", "model", "stream", "timestamp_granularities[]"} <= set(form)
     assert all(field.get("description") for field in form.values())
     assert "phrase_list" in page["info"]["description"]
+
+
+def test_the_page_of_the_api_knows_every_answer(server):
+    """Other methods have 405 and say which there are; errors have the shape that is documented."""
+    page = get(server.url("/openapi.json")).json()
+    for path, methods in page["paths"].items():
+        documented = next(iter(methods.values()))["responses"]
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+            answer = httpx.request(method, server.url(path), timeout=PATIENCE)
+            assert str(answer.status_code) in documented, (method, path)
+            if method.lower() not in methods:
+                assert answer.status_code == 405 and answer.headers["Allow"] == ", ".join(map(str.upper, methods))
+            if answer.status_code >= 400 and method != "HEAD":
+                assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+                assert documented[str(answer.status_code)]["content"]["application/json"]["schema"]
 
 
 def test_a_token_opens_every_protocol(guarded):
@@ -174,6 +190,7 @@ def test_pages_of_other_sites_must_be_allowed(server, guarded):
 def test_unknown_paths_and_methods_are_errors_of_the_same_shape(server):
     for answer in (get(server.url("/nowhere")), get(server.url("/v1/audio/transcriptions"))):
         assert answer.status_code in (404, 405) and answer.json()["error"]["message"]
+        assert (answer.status_code == 405) == (answer.headers.get("Allow") == "POST")
     with pytest.raises(websockets.InvalidStatus):
         closed(server.url("/nowhere", "ws"))
 
