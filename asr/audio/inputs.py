@@ -114,12 +114,23 @@ def _recordings(name: str) -> Iterator[str]:
         for folder, inner, files in os.walk(name):
             inner[:] = sorted(each for each in inner if not each.startswith("."))  # hidden ones are left out
             for file in sorted(files):
-                if Path(file).suffix.lower() in SUFFIXES and not file.startswith("."):
-                    yield os.path.join(folder, file)
+                path = os.path.join(folder, file)
+                if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".") and not _is_special(path):
+                    yield path
     elif name == STDIN or os.path.lexists(name):
         yield name
     else:
-        yield from (match for match in sorted(glob.glob(name, recursive=True)) if not os.path.isdir(match))
+        yield from (
+            match
+            for match in sorted(glob.glob(name, recursive=True))
+            if not os.path.isdir(match) and not _is_special(match)
+        )
+
+
+def _is_special(path: str) -> bool:
+    """Whether it is a named pipe, a socket or a device, which nobody may ever write to; a broken link is a file that is
+    missing."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def _place(path: str, name: str) -> Path:

@@ -86,7 +86,7 @@ class BeamDecoder:
         self.language_model, self.head = language_model, language_model.head
         self.tokens: TokenSet = language_model.tokens
         self.clock = Clock(checkpoint.seconds_per_frame, config.start_offset, config.end_offset)
-        self.confidence = Confidence(self.tokens, config.lm_confidence)
+        self.confidence = Confidence(self.tokens, config.lm_confidence, scores=True)
         self.divided = config.prior_scale * self.tokens.log_priors
         lexicon = language_model.lexicon
         self.words = list(lexicon.words) if hotwords else lexicon.words

@@ -7,13 +7,16 @@ recognition: a survey").
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from asr.model.integrity import CheckpointWarning
 from asr.model.tokens import TokenSet
 
+FEATURES, SCORES = 6, 2  # of the emissions, and of a language model
 LOWEST = 10.0  # a log-probability further from 0 says no more than this one
 
 
@@ -30,9 +33,22 @@ class Evidence:
 
 
 class Confidence:
-    """Evidence → probability that the word is right, with the weights of a checkpoint (none: a plain mean)."""
+    """Evidence → probability that the word is right, with a checkpoint's weights of the features and of the bias.
 
-    def __init__(self, tokens: TokenSet, weights: Sequence[float]) -> None:
+    `scores`: whether a language model gives its own. Without weights, and with a CheckpointWarning where there are too
+    many or too few, it is a plain mean.
+    """
+
+    def __init__(self, tokens: TokenSet, weights: Sequence[float], scores: bool) -> None:
+        if len(weights) not in (0, expected := FEATURES + scores * SCORES + 1):
+            key = "lm_confidence" if scores else "greedy_confidence"
+            warnings.warn(
+                f"'decoding.{key}' in config.json has {len(weights)} weights instead of {expected}, so confidences are "
+                f"plain means: make new ones with `asr tune`.",
+                CheckpointWarning,
+                stacklevel=2,
+            )
+            weights = ()
         self.silent = [tokens.blank_index, tokens.boundary_index]
         self.weights = np.asarray(weights)
 

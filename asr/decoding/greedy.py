@@ -16,7 +16,7 @@ class GreedyDecoder:
         config = checkpoint.config.decoding
         self.tokens = checkpoint.config.tokens[CHARACTERS]
         self.clock = Clock(checkpoint.seconds_per_frame, config.start_offset, config.end_offset)
-        self.confidence = Confidence(self.tokens, config.greedy_confidence)
+        self.confidence = Confidence(self.tokens, config.greedy_confidence, scores=False)
 
     def decode(self, emissions: Emissions) -> list[Word]:
         return parted(self.spell(emissions)[0])

@@ -47,9 +47,8 @@ class Recorder(Confidence):
 
     def __call__(self, evidence: Evidence) -> float:
         features = self.old.features(evidence)
-        fits = len(self.old.weights) in (0, len(features) + 1)  # else they are of a version with other features
         self.features_of.append(features)
-        self.confidences.append(self.old(evidence) if fits else float("nan"))
+        self.confidences.append(self.old(evidence))
         return self.confidences[-1]
 
 
@@ -88,9 +87,8 @@ def calibrate(decoder: GreedyDecoder | BeamDecoder, samples: Sequence[Sample], l
         weights, bias = fit_logistic(x, correct)
     except ValueError as error:
         raise ManifestError(f"{error} Give more utterances, of several speakers.") from error
-    old = (float("nan"),) * 2 if np.isnan(sure).any() else (auroc(sure, right), normalized_cross_entropy(sure, right))
     return Calibration(
         tuple(round(float(value), 5) for value in (*weights, bias)),
-        old,
+        (auroc(sure, right), normalized_cross_entropy(sure, right)),
         (auroc(crossed, right), normalized_cross_entropy(crossed, right)),
     )

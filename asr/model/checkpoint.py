@@ -73,8 +73,10 @@ class DecodingConfig:
     greedy_confidence: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.lm_weight <= 0:
-            raise ValueError("lm_weight must be greater than 0")
+        for name in ("lm_weight", "beam_threshold"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be greater than 0")
+        check_range(self, 0, math.inf, "prior_scale", "hotword_bonus")
         check_range(self, 0, 1, "neural_weight")
         check_range(self, 1, math.inf, "beam", "beam_tokens", "nbest")
 

@@ -33,7 +33,7 @@ DERIVED = (*GRAPHS, "lexicon.safetensors")  # made again where they are missing
 
 
 class CheckpointWarning(UserWarning):
-    """A text of a checkpoint is not as its config.json lists it: somebody edited it, or it is damaged."""
+    """Part of a checkpoint is not as it should be, and somebody may have meant it."""
 
 
 @dataclass(frozen=True)

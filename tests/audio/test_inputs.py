@@ -1,5 +1,6 @@
 """What a user names as recordings, and where each one's transcript goes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,17 @@ def test_folders_patterns_and_doubles(folder: Path) -> None:
     assert expand([str(folder / "a" / ".."), "gone*"])[1] == ["gone*: matches no file; check the path."]
     (folder / "empty").mkdir()
     assert expand([str(folder / "empty")])[1] == [f"{folder / 'empty'}: holds no audio or video files; check the path."]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_folders_named_pipes_are_left_out(folder: Path) -> None:
+    """Reading one would wait for ever; who names it means it."""
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "broken.wav").symlink_to("gone")
+    for name in (f"{folder}", f"{folder}/*.wav"):
+        found = [Path(path).name for path in expand([name])[0]]
+        assert "pipe.wav" not in found and "broken.wav" in found and "talk.wav" in found
+    assert list(expand([str(folder / "pipe.wav")])[0]) == [str(folder / "pipe.wav")]
 
 
 def test_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,12 @@ def test_what_is_no_hot_word_is_named(text):
     assert f"'{text}'" in str(caught.value)
 
 
+def test_one_that_would_take_minutes_is_refused():
+    with pytest.raises(HotwordError, match=r"^Hot word '999.*…' is longer than 100 characters"):
+        Hotword.parse("9" * 120_000)
+    assert Hotword.parse("9" * 100).phrase
+
+
 def earned(phrases, words, at_end=True) -> float:
     """What a sequence of words earns, what is still lent at its end paid back."""
     automaton = PhraseAutomaton(phrases)

@@ -65,7 +65,7 @@ def test_settings_reach_the_decoder(recognizer, samples) -> None:
 def test_words_have_their_own_features_and_the_decoder_stays(recognizer, samples, beam: bool) -> None:
     checkpoint = recognizer.engine.checkpoint
     decoder = beam_decoder(recognizer, DecodingConfig()) if beam else GreedyDecoder(checkpoint)
-    decoder.confidence = before = Confidence(decoder.tokens, ())
+    decoder.confidence = before = Confidence(decoder.tokens, (), scores=beam)
     found = [each for sample in samples[:4] for each in record(decoder, sample.emissions)]
     expected = [word for sample in samples[:4] for word in decoder.decode(sample.emissions)]
     assert [word for word, _, _ in found] == expected and len(expected) > 10
@@ -78,18 +78,12 @@ def test_calibration_is_what_the_decoder_computes(recognizer, samples) -> None:
     """The weights, put into a decoder, must part right words from wrong ones as the fit does."""
     fit = calibrate(GreedyDecoder(recognizer.engine.checkpoint), samples, "en")
     decoder = GreedyDecoder(recognizer.engine.checkpoint)
-    decoder.confidence = Confidence(decoder.tokens, fit.weights)
+    decoder.confidence = Confidence(decoder.tokens, fit.weights, scores=False)
     words = [(word, sample) for sample in samples for word in decoder.decode(sample.emissions)]
     right = [word.text in sample.reference.split() for word, sample in words]
     sure = [word.confidence for word, _ in words]
     assert auroc(sure, right) > 0.75 and abs(np.mean(sure) - np.mean(right)) < 0.1
     assert 0.6 < fit.new[0] < 1 and fit.new[1] > 0
-
-
-def test_old_weights_of_other_features_are_no_figure(recognizer, samples) -> None:
-    decoder = GreedyDecoder(recognizer.engine.checkpoint)
-    decoder.confidence = Confidence(decoder.tokens, (1.0, 2.0))
-    assert np.isnan(calibrate(decoder, samples, "en").old).all()
 
 
 def test_too_little_to_fit(recognizer, samples) -> None:

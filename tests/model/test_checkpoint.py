@@ -239,6 +239,11 @@ def test_a_value_of_the_wrong_kind(folder, keys, values):
         (("frontend", "f_min"), 9000, "f_min and f_max"),
         (("frontend", "f_max"), 8001, "half of sample_rate"),
         (("frontend", "window"), 513, "n_fft"),
+        (("decoding", "lm_weight"), 0, "lm_weight must be greater than 0"),
+        (("decoding", "beam_threshold"), -1, "beam_threshold must be greater than 0"),
+        (("decoding", "prior_scale"), -0.1, "prior_scale must be 0 or more"),
+        (("decoding", "hotword_bonus"), -1, "hotword_bonus must be 0 or more"),
+        (("decoding", "beam"), 0, "beam must be 1 or more"),
     ],
 )
 def test_a_value_that_cannot_be(folder, keys, value, said):
