@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -101,7 +101,6 @@ def serve(
     with closing(listen(host, port)) as listener:  # says what is wrong before anything is loaded, which takes seconds
         from asr.inference.recognizer import load
         from asr.model.hardware import cores
-        from asr.server.application import MountDemo
         from asr.server.options import ServeOptions
         from asr.server.process import run_server
 
@@ -123,11 +122,6 @@ def serve(
             ssl_certfile=ssl_certfile,
             ssl_keyfile=ssl_keyfile,
         )
-        mount_demo: MountDemo | None = None
-        if not (no_demo or token_file):  # Gradio loads for seconds
-            from asr.demo import hosting
-
-            mount_demo = hosting.mount
         run_server(
             lambda: load(
                 checkpoint,
@@ -143,5 +137,12 @@ def serve(
             options,
             listener,
             partial(print, flush=True),
-            mount_demo,
+            None if no_demo or token_file else mount_demo,
         )
+
+
+def mount_demo(*arguments: Any, **options: Any) -> None:
+    """As `hosting.mount`, which loads Gradio, for seconds, only when it is called."""
+    from asr.demo import hosting
+
+    hosting.mount(*arguments, **options)

@@ -27,6 +27,7 @@ from asr.errors import RillError
 from asr.inference.recognizer import Recognizer
 from asr.server import deepgram, openai, realtime, vosk
 from asr.server.access import AccessMiddleware
+from asr.server.background import BackgroundPart
 from asr.server.capacity import CapacityMiddleware
 from asr.server.origins import OriginMiddleware
 from asr.server.responses import ErrorAnswer, error_response
@@ -94,11 +95,32 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
 
     options = service.options
 
+    def load_demo() -> FastAPI:
+        assert mount_demo
+        part = FastAPI(openapi_url=None)
+        mount_demo(
+            part,
+            service.recognizer,
+            DEMO_PATH,
+            open_slot=lambda: service.slot("demo"),
+            open_upload=service.upload,
+            files=options.uploads,
+            max_seconds=options.session_s,
+            max_upload_bytes=options.upload_bytes,
+        )
+        return part
+
+    demo = BackgroundPart(load_demo, DEMO_PATH, "/favicon.ico")
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(service.watch())
+        tasks = [asyncio.create_task(service.watch())]
+        if mount_demo:
+            tasks.append(asyncio.create_task(demo.run()))
         yield
-        watching.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await asyncio.to_thread(service.batcher.close)
 
     app = FastAPIOffline(
@@ -153,17 +175,7 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
         return RedirectResponse("/docs")
 
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
-    if mount_demo:
-        mount_demo(
-            app,
-            service.recognizer,
-            DEMO_PATH,
-            open_slot=lambda: service.slot("demo"),
-            open_upload=service.upload,
-            files=options.uploads,
-            max_seconds=options.session_s,
-            max_upload_bytes=options.upload_bytes,
-        )
+    app.add_middleware(demo)
     app.add_middleware(openai.UploadMiddleware, service=service)
     # A page cannot know the token, whatever name it uses.
     app.add_middleware(OriginMiddleware, hosts=("*",) if tokens else options.allow_host, origins=options.cors)
