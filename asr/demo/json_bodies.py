@@ -13,7 +13,8 @@ MAX_JSON_BYTES = 16_000_000  # a transcript of days; the page's other requests h
 
 
 class JSONMiddleware:
-    """Answers 400 to JSON that is broken, nested too deeply, or no text: it can hold half a surrogate pair."""
+    """Answers 400 to JSON that is broken, nested too deeply, no text (it can hold half a surrogate pair), or has
+    numbers beyond JSON's: NaN, and 1e999."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -46,4 +47,4 @@ class JSONMiddleware:
 
 def check(body: bytes) -> None:
     """Raises ValueError or RecursionError."""
-    json.dumps(json.loads(body or b"null"), ensure_ascii=False).encode()
+    json.dumps(json.loads(body or b"null"), ensure_ascii=False, allow_nan=False).encode()

@@ -261,9 +261,12 @@ class PageConnection:
 
 
 def _parse(text: str | None) -> dict[str, Any]:
-    settings = json.loads(text or "")
+    try:
+        settings = json.loads(text or "")
+    except (ValueError, RecursionError):
+        settings = None
     if not isinstance(settings, dict):
-        raise ValueError("A message of the page must be a JSON object.")
+        raise ValueError("A message of the page must be a JSON object, or audio.")
     return settings
 
 

@@ -29,6 +29,8 @@ def client() -> TestClient:
         (b'{"data": ["\\ud800"]}', 400),
         (b'{"\\udfff": 1}', 400),
         (b"\xff", 400),
+        (b'{"data": [NaN]}', 400),
+        (b'{"data": [-1e999]}', 400),
         (b'"' + b"a" * MAX_JSON_BYTES + b'"', 413),
     ],
 )

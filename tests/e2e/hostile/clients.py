@@ -234,7 +234,9 @@ async def _raw(chance: random.Random, server: Attacked) -> bool:
     """A request by hand, with whatever may be wrong with it."""
     method, path = chance.choice(METHODS), chance.choice(PATHS)
     host = chance.choice([f"127.0.0.1:{server.port}"] * 5 + ["evil.example", "", "\x80", "a" * 3000])
-    body = chance.choice([b"", b"{}", DEEP.encode(), chance.randbytes(300), json.dumps(_value(chance)).encode()])
+    bodies = [b"", b"{}", DEEP.encode(), chance.randbytes(300), json.dumps(_value(chance)).encode()]
+    gradio = {"data": [_value(chance)], "fn_index": chance.randrange(3), "session_hash": "x", chance.choice(KEYS): 1}
+    body = chance.choice([*bodies, b'{"data": [NaN, -1e999]}', json.dumps(gradio).encode()])
     lengths = [f"Content-Length: {len(body)}"] * 4
     lengths += [f"Content-Length: {n}" for n in (-1, 10**20, 9 << 20, "x")] + ["Transfer-Encoding: chunked"]
     headers = [f"Host: {host}", chance.choice(lengths), "Content-Type: application/json"]
