@@ -54,6 +54,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         503: "The server has no room now: try again later.",
     }.items()
 }
+EXPECTED = {"float_parsing": "a number", "bool_parsing": "true or false"}  # by Pydantic's name of the error
 DESCRIPTION = """
 Speech to text: recordings through OpenAI's API below, live speech through Vosk's WebSocket protocol.
 
@@ -200,8 +201,19 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 async def _on_error(request: Request, error: Exception) -> Response:
     """Every error in one shape; see `error_response`."""
     if isinstance(error, HTTPException):
-        return error_response(error.status_code, str(error.detail), getattr(error, "code", None), error.headers)
+        message = str(error.detail)
+        if message in ("Not Found", "Method Not Allowed"):  # Starlette's own
+            message = f"This server has no {request.method} {request.url.path:.100}: /docs shows what it has."
+        return error_response(error.status_code, message, getattr(error, "code", None), error.headers)
     if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        return error_response(400, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}.")
+        return error_response(400, _sentence(error.errors()[0]))
     return error_response(503 if isinstance(error, Busy) else 400, str(error))
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    """What Pydantic says of a parameter, as people would."""
+    name, given = str(error["loc"][1]), error.get("input")
+    if error["type"] == "missing":
+        return f"The request has no '{name}': send it as a field of a form (multipart/form-data)."
+    wanted = EXPECTED.get(error["type"]) or error.get("ctx", {}).get("expected") or "a file"
+    return f"'{name}' must be {wanted}, not '{given!s:.60}'."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 PARAGRAPH_PAUSE_S = 2.0  # seconds of silence that part two paragraphs
@@ -75,8 +75,9 @@ class Final:
 
     @classmethod
     def of(cls, words: Sequence[Word], punctuated: bool = False) -> Final:
-        """The final of these words; without any, it lies at 0."""
-        return cls(tuple(words), words[0].start if words else 0.0, words[-1].end if words else 0.0, punctuated)
+        """The final of these words, their times in whole milliseconds; without any, it lies at 0."""
+        timed = tuple(replace(word, start=round(word.start, 3), end=round(word.end, 3)) for word in words)
+        return cls(timed, timed[0].start if timed else 0.0, timed[-1].end if timed else 0.0, punctuated)
 
     @property
     def text(self) -> str:

@@ -218,12 +218,30 @@ def test_names_are_bounded_and_printable(server, caplog):
     assert not caplog.records
 
 
-def test_a_request_without_a_file(server):
-    answer = httpx.post(server.url("/v1/audio/transcriptions"), data={"model": "en-small"})
-    assert answer.status_code == 400
-    assert answer.json() == {
-        "error": {"message": "file: Field required.", "type": "invalid_request_error", "param": None, "code": None}
-    }
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"response_format": "pdf"}, "'response_format' must be 'json', 'text', 'srt', 'vtt' or 'verbose_json', not"),
+        ({"temperature": "hot"}, "'temperature' must be a number, not 'hot'."),
+        ({"stream": "maybe"}, "'stream' must be true or false, not 'maybe'."),
+        ({"timestamp_granularities[]": "x"}, "'timestamp_granularities[]' must be 'word' or 'segment', not 'x'."),
+        ({"file": "text"}, "'file' must be a file, not 'text'."),
+        ({}, "The request has no 'file': send it as a field of a form (multipart/form-data)."),
+    ],
+)
+def test_a_parameter_that_cannot_be_used_is_a_sentence(server, fields, says):
+    files = None if not fields or "file" in fields else {"file": ("a.wav", b"x")}
+    answer = httpx.post(server.url(PATH), data=fields or {"model": "en-small"}, files=files, timeout=PATIENCE)
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and error["message"].startswith(says)
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, None)
+
+
+def test_a_path_that_is_not_there_is_a_sentence(server):
+    for method, path, status in (("GET", "/nowhere", 404), ("DELETE", PATH, 405)):
+        answer = httpx.request(method, server.url(path), timeout=PATIENCE)
+        says = f"This server has no {method} {path}: /docs shows what it has."
+        assert answer.status_code == status and answer.json()["error"]["message"] == says
 
 
 def test_a_recording_that_is_too_large(client, server):

@@ -120,7 +120,7 @@ def test_long_segments_end_with_sentences_then_clauses_then_anywhere():
 def test_only_the_last_segment_may_go_on(pattern, at):
     said, now = [], 0.0
     for sign in pattern:
-        said.append(Word("w", now, now + 0.3, 0.9, f"w{sign.strip('w|')}"))
+        said.append(Word("w", round(now, 3), round(now + 0.3, 3), 0.9, f"w{sign.strip('w|')}"))
         now += 1.3 if sign == "|" else 0.4
     first, whole = segments(said[:at], True), segments(said, True)
     assert whole[: max(0, len(first) - 1)] == first[:-1]

@@ -63,7 +63,7 @@ async function start() {
   };
   recording.context.createMediaStreamSource(recording.media).connect(tap);
   recording.media.getTracks()[0].onended = () => {
-    if (!recording.stopping) { notice("The microphone was disconnected: the text above is kept."); stop(); }
+    if (!recording.stopping) { notice("The microphone was disconnected: the text is kept."); stop(); }
   };
   const address = new URL("live", location.href);
   address.protocol = address.protocol.replace("http", "ws");
@@ -74,7 +74,7 @@ async function start() {
   };
   socket.onmessage = ({data}) => receive(recording, JSON.parse(data));
   socket.onclose = () => {
-    if (!recording.ended && !recording.failed) notice("The connection to the server was lost: the text above is kept. Press Start to continue.");
+    if (!recording.ended && !recording.failed) notice("The connection to the server was lost: the text is kept. Press Start to continue.");
     release(recording);
   };
 }
@@ -222,7 +222,7 @@ function clear() {
 async function download(format) {
   const body = JSON.stringify({duration: page.offset, segments: page.segments});
   const answer = await fetch(new URL(`transcript/${format}`, location.href), {method: "POST", body}).catch(() => null);
-  if (!answer?.ok) return notice(answer ? await answer.text() : "The server cannot be reached: the text above is kept, try again later.");
+  if (!answer?.ok) return notice(answer ? await answer.text() : "The server cannot be reached: the text is kept, try again later.");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await answer.blob());
   link.download = `transcript.${format}`;
