@@ -25,11 +25,12 @@ from starlette.exceptions import HTTPException
 from asr import __version__
 from asr.errors import RillError
 from asr.inference.recognizer import Recognizer
-from asr.server import deepgram, openai, realtime, vosk
+from asr.server import deepgram, deepgram_recordings, openai, realtime, vosk
 from asr.server.access import AccessMiddleware
 from asr.server.background import BackgroundPart
 from asr.server.capacity import CapacityMiddleware
 from asr.server.origins import OriginMiddleware
+from asr.server.recordings import UploadMiddleware
 from asr.server.responses import ErrorAnswer, error_response
 from asr.server.service import Busy, Service, SessionSlot
 
@@ -135,7 +136,7 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
         exception_handlers={HTTPException: _on_error, RequestValidationError: _on_error, RillError: _on_error},
     )
     app.include_router(openai.router(service))
-    for protocol in (vosk, realtime, deepgram):
+    for protocol in (vosk, realtime, deepgram, deepgram_recordings):
         app.router.routes.extend(protocol.routes(service))
 
     @app.get(
@@ -177,7 +178,7 @@ def create_app(service: Service, tokens: Sequence[bytes] = (), mount_demo: Mount
 
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     app.add_middleware(demo)
-    app.add_middleware(openai.UploadMiddleware, service=service)
+    app.add_middleware(UploadMiddleware, service=service, paths=(openai.PATH, deepgram.PATH))
     # A page cannot know the token, whatever name it uses.
     app.add_middleware(OriginMiddleware, hosts=("*",) if tokens else options.allow_host, origins=options.cors)
     app.add_middleware(AccessMiddleware, options=options, tokens=tokens, metrics=service.metrics)

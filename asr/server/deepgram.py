@@ -14,21 +14,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from starlette import status
+from starlette.datastructures import QueryParams
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from asr import __version__
+from asr.errors import RillError
 from asr.inference.recognizer import Event
 from asr.server.parameters import check_language
 from asr.server.pcm import DECODERS, wav_header
 from asr.server.service import Service, SessionClosed
 from asr.server.session import Outbox, SocketConversation, invalid
-from asr.text.results import Final, Partial
+from asr.text.results import Final, Partial, Word
 
 PATH = "/v1/listen"
 UNSUPPORTED = ("multichannel", "diarize", "redact", "detect_entities", "callback")  # that would change what comes
@@ -41,6 +44,65 @@ def routes(service: Service) -> list[BaseRoute]:
     return [WebSocketRoute(PATH, listen)]
 
 
+def phrases(query: QueryParams) -> list[str]:
+    """The words that a query says to expect."""
+    return [*query.getlist("keyterm"), *(each.partition(":")[0] for each in query.getlist("keywords"))]
+
+
+def flag(query: QueryParams, name: str) -> bool:
+    return query.get(name, "false").lower() not in ("false", "0", "")
+
+
+def check_query(service: Service, query: QueryParams, unsupported: Sequence[str]) -> None:
+    """Raises RillError for what this server does not do, and for another language."""
+    for name in unsupported:
+        if flag(query, name):
+            raise RillError(f"This server has no {name}: leave it out.")
+    check_language(service.recognizer, query.get("language"))
+    encoding = query.get("encoding")
+    if encoding and encoding not in DECODERS:
+        raise RillError(f"The encoding must be one of {', '.join(DECODERS)}; a file needs none: send it in a request.")
+    if encoding and "sample_rate" not in query:
+        raise RillError("An encoding needs its sample_rate, in Hz.")
+
+
+def alternative(text: str, words: Sequence[Word]) -> dict[str, Any]:
+    """A text as Deepgram writes it."""
+    return {
+        "transcript": text,
+        "confidence": round(sum(word.confidence for word in words) / max(1, len(words)), 3),
+        "words": [
+            {
+                "word": word.text,
+                "start": round(word.start, 3),
+                "end": round(word.end, 3),
+                "confidence": round(word.confidence, 3),
+                **({} if word.written is None else {"punctuated_word": word.written}),
+            }
+            for word in words
+        ],
+    }
+
+
+def audio_facts(request_id: str, sha256: str, seconds: float) -> dict[str, Any]:
+    return {
+        "transaction_key": "deprecated",
+        "request_id": request_id,
+        "sha256": sha256,
+        "created": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
+        "duration": round(seconds, 3),
+        "channels": 1,
+    }
+
+
+def model_facts(service: Service) -> dict[str, Any]:
+    name = service.recognizer.engine.checkpoint.config.name
+    return {
+        "model_info": {"name": name, "version": __version__, "arch": "rill"},
+        "model_uuid": str(uuid5(NAMESPACE_URL, f"rill:{name}")),
+    }
+
+
 class DeepgramConnection(SocketConversation):
     """One client, from its query to `Metadata`."""
 
@@ -51,7 +113,7 @@ class DeepgramConnection(SocketConversation):
         super().__init__(socket, service)
         self.query = socket.query_params
         self.encoding = "linear16"
-        self.interim, self.vad_events = self._flag("interim_results"), self._flag("vad_events")
+        self.interim, self.vad_events = flag(self.query, "interim_results"), flag(self.query, "vad_events")
         self.speaking = False  # SpeechStarted of the utterance was sent
         self.finalizing = False  # what comes was asked for by Finalize
         self.answered = False  # by a final, since Finalize
@@ -85,12 +147,7 @@ class DeepgramConnection(SocketConversation):
         await self.audio.finish()
         self._post(
             "Metadata",
-            transaction_key="deprecated",
-            request_id=self.request_id,
-            sha256=self.hash.hexdigest(),
-            created=datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
-            duration=round(self.audio.seconds, 3),
-            channels=1,
+            **audio_facts(self.request_id, self.hash.hexdigest(), self.audio.seconds),
         )
         await self.outbox.close()
 
@@ -98,31 +155,18 @@ class DeepgramConnection(SocketConversation):
         if end.code not in (status.WS_1000_NORMAL_CLOSURE, status.WS_1005_NO_STATUS_RCVD):
             await self.socket.send_text(_dumps({"type": "Error", "description": str(end), "variant": str(end.code)}))
 
-    def _flag(self, name: str) -> bool:
-        return self.query.get(name, "false").lower() not in ("false", "0", "")
-
     async def _configure(self) -> None:
         """What the query asks for. Raises SessionClosed and HotwordError."""
         query = self.query
-        for name in UNSUPPORTED:
-            if self._flag(name):
-                raise invalid(f"This server has no {name}: leave it out.")
+        check_query(self.service, query, UNSUPPORTED)
         if query.get("channels", "1") != "1":
             raise invalid("This server transcribes one channel: send mono audio, with channels=1.")
-        check_language(self.service.recognizer, query.get("language"))
         if encoding := query.get("encoding"):
-            if encoding not in DECODERS:
-                raise invalid(
-                    f"The encoding must be one of {', '.join(DECODERS)}; files go to /v1/audio/transcriptions."
-                )
-            if "sample_rate" not in query:
-                raise invalid("An encoding needs its sample_rate, in Hz.")
             self.encoding = encoding
             self.audio.set_rate(query["sample_rate"])
-        self.audio.punctuate = self._flag("punctuate") or self._flag("smart_format")
-        keywords = [each.partition(":")[0] for each in query.getlist("keywords")]
-        if phrases := [*query.getlist("keyterm"), *keywords]:
-            await self.audio.expect(phrases)
+        self.audio.punctuate = flag(query, "punctuate") or flag(query, "smart_format")
+        if expected := phrases(query):
+            await self.audio.expect(expected)
 
     async def _hear(self, data: bytes) -> None:
         self.hash.update(data)
@@ -158,7 +202,6 @@ class DeepgramConnection(SocketConversation):
     def _post_results(self, event: Event) -> None:
         words, final = event.words, isinstance(event, Final)
         start, end = (words[0].start, words[-1].end) if words else (self.audio.seconds, self.audio.seconds)
-        config = self.service.recognizer.engine.checkpoint.config
         self._post(
             "Results",
             channel_index=[0, 1],
@@ -167,29 +210,8 @@ class DeepgramConnection(SocketConversation):
             is_final=final,
             speech_final=final and not self.finalizing,
             from_finalize=self.finalizing,
-            channel={
-                "alternatives": [
-                    {
-                        "transcript": event.text,
-                        "confidence": round(sum(word.confidence for word in words) / max(1, len(words)), 3),
-                        "words": [
-                            {
-                                "word": word.text,
-                                "start": round(word.start, 3),
-                                "end": round(word.end, 3),
-                                "confidence": round(word.confidence, 3),
-                                **({} if word.written is None else {"punctuated_word": word.written}),
-                            }
-                            for word in words
-                        ],
-                    }
-                ]
-            },
-            metadata={
-                "request_id": self.request_id,
-                "model_info": {"name": config.name, "version": __version__, "arch": "rill"},
-                "model_uuid": str(uuid5(NAMESPACE_URL, f"rill:{config.name}")),
-            },
+            channel={"alternatives": [alternative(event.text, words)]},
+            metadata={"request_id": self.request_id, **model_facts(self.service)},
         )
 
     def _post(self, kind: str, **fields: Any) -> None:

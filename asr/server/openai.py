@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, nullcontext
 from enum import Enum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asr.audio.isolated import Isolated
-from asr.decoding.hotwords import Hotword, parse_list
 from asr.errors import RillError
-from asr.inference.recognizer import Recognizer
 from asr.server.parameters import (
     MAX_NAME_LENGTH,
     UnknownModel,
@@ -30,13 +25,13 @@ from asr.server.parameters import (
     logprobs,
     prompt_phrases,
 )
-from asr.server.responses import ErrorAnswer, error_response
+from asr.server.recordings import Part, parse_hotwords, recognize
+from asr.server.responses import ErrorAnswer
 from asr.server.service import Busy, Service
 from asr.text.results import Final, Transcript, Word
 from asr.text.writers import render
 
 PATH = "/v1/audio/transcriptions"
-SHUTDOWN_MARGIN_S = 5.0  # before the deadline of the shutdown: the server gives up recordings that are not done
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The text, in the requested format.",
@@ -56,9 +51,6 @@ class ModelNotFound(HTTPException):
     """There is no such model; clients know this error by its `code`."""
 
     code = "model_not_found"
-
-
-Part = tuple[float, list[Final]]  # seconds read so far, new segments
 
 
 class ResponseFormat(str, Enum):
@@ -117,25 +109,6 @@ def router(service: Service) -> APIRouter:
     return api
 
 
-class UploadMiddleware:
-    """An ASGI middleware that refuses a recording before it is received, where the service has no room for it."""
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self.app, self.service = app, service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
-            await self.app(scope, receive, send)
-            return
-        with ExitStack() as room:
-            try:
-                room.enter_context(self.service.receive_upload())
-            except Busy as error:
-                await error_response(503, str(error))(scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
-
-
 class Transcriptions:
     """The API's endpoints."""
 
@@ -179,7 +152,8 @@ class Transcriptions:
         check_language(self.service.recognizer, language)
         if stream and response_format is not ResponseFormat.json:
             raise HTTPException(400, "A stream comes as json only: leave out response_format, or stream.")
-        parts = self._parts(request, Isolated(file.file, _name(file)), await self._hotwords(prompt))
+        hotwords = await parse_hotwords(self.service, prompt_phrases(prompt))
+        parts = recognize(self.service, request, Isolated(file.file, _name(file)), hotwords)
         if stream:
             first = await anext(parts)  # a bad recording gives an error, not half a stream
             return StreamingResponse(_events(first, parts, bool(include)), media_type="text/event-stream")
@@ -197,29 +171,6 @@ class Transcriptions:
             timestamp_granularities or [Granularity.segment],
             bool(include),
         )
-
-    async def _hotwords(self, prompt: str | None) -> tuple[Hotword, ...]:
-        """What the prompt says to expect; nothing without the language model that hot words need."""
-        if self.service.recognizer.engine.language_model is None:
-            return ()
-        return await asyncio.to_thread(parse_list, prompt_phrases(prompt))
-
-    async def _parts(self, request: Request, recording: Isolated, hotwords: tuple[Hotword, ...]) -> AsyncIterator[Part]:
-        """The recording's parts, until its end or until the client disconnects. Raises AudioError and Busy."""
-        longest = self.service.options.session_s
-        with self.service.upload(), self.service.phrase_list(hotwords) if hotwords else nullcontext():
-            recognizer: Recognizer = self.service.recognizer
-            if hotwords:
-                recognizer = await asyncio.to_thread(recognizer.expecting, hotwords)
-            parts = recognizer.transcribe_parts(recording)
-            while (part := await asyncio.to_thread(next, parts, None)) is not None:
-                if part[0] > longest:
-                    raise HTTPException(413, f"The recording lasts longer than {longest:g} s, the server's limit.")
-                if time.monotonic() > self.service.deadline - SHUTDOWN_MARGIN_S:
-                    raise Busy("The server is shutting down: send the recording again in a minute.")
-                yield part
-                if await request.is_disconnected():
-                    return
 
 
 def _name(upload: UploadFile) -> str:

@@ -122,7 +122,7 @@ def test_a_stream_of_events(client, talk, expected):
 def test_a_stream_tells_of_a_late_error(client, server, talk, monkeypatch):
     whole = server.service.recognizer.transcribe_parts
 
-    def fail(source):
+    def fail(source, **_):
         yield next(whole(source))
         raise AudioError("The rest is damaged.")
 
@@ -307,7 +307,7 @@ def test_recordings_are_refused_before_they_are_received(server):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_recording_that_does_not_end_before_the_server_does_is_told_so(client, server, monkeypatch, stream):
-    def slow(recording):
+    def slow(recording, **_):
         yield 0.5, []
         server.service.deadline = 0.0
         yield 1.0, []
