@@ -331,7 +331,7 @@ def test_options(monkeypatch):
 
 def test_without_ray(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setattr(sys, "argv", ["asr", "transcribe", "--ray", "local", "x.wav", "-o", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["asr", "transcribe", "--ray", "local", __file__, "-o", str(tmp_path)])
     with pytest.raises(SystemExit):
         main.main()
     assert capsys.readouterr().err == "asr: This needs the package 'ray': pip install 'rill-asr[ray]'.\n"
