@@ -1,7 +1,7 @@
 """`asr listen --captions PORT`: a transparent page with the newest text, for OBS and other programs that show pages.
 
     GET /         the page
-    GET /events   server-sent events, each a JSON object: {"finals": ["…"], "partial": "…"}
+    GET /events   server-sent events, each a JSON object: {"finals": ["…"], "partial": "…", "stable": 2}
 
 Each event is the whole state, so a page that is slow skips some, and one that comes late has missed nothing. Only this
 computer can connect, and only by its own names: a page of elsewhere whose name points here is refused.
@@ -37,7 +37,8 @@ class Captions:
 
     def __init__(self, port: int) -> None:
         self._finals: deque[str] = deque(maxlen=KEPT_FINALS)
-        self._partial, self._end = "", 0.0  # seconds: of the last final
+        self._partial, self._stable = "", 0  # and how many of its words stay
+        self._end = 0.0  # seconds: of the last final
         self._number = 0  # of the state
         self._changed = threading.Condition()  # guards the state
         self.closed = False
@@ -65,7 +66,7 @@ class Captions:
             if isinstance(event, Final):
                 self._finals.append(event.text)
                 self._end = event.end
-            self._partial = "" if isinstance(event, Final) else event.text
+            self._partial, self._stable = ("", 0) if isinstance(event, Final) else (event.text, event.stable)
             self._number += 1
             self._changed.notify_all()
 
@@ -75,7 +76,7 @@ class Captions:
             self._changed.wait_for(lambda: self.closed or self._number != number, HEARTBEAT_S)
             if self._number == number:
                 return number, None
-            state = {"finals": list(self._finals), "partial": self._partial}
+            state = {"finals": list(self._finals), "partial": self._partial, "stable": self._stable}
             return self._number, json.dumps(state, ensure_ascii=False)
 
     def close(self) -> None:

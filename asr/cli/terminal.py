@@ -19,7 +19,7 @@ from rich.text import Text
 from asr.cli import output
 from asr.inference.live import Stats
 from asr.inference.recognizer import Event
-from asr.text.results import Final, Word
+from asr.text.results import Final, Partial, Word
 
 UNSURE = 0.5  # confidence below which a final's words are dim
 METER_CHARACTERS = 16
@@ -65,7 +65,7 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
-        self._partial: Event | None = None
+        self._partial: Partial | None = None
         self._status = Text()
         self._live = Live(
             console=self.console,
@@ -102,7 +102,7 @@ class Screen:
         partial = self._partial
         if partial is None:
             return Group(self._status)
-        return Group(_row(partial.words[0].start, Text(partial.text, style="italic dim"), "dim"), self._status)
+        return Group(_row(partial.words[0].start, _firmed(partial), "dim"), self._status)
 
 
 def status_line(stats: Stats, overflows: int) -> Text:
@@ -145,6 +145,13 @@ def _row(start: float, text: Text, style: str) -> Table:
     row.add_column()
     row.add_row(clock(start), text)
     return row
+
+
+def _firmed(partial: Partial) -> Text:
+    """Words that will not change any more as a final's, the others dim."""
+    texts = [word.text for word in partial.words]
+    firm, loose = " ".join(texts[: partial.stable]), " ".join(texts[partial.stable :])
+    return Text(" ").join(Text(text, style=style) for text, style in ((firm, ""), (loose, "italic dim")) if text)
 
 
 def _shaded(words: tuple[Word, ...]) -> Text:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +30,8 @@ from asr.text.results import Word
 
 MOST_UNKNOWN = 1000  # hot words that the lexicon does not have: the search has to follow them all
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
+SETTLED_NBEST = 5  # sentences that the neural model judges while words settle
+EXPECTED_BONUS = 4.0  # natural log, for the token that a frame is expected to have
 DRAFT_BEAM = 50  # of live text that a second pass replaces, and of frames that the next chunk replaces anyway
 HOPELESS = 3.0  # natural log: how far behind the best a sentence is not worth the neural model's judgment
 Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last frame, language model scores
@@ -74,6 +77,8 @@ class BeamDecoder:
 
     `spell` gives the pronunciations of a word of the hot words. Raises HotwordError where there are too many.
     """
+
+    expected: np.ndarray | None = None  # tokens of the utterance, as in `expecting`
 
     def __init__(
         self,
@@ -149,34 +154,57 @@ class BeamDecoder:
         if not len(scores):
             return []
         search = self.search(self.config.beam)
-        search.accept(scores)
+        search.accept(self.favored(scores))
         return self.final(search, scores, {})
+
+    def expecting(self, tokens: np.ndarray) -> BeamDecoder:
+        new = copy(self)
+        new.expected = tokens
+        return new
+
+    def favored(self, scores: np.ndarray) -> np.ndarray:
+        """Scores (F, V) in which the expected tokens are likelier; blank, which most frames have, is no expectation."""
+        if self.expected is None:
+            return scores
+        frames = np.flatnonzero((self.expected >= 0) & (self.expected != self.tokens.blank_index))
+        favored = scores.copy()
+        favored[frames, self.expected[frames]] += EXPECTED_BONUS
+        return favored
 
     def final(self, search: Search, emissions: np.ndarray, known: Known) -> list[Word]:
         """Words of a search that has heard all its emissions, after the neural model's judgment if there is one."""
-        best = search.nbest(self.config.nbest if self.rescorer else 1)
+        path = self.judged(search, self.config.nbest)
+        return parted(self.read(path, emissions, known, len(emissions))) if path else []
+
+    def judged(self, search: Search, n: int) -> Path | None:
+        """The best of `n` sentences, as the neural model judges, if there is one; None where nothing is said."""
+        best = search.nbest(n if self.rescorer else 1)
         if not self.spoken(search.evidence(best[0]), best[0]):
-            return []
+            return None
         if self.rescorer and len(best) > 1:
             sentences = [path.labels[path.labels >= 0].tolist() for path in best]
             scores = self.rescorer.scores(sentences, [path.score for path in best])
-            best = [best[int(np.argmax(scores))]]
-        return parted(self.read(best[0], emissions, known, len(emissions)))
+            return best[int(np.argmax(scores))]
+        return best[0]
 
     def spoken(self, evidence: float, path: Path) -> bool:
         """A likelihood-ratio test of words against silence: the search finds the best sentence in noise too."""
         return evidence >= self.config.margin * int((path.labels >= 0).sum())
 
-    def read(self, path: Path, emissions: np.ndarray, known: Known, settled: int) -> list[Word]:
-        """A hypothesis as words. Those of the first `settled` frames become `known`, and are not worked out again."""
-        frames = path.tokens
-        spoken = np.flatnonzero((frames != self.tokens.blank_index) & (frames != self.tokens.boundary_index)).tolist()
+    def spans(self, path: Path) -> list[tuple[int, int, int]]:
+        """Number, first and last frame of each word."""
+        silent = (path.tokens == self.tokens.blank_index) | (path.tokens == self.tokens.boundary_index)
+        spoken = np.flatnonzero(~silent).tolist()
         ends = np.flatnonzero(path.labels >= 0).tolist()
         firsts = [bisect_left(spoken, end) for end in [0, *ends]]  # of each word among the spoken frames
-        spans = [
+        return [
             (int(path.labels[end]), spoken[first], spoken[after - 1])
             for end, (first, after) in zip(ends, pairwise(firsts), strict=True)
         ]
+
+    def read(self, path: Path, emissions: np.ndarray, known: Known, settled: int) -> list[Word]:
+        """A hypothesis as words. Those of the first `settled` frames become `known`, and are not worked out again."""
+        frames, spans = path.tokens, self.spans(path)
         scores = [*self.language_model.scores([label for label, _, _ in spans])[:-1], 0.0]
         words = []
         for i, (label, first, last) in enumerate(spans):
@@ -218,6 +246,14 @@ class BeamSession:
         if not self.decoder.spoken(search.evidence(path), path):
             return []
         return parted(self.decoder.read(path, frames, self.known, self.heard.count))
+
+    def settled(self, end: int) -> tuple[list[Word], np.ndarray]:
+        path = self.decoder.judged(self.search, SETTLED_NBEST)
+        last = [last for _, _, last in self.decoder.spans(path) if last < end] if path else []
+        if not path or not last:
+            return [], np.zeros(0, np.int64)
+        words = parted(self.decoder.read(path, self.heard.frames, self.known, self.heard.count))
+        return words[: len(last)], path.tokens[: last[-1] + 1]
 
     def finish(self) -> list[Word]:
         return self.decoder.final(self.search, self.heard.frames, self.known)

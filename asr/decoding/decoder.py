@@ -23,6 +23,9 @@ class Decoder(Protocol):
     def decode(self, emissions: Emissions) -> list[Word]:
         """Words of a whole utterance; times in seconds from its first frame."""
 
+    def expecting(self, tokens: np.ndarray) -> Decoder:
+        """The same decoder for an utterance that probably has these tokens, (F,); −1 where nothing is known."""
+
     def session(self, draft: bool = False) -> Session:
         """An empty session for one live utterance; a draft's text is soon replaced, so it may be searched less well."""
 
@@ -33,6 +36,9 @@ class Session(Protocol):
 
     def words(self, preview: Emissions | None) -> list[Word]:
         """The words so far, those of frames that may still change included."""
+
+    def settled(self, end: int) -> tuple[list[Word], np.ndarray]:
+        """The words so far that end before frame `end`, and the tokens of the frames up to the last one's end."""
 
     def finish(self) -> list[Word]:
         """The words once all frames are committed: those of `decode` on the whole. Nothing may follow."""

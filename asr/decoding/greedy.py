@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from asr.decoding.confidence import Confidence, Evidence
 from asr.decoding.decoder import Clock, Emissions, Session, concatenate, parted, shift, tail
 from asr.model.checkpoint import Checkpoint
@@ -20,6 +22,10 @@ class GreedyDecoder:
 
     def decode(self, emissions: Emissions) -> list[Word]:
         return parted(self.spell(emissions)[0])
+
+    def expecting(self, tokens: np.ndarray) -> GreedyDecoder:
+        """Every frame speaks for itself."""
+        return self
 
     def spell(self, emissions: Emissions) -> tuple[list[Word], int]:
         """The words, and the frame after the boundary that ends the last complete one."""
@@ -58,9 +64,11 @@ class GreedySession:
         self.done: list[Word] = []
         self.start = 0  # frame of the first pending emission
         self.pending: list[Emissions] = []
+        self.tokens = np.zeros(0, np.int64)  # of all frames
 
     def accept(self, emissions: Emissions) -> None:
         self.pending.append({CHARACTERS: emissions[CHARACTERS]})
+        self.tokens = np.concatenate([self.tokens, emissions[CHARACTERS].argmax(axis=1)])
         waiting = concatenate(self.pending)
         words, complete = self.decoder.spell(waiting)
         if complete:
@@ -77,6 +85,12 @@ class GreedySession:
         heads = [{CHARACTERS: part[CHARACTERS]} for part in parts]
         rest = self.decoder.decode(concatenate(heads))
         return parted(self.done + shift(rest, self.start * self.decoder.clock.seconds_per_frame))
+
+    def settled(self, end: int) -> tuple[list[Word], np.ndarray]:
+        boundaries = np.flatnonzero(self.tokens[: max(0, end)] == self.decoder.tokens.boundary_index)
+        tokens = self.tokens[: boundaries[-1] if len(boundaries) else 0]
+        _, last = self.decoder.clock.times(0, len(tokens))
+        return [word for word in self.words(None) if word.end <= last], tokens
 
     def finish(self) -> list[Word]:
         return self.words(None)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 UTTERANCES_IN_MEMORY = 256  # sorted by length for the model's batches
 BLOCK_SAMPLES = 2560  # 160 ms, that a live stream is fed with
 NEVER_S = 1e6
-NO_ENDPOINTS = EndpointRules(NEVER_S, NEVER_S, NEVER_S)
+NO_ENDPOINTS = EndpointRules(NEVER_S, NEVER_S, NEVER_S, NEVER_S)
 ALL = "all"
 
 OnProgress = Callable[[str, float], None]

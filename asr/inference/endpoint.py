@@ -28,6 +28,8 @@ class EndpointRules:
     max_leading_silence: float = 5.0  # an utterance without a word is dropped after so long
     min_trailing_silence: float = 0.8  # silence after words that ends an utterance
     max_utterance: float = 20.0  # an utterance is cut here at the latest
+    long_utterance: float = 8.0  # from so much speech on, a shorter pause ends it:
+    min_pause: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,12 @@ def last_active(activity: np.ndarray) -> int | None:
     return len(activity) - 1 - back if len(activity) and activity[-1 - back] else None
 
 
+def silences(activity: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """The silent runs of (F,) bool from frame `first` on: where each begins, and the frame after its end."""
+    edges = first + np.flatnonzero(np.diff(np.concatenate([[1], activity[first:], [1]]).astype(int)))
+    return edges[::2], edges[1::2]
+
+
 class Endpointer:
     """Applies the rules to an utterance's activity, (F,) bool of all its frames so far, provisional ones included.
 
@@ -59,6 +67,8 @@ class Endpointer:
     def __init__(self, rules: EndpointRules, seconds_per_frame: float) -> None:
         self.min_trailing_silence = round(rules.min_trailing_silence / seconds_per_frame)
         self.max_leading_silence = round(rules.max_leading_silence / seconds_per_frame)
+        self.long_utterance = round(rules.long_utterance / seconds_per_frame)
+        self.min_pause = min(self.min_trailing_silence, round(rules.min_pause / seconds_per_frame))
         self.max_utterance = round(rules.max_utterance / seconds_per_frame)
         self.cut_window = round(CUT_WINDOW_S / seconds_per_frame)
         self.lead = SECOND_PASS_LEAD_S / seconds_per_frame
@@ -72,20 +82,31 @@ class Endpointer:
     def likely_end(self, activity: np.ndarray) -> int | None:
         """The frame before which the utterance ends if the silence goes on; None while that is not likely."""
         last = last_active(activity)
-        if last is not None and len(activity) - 1 - last >= self._likely(last):
-            return last + 1 + self.min_trailing_silence // 2
+        if last is not None and len(activity) - 1 - last >= self._likely(activity, last):
+            return last + 1 + self._ending(activity, last) // 2
         return None
 
-    def _likely(self, last: int) -> int:
+    def _likely(self, activity: np.ndarray, last: int) -> int:
         """Frames of silence after which speech seldom resumes, so that the second pass is worth its work."""
-        lead = round(self.lead + SECOND_PASS_LEAD_RATIO * last)
-        return self.min_trailing_silence - min(self.min_trailing_silence // 2, lead)
+        lead, ending = round(self.lead + SECOND_PASS_LEAD_RATIO * last), self._ending(activity, last)
+        return ending - min(ending // 2, lead)
+
+    def _ending(self, activity: np.ndarray, last: int) -> int:
+        """Frames of silence after frame `last` that end the utterance."""
+        return self.min_pause if last + 1 >= self._long_from(activity) else self.min_trailing_silence
+
+    def _long_from(self, activity: np.ndarray) -> int:
+        """The frame from which a short pause ends an utterance in which something is active."""
+        return int(activity.argmax()) + self.long_utterance
 
     def decide(self, activity: np.ndarray) -> Cut | None:
         """The end of the utterance, if it has come."""
         last, frames = last_active(activity), len(activity)
         if last is None:
             return Cut(max(1, frames - self.kept), False) if frames >= self.max_leading_silence else None
+        pause = self._first_pause(activity)
+        if pause is not None:
+            return Cut(pause + self.min_pause // 2, True)
         if frames - 1 - last >= self.min_trailing_silence:
             return Cut(last + 1 + self.min_trailing_silence // 2, True)
         if frames >= self.max_utterance:
@@ -95,22 +116,31 @@ class Endpointer:
     def next_decision(self, activity: np.ndarray) -> int:
         """The number of frames with which `decide` must be asked again, after a decision on these that was no cut.
 
-        Nothing can end sooner, except an utterance that begins with less than `CALM_S` of speech and has no more. A
-        silence that has begun is checked once more when it has become a likely end.
+        Nothing can end sooner, except an utterance that begins with less than `CALM_S` of speech and has no more, and
+        a long one at a short pause, which is still found later. A silence that has begun is checked once more when it
+        has become a likely end.
         """
         last, frames = last_active(activity), len(activity)
         if last is None:
             return min(self.max_leading_silence, frames + self.calm + self.min_trailing_silence)
-        silent, likely = frames - 1 - last, self._likely(last)
+        silent, likely = frames - 1 - last, self._likely(activity, last)
         wait = likely if self.calm <= silent < likely else self.min_trailing_silence
+        if silent >= min(self.calm, self.min_pause):
+            wait = min(wait, self._ending(activity, last))
         return min(self.max_utterance, last + 1 + wait)
+
+    def _first_pause(self, activity: np.ndarray) -> int | None:
+        """Where the first pause begins that ends a long utterance; the same frame however much later this is asked."""
+        first = self._long_from(activity) - 1  # a silence that has begun before that frame does not count
+        starts, ends = silences(activity, max(0, first))
+        pauses = starts[(starts > first) & (ends - starts >= self.min_pause)]
+        return int(pauses[0]) if len(pauses) else None
 
     def _longest_silence(self, activity: np.ndarray) -> int:
         """The middle of the longest silence in the last seconds; the end, where there is none."""
         first = max(1, len(activity) - self.cut_window)
-        edges = np.flatnonzero(np.diff(np.concatenate([[1], activity[first:], [1]]).astype(int)))
-        starts, ends = edges[::2], edges[1::2]
+        starts, ends = silences(activity, first)
         if not len(starts):
             return len(activity)
         longest = int(np.argmax(ends - starts))
-        return first + int(starts[longest] + ends[longest] + 1) // 2
+        return int(starts[longest] + ends[longest] + 1) // 2

@@ -24,9 +24,11 @@ class StablePartials:
     def __init__(self) -> None:
         self.words: tuple[Word, ...] = ()  # those of the newest hypothesis that are worth showing
         self._repeats: list[tuple[Word, int]] = []  # the newest hypothesis, and how often each word was repeated
-        self._shown = ""  # text of the newest partial
+        self._firm = 0  # of these, those that do not change any more
+        self._shown = ("", 0)  # text of the newest partial, and how much of it is firm
 
-    def update(self, hypothesis: Sequence[Word]) -> None:
+    def update(self, hypothesis: Sequence[Word], firm: int = 0) -> None:
+        """A hypothesis that begins with so many firm words."""
         before, self._repeats = self._repeats, []
         for word in hypothesis:
             counts = [
@@ -40,12 +42,13 @@ class StablePartials:
             for i, (word, count) in enumerate(self._repeats, 1)
             if count >= (REPEATS_IF_SURE if word.confidence > SURE else REPEATS)
         ]
-        self.words = tuple(hypothesis[: steady[-1]]) if steady else ()
+        self.words, self._firm = tuple(hypothesis[: max([firm, *steady])]), firm
 
     def changed(self, start: float) -> list[Partial]:
-        """A partial of the utterance that starts at `start` seconds, if its text is another than the last one's."""
-        partial = Partial(tuple(shift(self.words, start)), start)
-        if partial.text == self._shown:
+        """A partial of the utterance that starts at `start` seconds, if its text or its firm words are new."""
+        partial = Partial(tuple(shift(self.words, start)), start, self._firm)
+        shown = partial.text, partial.stable
+        if shown == self._shown:
             return []
-        self._shown = partial.text
+        self._shown = shown
         return [partial]

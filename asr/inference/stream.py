@@ -18,6 +18,7 @@ from asr.decoding.hotwords import Hotword
 from asr.errors import RillError
 from asr.inference.endpoint import Cut, Endpointer, EndpointRules
 from asr.inference.engine import Engine, Hotwords
+from asr.inference.firm import FirmWords
 from asr.inference.pending import Pending, wait
 from asr.inference.runner import ModelRunner
 from asr.inference.stability import StablePartials
@@ -139,6 +140,7 @@ class Stream:
         self._origin = origin
         self._utterance = Utterance(self._engine, self._decoder, draft=self._two_pass)  # keeps its hot words
         self._schedule = PreviewSchedule(self._utterance, self._endpointer.next_decision(self._utterance.activity))
+        self._firm = FirmWords(self._runner, self._utterance)
         self._second_pass = SecondPass(self._runner, self._utterance)
         self._partials = StablePartials()
         self._step_mel_frames = self._schedule.next_step(self._latency, self._interval_steps())
@@ -175,11 +177,14 @@ class Stream:
         utterance, schedule = self._utterance, self._schedule
         preview, decision = schedule.is_preview(len(mel), self._interval_steps()), schedule.is_decision(len(mel))
         utterance.push(mel)
+        self._firm.begin()
         schedule.unseen_mel_frames += len(mel)
         result: StepResult = yield self._runner.step(
             StepRequest(utterance.state, mel, self._latency, last, preview or decision)
         )
         utterance.update(result)
+        if self._two_pass:
+            yield from self._firm.advance()
         seen = result.complete and (preview or bool(result.committed))
         if seen:
             schedule.unseen_mel_frames = 0
@@ -191,14 +196,15 @@ class Stream:
             schedule.decision_frame = self._endpointer.next_decision(utterance.activity)
             cut = self._endpointer.decide(utterance.activity)
         if seen and not cut and utterance.activity.any():
-            self._partials.update(utterance.words())
+            self._partials.update(self._firm.continued(utterance.words()), len(self._firm.words))
         return cut
 
     def _foresee_end(self) -> None:
         """Begin the second pass where the end seems near; cancel it where it no longer does."""
         activity = self._utterance.activity
         if self._two_pass and (end := self._endpointer.likely_end(activity)):
-            self._second_pass.begin(range(self._endpointer.beginning(activity), end))
+            frames = range(self._endpointer.beginning(activity), end)
+            self._second_pass.begin(frames, self._firm.expected(frames))
         else:
             self._second_pass.cancel()
 
@@ -208,7 +214,8 @@ class Stream:
         first = self._endpointer.beginning(utterance.activity)
         if cut.spoken and cut.frame > first:
             if self._two_pass:
-                found = yield self._second_pass.begin(range(first, cut.frame))
+                frames = range(first, cut.frame)
+                found = yield self._second_pass.begin(frames, self._firm.expected(frames))
                 words = shift(found, first * self._engine.seconds_per_frame)
             else:
                 words = utterance.final_words(cut.frame)

@@ -123,12 +123,13 @@ class SecondPass:
         self._frames = range(0)
         self._words: Future[list[Word]] | None = None
 
-    def begin(self, frames: range) -> Future[list[Word]]:
-        """The words of these frames, at least one; times count from the first."""
+    def begin(self, frames: range, expected: np.ndarray) -> Future[list[Word]]:
+        """The words of these frames, at least one, with their expected tokens; times count from the first."""
         if self._words is None or self._frames != frames:
             self.cancel()
             self._frames = frames
-            self._words = self.runner.second_pass(self.utterance.audio(frames), self.utterance.decoder)
+            decoder = self.utterance.decoder.expecting(expected)
+            self._words = self.runner.second_pass(self.utterance.audio(frames), decoder)
         return self._words
 
     def cancel(self) -> None:

@@ -42,10 +42,14 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Text that may still change. `start` is where its utterance began, in seconds."""
+    """Text that may still change. `start` is where its utterance began, in seconds.
+
+    No later partial changes the first `stable` words; the final corrects few of them.
+    """
 
     words: tuple[Word, ...]
     start: float
+    stable: int = 0
 
     @property
     def text(self) -> str:
@@ -56,6 +60,7 @@ class Partial:
             "type": "partial",
             "text": self.text,
             "start": round(self.start, 3),
+            "stable": self.stable,
             "words": [word.to_dict() for word in self.words],
         }
 

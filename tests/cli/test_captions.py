@@ -30,8 +30,8 @@ def words(text: str, start: float, end: float) -> tuple[Word, ...]:
     return tuple(Word(word, start, end, 1.0) for word in text.split())
 
 
-def partial(text: str, start: float) -> Partial:
-    return Partial(words(text, start, start + 1), start)
+def partial(text: str, start: float, stable: int = 0) -> Partial:
+    return Partial(words(text, start, start + 1), start, stable)
 
 
 def final(text: str, start: float, end: float) -> Final:
@@ -53,13 +53,13 @@ def test_a_page_gets_the_whole_state_at_once_and_then_every_change(page: Caption
     with httpx.stream("GET", page.url + "events", timeout=PATIENCE) as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         seen = states(answer.iter_lines())
-        assert next(seen) == {"finals": ["One."], "partial": ""}
-        page.event(partial("two", 2))
-        assert next(seen) == {"finals": ["One."], "partial": "two"}
+        assert next(seen) == {"finals": ["One."], "partial": "", "stable": 0}
+        page.event(partial("two three", 2, stable=1))
+        assert next(seen) == {"finals": ["One."], "partial": "two three", "stable": 1}
         page.event(final("Two.", 2, 3))
-        assert next(seen) == {"finals": ["One.", "Two."], "partial": ""}
+        assert next(seen) == {"finals": ["One.", "Two."], "partial": "", "stable": 0}
         page.event(partial("later", 30))  # what was said before the silence is gone
-        assert next(seen) == {"finals": [], "partial": "later"}
+        assert next(seen) == {"finals": [], "partial": "later", "stable": 0}
         page.close()
         assert list(seen) == []
 
@@ -123,7 +123,7 @@ def test_speech_over_a_picture(tmp_path: Path) -> None:
         process.stdin.flush()
         patience_ms = 1000 * PATIENCE
         playwright.expect(page.locator(".partial")).not_to_be_empty(timeout=patience_ms)
-        playwright.expect(page.locator(".final")).to_have_text("There was nothing on the rock.", timeout=patience_ms)
+        playwright.expect(page.locator(".firm")).to_have_text("There was nothing on the rock.", timeout=patience_ms)
         page.evaluate("document.documentElement.style.background = 'linear-gradient(90deg, white, gold, black)'")
         page.screenshot(path=tmp_path / "captions.png")
         box = page.locator("#captions").bounding_box()

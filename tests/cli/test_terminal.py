@@ -26,13 +26,14 @@ def test_json_lines_are_whole_and_flushed():
 
     out = Counting()
     display = JsonLines(out)
-    display.event(Partial(WORDS, 60.5), 0.1234)
+    display.event(Partial(WORDS, 60.5, stable=1), 0.1234)
     display.event(Final(WORDS, 61.0, 62.0), 0.0)
     partial, final = map(json.loads, out.getvalue().splitlines())
     assert partial == {
         "type": "partial",
         "text": "hello wörld",
         "start": 60.5,
+        "stable": 1,
         "lag": 0.123,
         "words": [
             {"word": "hello", "start": 61.0, "end": 61.4, "confidence": 0.9},
@@ -67,6 +68,15 @@ def test_clock():
         "1:00:00",
         "100:00:00",
     ]
+
+
+def test_firm_words_of_a_partial_are_not_dim():
+    console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system="standard")
+    screen = Screen(console)
+    screen.event(Partial(WORDS, 60.5, stable=1), 0.1)
+    screen.close()
+    seen = console.file.getvalue()
+    assert "\x1b[2;3mwörld" in seen and "mhello" not in seen.replace("\x1b[0mhello", "")
 
 
 def test_screen_keeps_finals_and_takes_partials_away():

@@ -75,6 +75,15 @@ def test_a_session_says_what_the_whole_says_for_any_split(path, preview, data):
             )
 
 
+def test_words_settle_once_their_boundary_was_heard():
+    session = DECODER.session()
+    session.accept(emissions("ab ba"))
+    session.accept(emissions("c a"))
+    for end, expected in ((2, ""), (3, "ab"), (6, "ab"), (7, "ab bac"), (8, "ab bac")):
+        words, tokens = session.settled(end)
+        assert " ".join(word.text for word in words) == expected and len(tokens) == len(expected)
+
+
 def test_a_session_keeps_only_what_is_not_complete():
     session = DECODER.session()
     for _ in range(200):

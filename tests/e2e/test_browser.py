@@ -117,7 +117,7 @@ def test_words_appear_while_they_are_spoken(browse, recognizer):
     assert page.evaluate("rillLive.recording.captured") < seconds_of(ONE) - 1
     dim, firm = (
         page.locator(f"#live-{name}").evaluate("e => Number(getComputedStyle(e).opacity)")
-        for name in ("partial", "finals")
+        for name in ("partial .word:not(.firm) >> nth=-1", "finals")
     )
     assert dim < 0.7 < firm
     page.wait_for_selector("#live-finals li", timeout=20_000)  # the endpoint, nobody pressed Stop

@@ -43,6 +43,17 @@ def test_the_same_word_elsewhere_is_another():
     assert shown(words("go"), words("go", shift=0.1), words("go", shift=0.2))[-1] == "go"
 
 
+def test_firm_words_are_shown_at_once_and_make_a_partial():
+    partials = StablePartials()
+    partials.update(words("good day"), firm=1)
+    assert [(partial.text, partial.stable) for partial in partials.changed(0.0)] == [("good", 1)]
+    for _ in range(2):
+        partials.update(words("good day"), firm=1)
+    partials.changed(0.0)
+    partials.update(words("good day"), firm=2)
+    assert [(partial.text, partial.stable) for partial in partials.changed(0.0)] == [("good day", 2)]
+
+
 def test_nothing():
     assert shown([], []) == ["", ""]
 

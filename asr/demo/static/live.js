@@ -188,7 +188,9 @@ function paintText() {
     item.append(time, text);
     list.append(item);
   }
-  fill($("live-partial"), page.partial ? page.partial.words : []);
+  const words = page.partial ? page.partial.words : [], firm = page.partial ? page.partial.stable : 0;
+  fill($("live-partial"), words);
+  [...$("live-partial").children].forEach((word, i) => word.classList.toggle("firm", i < firm));
   $("live-empty").hidden = !!(page.segments.length || page.partial);
   const paper = list.parentNode;
   paper.scrollTop = paper.scrollHeight;
@@ -204,7 +206,9 @@ function paintCaption() {
     room -= words.length;
   }
   $("caption-before").textContent = lines.join("\n");
-  $("caption-now").textContent = page.partial ? page.partial.text : "";
+  const words = page.partial ? page.partial.words.map(word => word.word) : [], firm = page.partial ? page.partial.stable : 0;
+  $("caption-firm").textContent = words.slice(0, firm).map(word => `${word} `).join("");
+  $("caption-loose").textContent = words.slice(firm).join(" ");
 }
 
 function caption(open) {

@@ -1,0 +1,80 @@
+"""Words become firm in order, soon after they were said, and stay."""
+
+import numpy as np
+import pytest
+
+from asr.inference.firm import LATENCY, SEARCHED_AFTER_S, FirmWords
+from asr.inference.pending import wait
+from asr.inference.runner import InlineRunner
+from asr.inference.utterance import Utterance
+from asr.text.results import Final, Partial
+from tests.support.streams import RATE
+
+FRAME_S = 0.04
+MEL_FRAMES = 4  # a frame
+
+
+@pytest.fixture(scope="module")
+def mel(recognizer, clips):
+    samples = np.concatenate([clip.samples for clip in clips if clip.path.stem.startswith("ljspeech")][:2])
+    return recognizer.engine.frontend(samples)
+
+
+def heard(recognizer, mel, size, active=True):
+    """The firm words of an utterance that comes in pieces of `size` mel frames."""
+    engine = recognizer.engine
+    utterance = Utterance(engine, engine.decoder(), draft=True)
+    utterance.activity = np.array([active])
+    firm = FirmWords(InlineRunner(engine), utterance)
+    for first in range(0, len(mel), size):
+        utterance.push(mel[first : first + size])
+        wait(firm.advance())
+    return firm
+
+
+def test_what_is_firm_follows_from_the_audio_alone(recognizer, mel):
+    firm, other = (heard(recognizer, mel, size) for size in (16, 217))
+    assert len(firm.words) >= 5
+    assert [word.text for word in firm.words] == [word.text for word in other.words]
+    end = len(mel) // MEL_FRAMES
+    for frames in (range(end), range(7, end - 20), range(LATENCY.chunk + LATENCY.look_ahead - 1)):
+        assert firm.expected(frames).tolist() == other.expected(frames).tolist()
+    assert (firm.expected(range(LATENCY.chunk + LATENCY.look_ahead - 1)) == -1).all()  # no chunk was complete by then
+
+
+def test_firm_tokens_end_with_the_last_firm_word(recognizer, mel):
+    firm = heard(recognizer, mel, 16)
+    known = np.flatnonzero(firm.expected(range(len(mel) // MEL_FRAMES)) >= 0)
+    assert known.tolist() == list(range(len(known)))
+    assert len(known) * FRAME_S == pytest.approx(firm.words[-1].end, abs=2 * FRAME_S)
+
+
+def test_nothing_is_computed_where_nothing_was_said(recognizer, mel):
+    firm = heard(recognizer, mel, 16, active=False)
+    assert firm.words == [] and firm._pushed == 0
+
+
+def test_a_firm_word_stays_whatever_a_hypothesis_says(recognizer, mel):
+    firm = heard(recognizer, mel, 16)
+    hypothesis = recognizer.engine.recognize([mel], recognizer.latency)[0]
+    shown = firm.continued([])
+    assert firm.continued(hypothesis)[: len(shown)] == shown
+    assert len(firm.continued(hypothesis)) > len(shown)
+
+
+def test_live_text_firms_up_and_no_firm_word_changes(recognizer, clips):
+    samples = np.concatenate([clip.samples for clip in clips if clip.path.stem.startswith("ljspeech")])
+    stream, partial, lags = recognizer.stream(), Partial((), 0.0), []
+    for end in range(RATE // 10, len(samples), RATE // 10):
+        for event in stream.accept(samples[end - RATE // 10 : end]):
+            if isinstance(event, Final):
+                partial = Partial((), 0.0)
+                continue
+            assert event.stable >= partial.stable
+            assert event.words[: partial.stable] == partial.words[: partial.stable]
+            lags += [end / RATE - word.end for word in event.words[partial.stable : event.stable]]
+            partial = event
+    stream.finish()
+    assert len(lags) >= 10
+    soonest, latest = SEARCHED_AFTER_S + LATENCY.look_ahead * FRAME_S, SEARCHED_AFTER_S + LATENCY.seconds(FRAME_S)
+    assert min(lags) > soonest and np.median(lags) < latest + 0.2
