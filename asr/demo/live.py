@@ -25,10 +25,11 @@ from typing import Any, Protocol
 import numpy as np
 from starlette import status
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from asr.audio.sample import sample
 from asr.decoding.hotwords import Hotword, parse_list
 from asr.demo.json_bodies import MAX_JSON_BYTES
 from asr.errors import RillError
@@ -104,7 +105,8 @@ OpenSlot = Callable[[], AbstractContextManager[Slot]]
 
 
 def routes(recognizer: Recognizer, open_slot: OpenSlot | None = None) -> list[BaseRoute]:
-    """What the live page needs beside Gradio: `/live` for audio, `/transcript/srt` (txt, vtt, json) for downloads.
+    """What the live page needs beside Gradio: `/live` for audio, `/transcript/srt` (txt, vtt, json) for downloads,
+    `/example.flac` for whoever has no microphone.
 
     A recording lasts as long as the context of its slot. `open_slot` may raise RillError; without it there is no limit.
     """
@@ -118,7 +120,11 @@ def routes(recognizer: Recognizer, open_slot: OpenSlot | None = None) -> list[Ba
         except RillError as error:
             await refuse(socket, str(error), status.WS_1013_TRY_AGAIN_LATER)
 
-    return [WebSocketRoute("/live", live), Route("/transcript/{format}", transcript, methods=["POST"])]
+    return [
+        WebSocketRoute("/live", live),
+        Route("/transcript/{format}", transcript, methods=["POST"]),
+        Route("/example.flac", example),
+    ]
 
 
 async def refuse(socket: WebSocket, message: str, code: int) -> None:
@@ -274,6 +280,14 @@ def describe(error: Exception) -> str:
     """What the page shows: the message of our own errors, the type and text of others."""
     message = str(error) if isinstance(error, (RillError, ValueError)) else f"Recognition stopped: {error!r}."
     return message.encode(errors="replace").decode()  # JSON can hold half a surrogate pair, which is no text
+
+
+async def example(request: Request) -> Response:
+    """The recording that comes with Rill."""
+    try:
+        return FileResponse(sample(), media_type="audio/flac")
+    except RillError as error:
+        return PlainTextResponse(str(error), status.HTTP_404_NOT_FOUND)
 
 
 async def transcript(request: Request) -> Response:

@@ -124,7 +124,7 @@ def test_words_appear_while_they_are_spoken(browse, recognizer):
     assert alike(text(page), offline(recognizer, ONE)) >= 0.8
     assert all(figure.endswith(" s") for figure in page.locator(".figures dd").all_inner_texts())
     page.click("#live-caption")
-    assert page.locator("#caption-before").inner_text() == text(page)
+    assert page.locator("#caption-firm").inner_text() == text(page)
     page.keyboard.press("Escape")
     assert page.locator("#caption-view").is_hidden()
     assert errors == []
@@ -144,6 +144,66 @@ def test_a_second_recording_and_clear(browse, recognizer):
     page.click("#live-clear")
     page.click("#live-clear")
     assert text(page) == "" and page.locator("#live-empty").is_visible()
+
+
+def test_an_example_and_the_keyboard(browse):
+    page = browse()  # that refuses the microphone
+    page.click("#live-example")
+    page.wait_for_selector("#live-partial .firm", timeout=60_000)
+    page.wait_for_selector("#live-finals li", timeout=60_000)
+    page.focus("#live-hotwords")
+    page.keyboard.press("Space")  # is text there
+    assert page.evaluate("!!rillLive.recording") and page.input_value("#live-hotwords") == " "
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Space")
+    page.wait_for_function(IDLE, timeout=20_000)
+    assert "night" in text(page)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#live-copy")
+    page.wait_for_selector("#live-copy:has-text('Copied')")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.split() == text(page).split()
+
+
+def test_microphones_can_be_chosen(browse, recognizer):
+    page = browse(ONE)
+    page.wait_for_selector("#live-source [data-microphone]", state="attached")
+    name = page.locator("#live-source [data-microphone]").first.inner_text()
+    page.select_option("#live-source", label=name)
+    page.click("#live-mic")
+    page.wait_for_selector("#live-finals li", timeout=30_000)
+    assert page.evaluate("rillLive.recording.media.getAudioTracks()[0].label") == name
+    assert alike(text(page), offline(recognizer, ONE)) >= 0.8
+
+
+def test_the_sound_of_a_tab_is_recognized(browse):
+    page = browse(ONE)
+    page.evaluate("""() => {  // what a visitor's choice gives: the sound of a tab, and its picture
+        navigator.mediaDevices.getDisplayMedia = async options => {
+            window.asked = options;
+            const sound = await navigator.mediaDevices.getUserMedia({audio: true});
+            const picture = document.createElement("canvas").captureStream();
+            return new MediaStream([...sound.getTracks(), ...picture.getTracks()]);
+        };
+    }""")
+    page.select_option("#live-source", "tab")
+    page.click("#live-mic")
+    page.wait_for_selector("#live-finals li", timeout=30_000)
+    assert page.evaluate("asked.video && asked.audio && asked.systemAudio") == "include"
+    page.evaluate("rillLive.recording.media.getAudioTracks()[0].dispatchEvent(new Event('ended'))")  # sharing ends
+    page.wait_for_function(IDLE, timeout=20_000)
+    assert text(page)
+
+
+def test_a_tab_without_sound_is_said(browse):
+    page = browse(ONE)
+    page.evaluate(
+        "navigator.mediaDevices.getDisplayMedia = async () => document.createElement('canvas').captureStream()"
+    )
+    page.select_option("#live-source", "tab")
+    page.click("#live-mic")
+    page.wait_for_selector("#live-notice:has-text('gave no sound')")
+    assert page.evaluate(IDLE)
 
 
 def test_downloads_of_a_live_transcript(browse):

@@ -1,10 +1,11 @@
-// The live page: microphone → worklet → socket; events → text. The whole transcript is kept here, in `page`, so that a
+// The live page: a microphone, a tab or a recording → worklet → socket; events → text. The whole transcript is kept here, in `page`, so that a
 // lost connection or a second recording loses nothing.
 (() => {
 const BLOCK_SECONDS = 0.1;
 const MEDIAN_OF = 50;          // so many latest words count in a median delay
-const CAPTION_WORDS = 22;      // of final text above the partial,
+const CAPTION_WORDS = 22;      // of firm text,
 const CAPTION_UTTERANCES = 3;  // of at most so many utterances
+const COPIED_MS = 1500;
 const page = {segments: [], partial: null, offset: 0, recording: null, captured: 0, wordDelays: [], finalDelays: [],
   shown: []};
 const $ = id => document.getElementById(id);
@@ -30,8 +31,54 @@ const TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
 const MICROPHONE = {
   NotAllowedError: "The microphone is blocked for this page: allow it in the browser's address bar, then press Start again.",
   NotFoundError: "No microphone was found: connect one, then press Start again.",
+  OverconstrainedError: "That microphone is gone: choose another one, then press Start again.",
   NotReadableError: "The microphone is in use by another program: close it there, then press Start again.",
 };
+const TAB = {
+  NotAllowedError: "Nothing was shared: press Start again and choose a tab, or a screen with its sound.",
+  NotFoundError: "What you shared gave no sound: press Start again, choose a tab, and switch its sound on in the same window.",
+};
+
+// Each opens one kind of source: the node that sounds, with the `media` to be stopped, and who ends it.
+const SOURCES = {
+  async tab(recording) {
+    if (!navigator.mediaDevices.getDisplayMedia) throw new Error("this browser cannot share the sound of a tab");
+    recording.media = await navigator.mediaDevices.getDisplayMedia({
+      video: true, audio: {echoCancellation: false, noiseSuppression: false, autoGainControl: false}, systemAudio: "include"});
+    if (!recording.media.getAudioTracks().length) throw new DOMException("", "NotFoundError");
+    recording.media.getVideoTracks().forEach(track => track.enabled = false);
+    return recording.context.createMediaStreamSource(new MediaStream(recording.media.getAudioTracks()));
+  },
+  async example(recording) {
+    const answer = await fetch(new URL("example.flac", location.href));
+    if (!answer.ok) throw new Error("the server does not have it");
+    const node = recording.context.createBufferSource();
+    node.buffer = await recording.context.decodeAudioData(await answer.arrayBuffer());
+    node.connect(recording.context.destination);  // to be heard, too
+    node.onended = () => { if (page.recording === recording) stop(); };
+    recording.play = () => node.start();
+    return node;
+  },
+  async microphone(recording, id) {
+    recording.media = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1, ...(id && {deviceId: {exact: id}})}});
+    listMicrophones();
+    return recording.context.createMediaStreamSource(recording.media);
+  },
+};
+
+async function listMicrophones() {  // browsers say their names once one was allowed
+  const devices = await navigator.mediaDevices?.enumerateDevices() || [];
+  const select = $("live-source"), chosen = select.value;
+  select.querySelectorAll("[data-microphone]").forEach(option => option.remove());
+  const known = devices.filter(device => device.kind === "audioinput" && device.label && !["default", "communications"].includes(device.deviceId));
+  select.options[0].after(...known.map(device => {
+    const option = new Option(device.label, device.deviceId);
+    option.dataset.microphone = "";
+    return option;
+  }));
+  select.value = chosen;
+  if (select.selectedIndex < 0) select.value = "";
+}
 
 function notice(text) { const box = $("live-notice"); box.textContent = text || ""; box.hidden = !text; }
 const settings = () => ({
@@ -41,18 +88,21 @@ const settings = () => ({
 
 async function start() {
   notice("");
-  if (!navigator.mediaDevices) return notice(insecure());
+  const chosen = $("live-source").value, kind = chosen in SOURCES ? chosen : "microphone";
+  if (!navigator.mediaDevices && kind !== "example") return notice(insecure());
   const recording = page.recording = {waiting: [], captured: 0, heard: 0, lag: 0, offset: page.offset, stopping: false};
   page.wordDelays = []; page.finalDelays = []; page.shown = [];
   paintButton();
+  let source;
   try {
-    // No output device: nothing is played, and opening one would hold up the first words.
-    recording.context = new AudioContext({sinkId: {type: "none"}});
+    // Where nothing is played, no output device: opening one would hold up the first words.
+    recording.context = new AudioContext(kind === "example" ? {} : {sinkId: {type: "none"}});
     await recording.context.audioWorklet.addModule(URL.createObjectURL(new Blob([TAP], {type: "text/javascript"})));
-    recording.media = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1}});
+    source = await SOURCES[kind](recording, chosen);
   } catch (error) {
     release(recording);
-    return notice(MICROPHONE[error.name] || `The microphone cannot be opened: ${error.message}.`);
+    const known = {microphone: MICROPHONE, tab: TAB, example: {}}[kind][error.name];
+    return notice(known || `This ${{tab: "sound", example: "recording"}[kind] || kind} cannot be opened: ${error.message}.`);
   }
   if (recording.stopping) return release(recording);  // pressed again while the browser asked for permission
   const tap = recording.tap = new AudioWorkletNode(recording.context, "tap", {numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit"});
@@ -61,9 +111,11 @@ async function start() {
     tap.port.onmessage = null;  // the context still runs, on silence, until the last final has come
     send(recording, JSON.stringify({finish: true}));
   };
-  recording.context.createMediaStreamSource(recording.media).connect(tap);
-  recording.media.getTracks()[0].onended = () => {
-    if (!recording.stopping) { notice("The microphone was disconnected: the text is kept."); stop(); }
+  source.connect(tap);
+  const track = recording.media?.getAudioTracks()[0];
+  if (track) track.onended = () => {
+    if (!recording.stopping && kind === "microphone") notice("The microphone was disconnected: the text is kept.");
+    stop();
   };
   const address = new URL("live", location.href);
   address.protocol = address.protocol.replace("http", "ws");
@@ -71,6 +123,7 @@ async function start() {
   socket.onopen = () => {
     socket.send(JSON.stringify({rate: recording.context.sampleRate, ...settings()}));
     recording.waiting.splice(0).forEach(message => socket.send(message));
+    recording.play?.();
   };
   socket.onmessage = ({data}) => receive(recording, JSON.parse(data));
   socket.onclose = () => {
@@ -100,7 +153,7 @@ function stop() {  // may be called at any time, and again
   recording.stopping = true;
   paintButton();
   if (!recording.socket) return release(recording);
-  recording.media.getTracks().forEach(track => track.stop());
+  recording.media?.getTracks().forEach(track => track.stop());
   recording.tap.port.postMessage("flush");  // the last part of a block, then "finish"
 }
 
@@ -197,23 +250,44 @@ function paintText() {
   paintCaption();
 }
 
+// Large: what is firm, of the utterance that goes on, too; below it, gray, what may change.
 function paintCaption() {
+  const words = page.partial ? page.partial.words.map(word => word.word) : [], firm = page.partial ? page.partial.stable : 0;
+  const said = page.segments.slice(-CAPTION_UTTERANCES).map(segment => segment.text.split(" "));
+  if (firm) said.push(words.slice(0, firm));
   const lines = [];  // an utterance each
   let room = CAPTION_WORDS;
-  for (const segment of page.segments.slice(-CAPTION_UTTERANCES).reverse()) {
-    const words = segment.text.split(" ").slice(-room);
-    if (room > 0) lines.unshift(words.join(" "));
-    room -= words.length;
+  for (const line of said.reverse()) {
+    if (room > 0) lines.unshift(line.slice(-room).join(" "));
+    room -= line.length;
   }
-  $("caption-before").textContent = lines.join("\n");
-  const words = page.partial ? page.partial.words.map(word => word.word) : [], firm = page.partial ? page.partial.stable : 0;
-  $("caption-firm").textContent = words.slice(0, firm).map(word => `${word} `).join("");
+  $("caption-firm").textContent = lines.join("\n");
   $("caption-loose").textContent = words.slice(firm).join(" ");
+}
+
+async function copy() {
+  const button = $("live-copy"), text = page.segments.map(segment => segment.text).join("\n");
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {  // not over http, or not allowed
+    const field = document.body.appendChild(Object.assign(document.createElement("textarea"), {value: text}));
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+  button.textContent = "Copied";
+  setTimeout(() => button.textContent = "Copy", COPIED_MS);
+}
+
+// The space bar belongs to what has the focus, and else to the live page.
+function spaceIsFree({key, target, repeat, ctrlKey, altKey, metaKey}) {
+  return key === " " && !repeat && !ctrlKey && !altKey && !metaKey && $("live")?.offsetParent &&
+    !target.closest("input, textarea, select, button, a, video, audio, summary, [contenteditable], [role=tab]");
 }
 
 function caption(open) {
   $("caption-view").hidden = !open;
-  if (open) $("caption-close").focus();
+  if (open) $("caption-view").focus();
 }
 
 function clear() {
@@ -244,6 +318,8 @@ function change() {
 document.addEventListener("click", ({target}) => {
   if (target.closest("#live-mic")) page.recording ? stop() : start();
   else if (target.closest("#live-clear")) clear();
+  else if (target.closest("#live-copy")) copy();
+  else if (target.closest("#live-example")) { $("live-source").value = "example"; start(); }
   else if (target.closest("#live-caption")) caption(true);
   else if (target.closest("#caption-close")) caption(false);
   else if (target.closest("#live-downloads button")) download(target.dataset.format);
@@ -254,14 +330,23 @@ document.addEventListener("click", ({target}) => {
   }
 });
 document.addEventListener("change", ({target}) => { if (target.closest("#live-latency, #live-hotwords")) change(); });
-document.addEventListener("keydown", ({key}) => { if (key === "Escape") caption(false); });
+document.addEventListener("keydown", event => {
+  if (event.key === "Escape") caption(false);
+  if (!spaceIsFree(event)) return;
+  event.preventDefault();  // no scrolling
+  page.recording ? stop() : start();
+});
 document.addEventListener("timeupdate", ({target}) => {  // media events do not bubble: caught on the way down
   for (const word of target.closest(".file-result")?.querySelectorAll(".player-text .word") || [])
     word.classList.toggle("now", Number(word.dataset.start) <= target.currentTime && target.currentTime < Number(word.dataset.end));
 }, true);
+document.addEventListener("loadedmetadata", ({target}) => {  // a recording without a picture needs no screen
+  if (target.matches?.(".file-result video")) target.classList.toggle("sound", !target.videoWidth);
+}, true);
 const ready = setInterval(() => {
   if (!$("live")) return;
   clearInterval(ready);
-  if (!window.isSecureContext) notice(insecure());
+  if (window.isSecureContext) listMicrophones();
+  else notice(insecure());
 }, 50);
 })();
