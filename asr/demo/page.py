@@ -12,7 +12,10 @@ import os
 import shutil
 import tempfile
 import time
+import zipfile
+from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -23,10 +26,14 @@ import numpy as np
 
 from asr.audio import reading
 from asr.audio.isolated import Isolated
+from asr.audio.sample import sample
+from asr.decoding.hotwords import parse_list
+from asr.demo import network, picture
 from asr.demo.limits import MAX_WAITING, Limits, upload_folder
 from asr.errors import AudioError, RillError
 from asr.inference.recognizer import Recognizer
 from asr.model.latency import PRESETS, Latency
+from asr.text.numerals import numerals
 from asr.text.results import Transcript
 from asr.text.writers import render
 
@@ -44,7 +51,6 @@ NO_MODEL_CARD = (
     "\n\nThis checkpoint has no model card, so this page cannot state its accuracy and limits: measure "
     "them with `asr evaluate`.\n"
 )
-APPEND_DARK_MODE = "(...inputs) => [...inputs.slice(0, -1), document.body.classList.contains('dark')]"
 
 
 def build(recognizer: Recognizer, limits: Limits = NO_LIMITS) -> gr.Blocks:
@@ -71,7 +77,33 @@ def build(recognizer: Recognizer, limits: Limits = NO_LIMITS) -> gr.Blocks:
 
 
 def _file_tab(recognizer: Recognizer, limits: Limits) -> None:
-    upload = gr.File(label="Audio or video", file_types=["audio", "video"], elem_id="file-upload", height=150)
+    with gr.Row(elem_classes="file-inputs"):
+        upload = gr.File(
+            label="Audio or video, one file or several",
+            file_types=["audio", "video"],
+            file_count="multiple",
+            elem_id="file-upload",
+            height=168,
+            scale=3,
+            min_width=280,
+        )
+        record = gr.Audio(
+            sources=["microphone"],
+            type="filepath",
+            label="Or record",
+            elem_id="file-record",
+            buttons=[],
+            editable=False,
+            scale=2,
+            min_width=280,
+        )
+        with gr.Column(scale=2, min_width=280, elem_classes="file-settings"):
+            hotwords = gr.Textbox(label="Hot words", placeholder="rill, new york", elem_id="file-hotwords", lines=1)
+            sentences = gr.Checkbox(recognizer.punctuate, label="Write sentences", elem_id="file-sentences")
+            digits = gr.Checkbox(False, label="Numbers in digits", elem_id="file-digits")
+    with gr.Row(elem_classes="file-actions"):
+        example = gr.Button("Try an example", size="sm", elem_id="file-example")
+        again = gr.Button("Transcribe again", size="sm", elem_id="file-again", visible=False)
     result = gr.HTML(
         "<p class='empty'>Any format that FFmpeg reads. The text shows the time of every word; click a "
         "word to hear it.</p>",
@@ -79,44 +111,117 @@ def _file_tab(recognizer: Recognizer, limits: Limits) -> None:
     )
     with gr.Row(visible=False, elem_classes="file-downloads") as row:
         buttons = [gr.DownloadButton(name.upper(), size="sm", elem_id=f"file-{name}") for name in DOWNLOADS]
-    upload.upload(
-        partial(transcribe_file, recognizer, limits),
-        upload,
-        [result, row, *buttons],
+    sources = gr.State([])  # what the text is of
+    transcribe: dict[str, Any] = {
+        "fn": partial(transcribe_files, recognizer, limits),
+        "inputs": [sources, hotwords, sentences, digits],
+        "outputs": [result, row, again, *buttons],
+        "show_progress": "hidden",
+        "concurrency_limit": limits.files,
+        "concurrency_id": "files",
+    }
+    upload.upload(lambda paths: paths, upload, sources, show_progress="hidden").then(**transcribe)
+    record.stop_recording(lambda path: [path], record, sources, show_progress="hidden").then(**transcribe)
+    example.click(_example, None, [upload, sources], show_progress="hidden").then(**transcribe)
+    again.click(**transcribe)
+    upload.clear(
+        lambda: ("", gr.Row(visible=False), gr.Button(visible=False)),
+        None,
+        [result, row, again],
         show_progress="hidden",
-        concurrency_limit=limits.files,
-        concurrency_id="files",
     )
-    upload.clear(lambda: ("", gr.Row(visible=False)), None, [result, row], show_progress="hidden")
 
 
-async def transcribe_file(recognizer: Recognizer, limits: Limits, path: str) -> AsyncIterator[tuple[Any, ...]]:
-    """Progress while it runs, then the player with its text, and the downloads; an error is shown in the page."""
-    nothing = [gr.skip()] * len(DOWNLOADS)
-    name, began, segments, seconds = Path(path).name, time.monotonic(), [], 0.0
-    yield progress(name, 0, 0), gr.Row(visible=False), *nothing
+def _example() -> tuple[list[str], list[str]]:
+    """The recording that comes with Rill, where Gradio may read it."""
+    copy = [str(shutil.copy(sample(), upload_folder()))]
+    return copy, copy
+
+
+@dataclass
+class Settings:
+    """How recordings are transcribed, and what becomes of their text."""
+
+    recognizer: Recognizer
+    sentences: bool
+    digits: bool
+
+
+async def transcribe_files(
+    recognizer: Recognizer, limits: Limits, paths: list[str], hotwords: str, sentences: bool, digits: bool
+) -> AsyncIterator[tuple[Any, ...]]:
+    """Progress while it runs, then each recording's player with its text, and the downloads of all.
+
+    The page shows why a recording cannot be transcribed; the others go on.
+    """
+    unchanged = [gr.skip()] * len(DOWNLOADS)
+    shown, found = "", []
     try:
-        size = max(1, os.path.getsize(path))
-        with limits.open_upload(), open(path, "rb") as file:
-            parts = recognizer.transcribe_parts(Isolated(file, name))
-            while (part := await asyncio.to_thread(next, parts, None)) is not None:
-                seconds, new = part
-                limits.check_length(seconds)
-                segments += new
-                yield progress(name, seconds, file.tell() / size), gr.skip(), *nothing
+        expecting = await asyncio.to_thread(_expecting, recognizer, hotwords)
     except RillError as error:
-        yield f"<p class='notice' role='alert'>{escape(str(error))}</p>", gr.skip(), *nothing
+        yield _alert(error), gr.Row(visible=False), gr.Button(visible=True), *unchanged
         return
-    transcript = Transcript(tuple(segments), seconds)
-    folder = Path(tempfile.mkdtemp(prefix="rill-"))
-    files = []
-    for suffix in DOWNLOADS:
-        file_path = folder / f"{Path(name).stem}.{suffix}"
-        file_path.write_text(render(transcript, suffix), encoding="utf-8", newline="\n")
-        files.append(gr.DownloadButton(value=str(file_path)))
-    took = time.monotonic() - began
-    yield file_result(transcript, path, took), gr.Row(visible=True), *files
-    shutil.rmtree(folder, ignore_errors=True)  # Gradio has made its own copies by now
+    settings = Settings(expecting, sentences, digits)
+    for path in paths:
+        began = time.monotonic()
+        try:
+            with limits.open_upload():
+                transcript = Transcript((), 0.0)
+                async for share, transcript in _transcribed(settings, limits, path):
+                    text = shown + progress(Path(path).name, transcript.duration, share)
+                    yield text, gr.Row(visible=False), gr.Button(visible=False), *unchanged
+            shown += file_result(transcript, path, time.monotonic() - began, len(paths) > 1)
+            found.append((Path(path).stem, transcript))
+        except RillError as error:
+            shown += _alert(error)
+    with tempfile.TemporaryDirectory(prefix="rill-") as folder:  # Gradio makes its own copies before it asks for more
+        files = [gr.DownloadButton(value=_download(Path(folder), found, suffix)) for suffix in DOWNLOADS if found]
+        yield shown, gr.Row(visible=bool(found)), gr.Button(visible=True), *(files or unchanged)
+
+
+def _expecting(recognizer: Recognizer, hotwords: str) -> Recognizer:
+    """The recognizer with words that a visitor expects, separated by commas. Raises HotwordError."""
+    wanted = parse_list([word.strip() for word in hotwords.split(",") if word.strip()])
+    recognizer.prepare_hotwords(wanted)
+    return recognizer.expecting(wanted)
+
+
+async def _transcribed(settings: Settings, limits: Limits, path: str) -> AsyncIterator[tuple[float, Transcript]]:
+    """What is known so far, and the share of the file that was read. Raises RillError."""
+    size, segments = max(1, os.path.getsize(path)), []
+    yield 0.0, Transcript((), 0.0)
+    with open(path, "rb") as file:
+        source = Isolated(file, Path(path).name)
+        parts = settings.recognizer.transcribe_parts(source, punctuate=settings.sentences)
+        while (part := await asyncio.to_thread(next, parts, None)) is not None:
+            seconds, new = part
+            limits.check_length(seconds)
+            if settings.digits:
+                new = [replace(segment, words=numerals(segment.words)) for segment in new]
+            segments += new
+            yield file.tell() / size, Transcript(tuple(segments), seconds)
+
+
+def _download(folder: Path, found: list[tuple[str, Transcript]], suffix: str) -> str:
+    """A file of the only transcript, or an archive of all of them."""
+    if len(found) == 1:
+        ((name, transcript),) = found
+        path = folder / f"{name}.{suffix}"
+        path.write_text(render(transcript, suffix), encoding="utf-8", newline="\n")
+        return str(path)
+    path = folder / f"transcripts-{suffix}.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        names: Counter[str] = Counter()
+        for name, transcript in found:
+            names[name] += 1
+            number = f"-{names[name]}" if names[name] > 1 else ""
+            archive.writestr(f"{name}{number}.{suffix}", render(transcript, suffix))
+    return str(path)
+
+
+def _alert(error: RillError) -> str:
+    """HTML."""
+    return f"<p class='notice' role='alert'>{escape(str(error))}</p>"
 
 
 def progress(name: str, seconds: float, share: float) -> str:
@@ -128,8 +233,8 @@ def progress(name: str, seconds: float, share: float) -> str:
     )
 
 
-def file_result(transcript: Transcript, path: str, took: float) -> str:
-    """HTML: the player with its subtitles, the text to click in, a table of the words."""
+def file_result(transcript: Transcript, path: str, took: float, named: bool = False) -> str:
+    """HTML: the player with its subtitles, the text to click in, a table of the words; with the file's name above."""
     track = base64.b64encode(render(transcript, "vtt").encode()).decode()
     player = (
         f"<video controls preload='metadata' src='gradio_api/file={escape(path, quote=True)}'>"
@@ -151,9 +256,11 @@ def file_result(transcript: Transcript, path: str, took: float) -> str:
         for w in transcript.words
     )
     text = f"<ol>{paragraphs}</ol>" if paragraphs else "<p class='empty'>No words were found in this recording.</p>"
+    heading = f"<h3>{escape(Path(path).name)}</h3>" if named else ""
     return (
-        f"<div class='file-result'><div class='player'>{player}<p class='hint'>{_clock(transcript.duration)} of "
-        f"audio, {len(transcript.words)} words, recognized in {took:.1f} s. Click a word to hear it.</p></div>"
+        f"<div class='file-result'>{heading}<div class='player'>{player}<p class='hint'>"
+        f"{_clock(transcript.duration)} of audio, {len(transcript.words)} words, recognized in {took:.1f} s. "
+        f"Click a word to hear it.</p></div>"
         f"<div class='player-text paper'>{text}</div>"
         f"<details><summary>Times and confidence of every word</summary><div class='table'><table><thead><tr>"
         f"<th>Word</th><th>Start, s</th><th>End, s</th><th>Confidence</th></tr></thead><tbody>{rows}</tbody>"
@@ -186,32 +293,32 @@ def _inside_tab(recognizer: Recognizer) -> None:
                 label="Live, with chunk and look-ahead in frames",
                 elem_id="inside-latency",
             )
+    with gr.Row(elem_classes="file-actions"):
+        example = gr.Button("Try an example", size="sm", elem_id="inside-example")
+    example.click(lambda: _example()[0][0], None, audio, show_progress="hidden")
     figure = gr.HTML(elem_id="inside-figure", min_height=120)
-    dark = gr.Checkbox(visible="hidden")  # the browser fills it in
     gr.on(
         [audio.change, layer.change, live.change],
         partial(look_inside, recognizer),
-        [audio, layer, live, dark],
+        [audio, layer, live],
         figure,
-        js=APPEND_DARK_MODE,
         show_progress="minimal",
         concurrency_limit=1,
     )
 
 
-def look_inside(recognizer: Recognizer, path: str | None, layer: str, live: str, dark: bool) -> str:
-    """HTML: the figure as SVG, or why there is none."""
+def look_inside(recognizer: Recognizer, path: str | None, layer: str, live: str) -> str:
+    """HTML: the figure, or why there is none."""
     if not path:
         return ""
     try:
-        from asr.demo import network
-
         samples = _first_seconds(path)
-        recording, traces = network.trace(recognizer, samples, [Latency(0, 0), LIVE_CHOICES[live]])
-        figure = network.draw(recognizer, recording, traces, int(layer.split()[1]) - 1, dark)
     except RillError as error:
-        return f"<p class='notice' role='alert'>{escape(str(error))}</p>"
-    return f"<figure class='inside'>{network.svg(figure)}</figure>"
+        return _alert(error)
+    engine = recognizer.engine
+    recording, traces = network.trace(recognizer, samples, [Latency(0, 0), LIVE_CHOICES[live]])
+    tokens = engine.checkpoint.config.tokens[engine.head]
+    return picture.draw(recording, traces, tokens, engine.head, int(layer.split()[1]) - 1, engine.seconds_per_frame)
 
 
 def _first_seconds(path: str) -> np.ndarray:

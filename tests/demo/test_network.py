@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+import re
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
+from PIL import Image
 
 import asr
-from asr.demo import network
-from asr.errors import RillError
+from asr.demo import network, picture
 from asr.model.latency import PRESETS, Latency
 
 CLIP = Path(__file__).parents[1] / "clips" / "kathleen-1.flac"
@@ -42,16 +44,42 @@ def test_live_differs_from_full_context_in_the_backward_direction(recognizer):
     assert not np.allclose(full.backward[0], live.backward[0], atol=1e-2)
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_the_figure_has_one_time_axis_and_two_columns(recognizer, dark):
+def test_hypotheses_are_the_searchs_with_the_final_first(recognizer):
+    samples, _ = sf.read(CLIP, dtype="float32")
+    _, (trace,) = network.trace(recognizer, samples, [PRESETS["offline"]])
+    texts = [one.text for one in trace.hypotheses]
+    assert texts[0] == " ".join(word.text for word in trace.words)
+    assert len(texts) == len(set(texts)) > 1
+    assert [one.score for one in trace.hypotheses] == sorted((one.score for one in trace.hypotheses), reverse=True)
+
+
+def test_without_a_search_there_are_no_hypotheses(greedy):
+    samples, _ = sf.read(CLIP, dtype="float32")
+    _, (trace,) = network.trace(greedy, samples, [PRESETS["offline"]])
+    assert trace.words and trace.hypotheses == []
+    tokens = greedy.engine.checkpoint.config.tokens[greedy.engine.head]
+    assert "best sentences" not in picture.draw(
+        *network.trace(greedy, samples, [PRESETS["offline"]]), tokens, "x", 0, 0.04
+    )
+
+
+def test_the_picture_has_a_column_for_each_pass_and_one_time_axis(recognizer):
     samples, _ = sf.read(CLIP, dtype="float32")
     recording, traces = network.trace(recognizer, samples, [PRESETS["offline"], PRESETS["fast"]])
-    figure = network.draw(recognizer, recording, traces, 0, dark)
-    assert len(figure.axes) == 2 * len(network.ROW_HEIGHTS)
-    assert {axis.get_xlim() for axis in figure.axes} == {(0, len(samples) / 16_000)}
+    engine = recognizer.engine
+    tokens = engine.checkpoint.config.tokens[engine.head]
+    html = picture.draw(recording, traces, tokens, engine.head, 0, engine.seconds_per_frame)
+    full, live = html.split("<section>")[1:]
+    assert full.count("class='panel") == 6 and live.count("class='panel") == 7  # the distance, too
+    assert "chunk" not in full and live.count("class='chunk'") == 3 * ((len(traces[1].probabilities) - 1) // 8)
+    for column, trace in ((full, traces[0]), (live, traces[1])):
+        positions = [float(left) for left in re.findall(r"class='(?:un)?sure' [^>]*left:([0-9.]+)%", column)]
+        seconds = len(samples) / 16_000
+        assert positions == pytest.approx([100 * word.start / seconds for word in trace.words], abs=0.01)
+    (image,) = re.findall(r"mel bands</h4><div[^>]*><img alt='' src='data:image/png;base64,([^']+)'", full)
+    assert Image.open(BytesIO(b64decode(image))).size == recording.mel.shape
 
 
-def test_without_matplotlib_a_sentence_says_what_to_install(recognizer, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(RillError, match=r"rill-asr\[pictures\]"):
-        network.draw(recognizer, network.Recording(np.zeros(0), np.zeros((0, 0))), [], 0)
+def test_what_the_search_found_is_marked_and_escaped():
+    html = picture._hypotheses([network.Hypothesis("a <b> c", -3.0), network.Hypothesis("a d c", -4.5)])
+    assert "a &lt;b&gt; c" in html and "a <mark>d</mark> c" in html and ">-1.5<" in html

@@ -283,14 +283,28 @@ def test_a_video_is_transcribed_and_plays_with_its_subtitles(browse, recognizer,
     assert Path(download.value.path()).read_text().startswith("1\n00:00:0")
 
 
+def test_several_recordings_at_once(browse, recognizer):
+    page = browse()
+    page.click("button[role=tab]:has-text('File')")
+    page.set_input_files("#file-upload input[type=file]", [CLIPS / f"{clip}.flac" for clip in (ONE, OTHER)])
+    page.wait_for_function("document.querySelectorAll('.file-result video').length == 2", timeout=60_000)
+    assert page.locator(".file-result h3").all_inner_texts() == [f"{ONE}.flac", f"{OTHER}.flac"]
+    with page.expect_download() as download:
+        page.click("#file-vtt")
+    assert download.value.suggested_filename == "transcripts-vtt.zip"
+
+
 def test_inside_the_network_is_drawn(browse):
     page = browse()
     page.click("button[role=tab]:has-text('Inside')")
     page.set_input_files("#inside-audio input[type=file]", CLIPS / f"{ONE}.flac")
     page.wait_for_selector(".inside svg", timeout=180_000)
-    assert page.locator(".inside svg text", has_text="expectancy").count() == 2
+    assert page.locator(".inside .words span", has_text="expectancy").count() == 2
+    assert page.locator(".inside tbody tr").count() >= 4  # hypotheses
     page.click("#inside-layer label:has-text('Layer 1')")
-    page.wait_for_selector(".inside svg text:has-text('layer 1')", timeout=180_000)
+    page.wait_for_selector(".inside h4:has-text('layer 1')", timeout=180_000)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390  # time scrolls inside, not the page
 
 
 def test_the_servers_pages_are_drawn(browse, recognizer):
