@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-WARM_UP = 25  # inputs, after which memory should grow no more
-
 
 @dataclass
 class Figures:
@@ -18,8 +16,7 @@ class Figures:
     tracebacks: int = 0
     hangs: int = 0
     wrong: int = 0  # results that are not what they should be: damage that was used, something lost or left behind
-    first_mib: float = 0.0
-    last_mib: float = 0.0
+    mib: list[float] = field(default_factory=list)  # memory of what is attacked, after each input
     peak_mib: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -29,13 +26,13 @@ class Figures:
 
     @property
     def growth_mib(self) -> float:
-        return self.last_mib - self.first_mib if self.first_mib else 0.0
+        """In the second half of the attack: by then caches are full, and what still grows grows without end."""
+        return self.mib[-1] - self.mib[len(self.mib) // 2] if self.mib else 0.0
 
     def measured(self, mib: float, peak: float) -> None:
-        """The memory of whatever is attacked, after an input."""
-        if self.inputs <= WARM_UP:
-            self.first_mib = mib
-        self.last_mib, self.peak_mib = mib, max(peak, self.peak_mib)
+        """The memory of what is attacked, after an input: now, and the most so far."""
+        self.mib.append(mib)
+        self.peak_mib = max(peak, self.peak_mib)
 
     def note(self, kind: str, what: str) -> None:
         """Count harm, and say what did it."""
@@ -60,9 +57,11 @@ class Budget:
 
 def table(all_figures: list[Figures]) -> str:
     """Markdown."""
-    names = ["attack", "inputs", "taken", "crashes", "tracebacks", "hangs", "wrong", "memory growth, MiB", "peak, MiB"]
+    counted = ("inputs", "taken", "crashes", "tracebacks", "hangs", "wrong")
+    names = ["attack", *counted, "memory at half, MiB", "at the end", "peak"]
     rows = [names, ["---"] * len(names)]
     for each in all_figures:
-        counts = (each.inputs, each.taken, each.crashes, each.tracebacks, each.hangs, each.wrong)
-        rows.append([each.name, *map(str, counts), f"{each.growth_mib:+.0f}", f"{each.peak_mib:.0f}"])
+        memory = (each.mib[len(each.mib) // 2], each.mib[-1], each.peak_mib) if each.mib else ()
+        counts = (str(getattr(each, name)) for name in counted)
+        rows.append([each.name, *counts, *(f"{mib:.0f}" for mib in memory), *["-"] * (3 - len(memory))])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
