@@ -51,6 +51,11 @@ PATHS = [
     "/demo/gradio_api/call/x", "/demo/gradio_api/file=/etc/passwd", "/demo/transcript", "/%2e%2e/%2e%2e/etc/passwd",
     "/demo/static/..%2f..%2f..%2fetc/passwd", "/\ufffd", "//", "/" + "a" * 9000, "*",
 ]  # fmt: skip
+QUERIES = [
+    "encoding=linear16", "encoding=mulaw", "encoding=x", "sample_rate=16000", "sample_rate=nan", "sample_rate=1e9",
+    "sample_rate=", "sample_rate=1000", "utterances=true", "smart_format=true", "keyterm=rill", "keyterm=%00",
+    "keyterm=%ff", "keywords=" + "x" * 5000, "language=de", "summarize=v2", "url=http://127.0.0.1:9/",
+]  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "get", "\x00", "A" * 5000]
 
 
@@ -263,11 +268,14 @@ async def _upload(chance: random.Random, server: Attacked) -> bool:
     ):
         if chance.random() < 0.5:
             fields[key] = chance.choice(["", "x" * 5000, "nan", "\0", "json", "srt", "true", "rill, " * 500, "en"])
+    query = "&".join(chance.sample(QUERIES, chance.randrange(4)))
     async with httpx.AsyncClient(timeout=PATIENCE) as client:
         with suppress(httpx.TransportError, UnicodeError):
-            answer = await client.post(
-                server.url(TRANSCRIPTIONS), data=fields, files={chance.choice(["file", "file", "f"]): (name, recording)}
-            )
+            if chance.random() < 0.3:
+                answer = await client.post(server.url(f"/v1/listen?{query}"), content=recording)
+            else:
+                files = {chance.choice(["file", "file", "f"]): (name, recording)}
+                answer = await client.post(server.url(TRANSCRIPTIONS), data=fields, files=files)
             if answer.status_code >= 500 and answer.status_code != 503:
                 server.figures.note("wrong", f"{name}, {fields}: {answer.status_code} {answer.text[:500]}")
             return answer.status_code == 200
