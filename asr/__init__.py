@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from asr.inference.punctuation import load_punctuator
     from asr.inference.recognizer import Recognizer, load
     from asr.inference.stream import Stream
+    from asr.model.integrity import CheckpointWarning
     from asr.model.latency import Latency
     from asr.text.punctuator import Punctuator
     from asr.text.results import Final, Partial, Transcript, Word
@@ -54,6 +55,7 @@ __all__ = [
     "AudioError",
     "AudioWarning",
     "CheckpointError",
+    "CheckpointWarning",
     "DeviceError",
     "EndpointRules",
     "Final",
@@ -79,6 +81,7 @@ __all__ = [
 
 _MODULES = {
     "AudioWarning": "asr.audio.reading",
+    "CheckpointWarning": "asr.model.integrity",
     "Hotword": "asr.decoding.hotwords",
     "EndpointRules": "asr.inference.endpoint",
     "Latency": "asr.model.latency",
