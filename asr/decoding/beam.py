@@ -33,7 +33,7 @@ OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that 
 SETTLED_NBEST = 5  # sentences that the neural model judges while words settle
 EXPECTED_BONUS = 4.0  # natural log, for the token that a frame is expected to have
 DRAFT_BEAM = 50  # of live text that a second pass replaces, and of frames that the next chunk replaces anyway
-HOPELESS = 3.0  # natural log: how far behind the best a sentence is not worth the neural model's judgment
+HOPELESS = 4.0  # natural log: how far behind the best a sentence is not worth the neural model's judgment
 Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last frame, language model scores
 
 

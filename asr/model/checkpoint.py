@@ -62,7 +62,7 @@ class DecodingConfig:
     beam_tokens: int = 12
     beam_threshold: float = 12.0  # a path this much worse than the best is given up
     nbest: int = 10  # sentences of an utterance that the neural language model judges, where there is one,
-    neural_weight: float = 0.5  # and its share of lm_weight; the rest is the n-gram's
+    neural_weight: float = 0.5  # and its share of a word's probability; the rest is the n-gram's
     hotword_bonus: float = 8.0
     margin: float = 5.5  # by which a sentence must beat silence, for each of its words; noise seldom does
     # What a CTC spike's time says of a word's: seconds to add to its first token's start and its last token's end.

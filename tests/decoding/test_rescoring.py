@@ -51,13 +51,14 @@ def judged(neural: Taste, share: float = 0.5, **options: float) -> BeamDecoder:
 
 
 def test_scores_by_hand() -> None:
-    """The first sentence is two ahead after the search; to the neural model the second is likelier."""
+    """The first sentence is half a point ahead after the search; to the neural model the second is likelier."""
     neural = Taste(("", "no"), ("no", "dog"), ("dog", ""))
     rescorer = Rescorer(Flat(), neural, ["know", "no", "dog"], lm_weight=2.0, share=0.25)
-    first, second = rescorer.scores([(0, 2), (1, 2)], [-10.0, -12.0])
-    # 2.0 · 0.25 · (neural − n-gram): the end is liked in both, "dog" only after "no"
-    assert first == pytest.approx(-10 + 0.5 * (-6 - 6 + math.log10(0.5) + 3))
-    assert second == pytest.approx(-12 + 0.5 * (3 * math.log10(0.5) + 3))
+    first, second = rescorer.scores([(0, 2), (1, 2)], [-10.0, -10.5])
+    # 2.0 · (mixture − n-gram) of each word: the end is liked in both, "dog" only after "no"
+    liked, disliked = (math.log10(0.75 * 0.1 + 0.25 * neural) + 1 for neural in (0.5, 1e-6))
+    assert first == pytest.approx(-10 + 2 * (2 * disliked + liked))
+    assert second == pytest.approx(-10.5 + 2 * 3 * liked)
     assert second > first
 
 
@@ -135,7 +136,7 @@ def test_hot_words_keep_their_bonus() -> None:
     """A large one outweighs what the neural model likes better, a small one does not."""
     for bonus, said in ((8.0, "too dog"), (1.0, "two dog")):
         hot = decoder([Hotword(("too",), bonus)])
-        hot.rescorer = Rescorer(hot.language_model, Taste(("", "two")), hot.words, 1.0, 0.5)
+        hot.rescorer = Rescorer(hot.language_model, Taste(("", "two")), hot.words, 2.0, 0.95)
         assert text(hot.decode(emissions(SAID))) == said
 
 
