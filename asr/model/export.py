@@ -25,8 +25,10 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from asr.atomic import replacing
+from asr.errors import CheckpointError
 from asr.model import checkpoint, graph_weights
 from asr.model.checkpoint import Arrays, Checkpoint, Config
+from asr.model.integrity import CONFIG
 from asr.model.streaming import STRIDES, ModelConfig
 
 OPSET, IR_VERSION = 17, 8  # the oldest that have layer normalization as one node
@@ -251,7 +253,9 @@ def write_skeletons(folder: Path, config: Config, weights: Arrays) -> None:
 
 def write(loaded: Checkpoint, folder: Path, int8: bool = False) -> list[Path]:
     """`stem.onnx` and `encoder.onnx`; each appears whole or not at all. Raises CheckpointError for 8-bit GRUs and basic
-    cells."""
+    cells, and for a checkpoint's folder."""
+    if (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} is a checkpoint, which has graphs of these names: export to another folder.")
     config, weights = loaded.config, loaded.weights()
     supplied = graph_weights.encoder_weights(weights, config.model.cell, int8)
     files = {

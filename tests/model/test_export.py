@@ -373,3 +373,11 @@ def test_graphs_that_cannot_be_used_are_named(tmp_path, monkeypatch):
     monkeypatch.delattr(asr.model, "export")
     with pytest.raises(CheckpointError, match=r"has no encoder\.onnx.*pip install onnx"):
         OnnxModel(checkpoint.load(tmp_path))
+
+
+def test_a_checkpoints_own_graphs_are_not_replaced(tmp_path):
+    small = small_checkpoint(small_model("gru", 4))
+    export.save_checkpoint(tmp_path, small.config, small.weights())
+    with pytest.raises(CheckpointError, match="is a checkpoint, which has graphs of these names"):
+        export.write(checkpoint.load(tmp_path), tmp_path)
+    checkpoint.load(tmp_path)
