@@ -1,7 +1,8 @@
 """One speaker, live: samples in, partial and final text out, as they become known.
 
-An utterance's final text comes from a second pass with full context over its buffered mel frames, so it is as accurate
-as a file's; partials come from the latency-controlled pass and a preview of the frames right of it.
+An utterance's final text comes from a second pass with full context over its buffered mel frames, which expects the
+words that were firm before, so it is almost as accurate as a file's. Partials come from the latency-controlled pass
+and a preview of the frames right of it.
 """
 
 from __future__ import annotations
