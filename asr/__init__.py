@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from asr.model.integrity import CheckpointWarning
     from asr.model.latency import Latency
     from asr.text.punctuator import Punctuator
-    from asr.text.results import Final, Partial, Transcript, Word
+    from asr.text.results import Alternative, Final, Partial, Transcript, Word
 
 # ONNX Runtime reads this when it is imported. Without it, it writes a device id to the user's cache and looks up a
 # telemetry host, before anybody can call `disable_telemetry_events`.
@@ -52,6 +52,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = [
+    "Alternative",
     "AudioError",
     "AudioWarning",
     "CheckpointError",
@@ -90,7 +91,7 @@ _MODULES = {
     "load_punctuator": "asr.inference.punctuation",
     **dict.fromkeys(("LiveSession", "Stats"), "asr.inference.live"),
     **dict.fromkeys(("Recognizer", "load"), "asr.inference.recognizer"),
-    **dict.fromkeys(("Final", "Partial", "Transcript", "Word"), "asr.text.results"),
+    **dict.fromkeys(("Alternative", "Final", "Partial", "Transcript", "Word"), "asr.text.results"),
 }  # others: asr.errors
 
 

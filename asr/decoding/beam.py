@@ -26,13 +26,14 @@ from asr.decoding.search import Options, Path, Search, SearchGraph, prepare
 from asr.errors import CheckpointError, HotwordError
 from asr.model.checkpoint import Checkpoint
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
-from asr.text.results import Word
+from asr.text.results import Alternative, Word
 
 MOST_UNKNOWN = 1000  # hot words that the lexicon does not have: the search has to follow them all
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
 SETTLED_NBEST = 5  # sentences that the neural model judges while words settle
 EXPECTED_BONUS = 4.0  # natural log, for the token that a frame is expected to have
 DRAFT_BEAM = 50  # of live text that a second pass replaces, and of frames that the next chunk replaces anyway
+UNLIKELY = 10.0  # natural log: how far behind it is not worth showing as an alternative
 HOPELESS = 4.0  # natural log: how far behind the best a sentence is not worth the neural model's judgment
 Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last frame, language model scores
 
@@ -131,14 +132,15 @@ class BeamDecoder:
                 set(index.values()),
             )
 
-    def search(self, beam: int, draft: bool = False) -> Search:
-        """A search of its own over the shared graph. A draft's second best sentences are not asked for."""
+    def search(self, beam: int, draft: bool = False, margin: float = HOPELESS) -> Search:
+        """A search of its own over the shared graph. Other sentences are found within the margin; those of a draft are
+        not asked for."""
         c, ngram = self.config, self.language_model.ngram
         options = Options(
             beam,
             c.beam_tokens,
             c.beam_threshold,
-            HOPELESS if self.rescorer and not draft else 0.0,
+            margin if (self.rescorer or margin > HOPELESS) and not draft else 0.0,
             c.lm_weight,
             c.word_score,
             OUT_OF_VOCABULARY,
@@ -150,12 +152,16 @@ class BeamDecoder:
         return Search(self.graph, options, ngram.begin, self.divided)
 
     def decode(self, emissions: Emissions) -> list[Word]:
+        found = self.nbest(emissions, 1)
+        return list(found[0].words) if found else []
+
+    def nbest(self, emissions: Emissions, n: int) -> list[Alternative]:
         scores = emissions[self.head]
         if not len(scores):
             return []
-        search = self.search(self.config.beam)
+        search = self.search(self.config.beam, margin=UNLIKELY if n > 1 else HOPELESS)
         search.accept(self.favored(scores))
-        return self.final(search, scores, {})
+        return self.sentences(search, scores, {}, n)
 
     def expecting(self, tokens: np.ndarray) -> BeamDecoder:
         new = copy(self)
@@ -171,21 +177,39 @@ class BeamDecoder:
         favored[frames, self.expected[frames]] += EXPECTED_BONUS
         return favored
 
-    def final(self, search: Search, emissions: np.ndarray, known: Known) -> list[Word]:
-        """Words of a search that has heard all its emissions, after the neural model's judgment if there is one."""
-        path = self.judged(search, self.config.nbest)
-        return parted(self.read(path, emissions, known, len(emissions))) if path else []
+    def sentences(self, search: Search, emissions: np.ndarray, known: Known, n: int) -> list[Alternative]:
+        """At most `n` sentences of a search that has heard all its emissions, the best first; none where nothing is
+        said. However many are wanted, the best is the same."""
+        ranked = self.ranked(search, max(n, self.config.nbest))[:n]
+        shares = np.exp([score - ranked[0][1] for _, score in ranked])
+        return [
+            Alternative(
+                tuple(parted(self.read(path, emissions, {} if rank else known, len(emissions)))),
+                float(shares[rank] / shares.sum()),
+            )
+            for rank, (path, _) in enumerate(ranked)
+        ]
 
     def judged(self, search: Search, n: int) -> Path | None:
-        """The best of `n` sentences, as the neural model judges, if there is one; None where nothing is said."""
-        best = search.nbest(n if self.rescorer else 1)
-        if not self.spoken(search.evidence(best[0]), best[0]):
-            return None
-        if self.rescorer and len(best) > 1:
-            sentences = [path.labels[path.labels >= 0].tolist() for path in best]
-            scores = self.rescorer.scores(sentences, [path.score for path in best])
-            return best[int(np.argmax(scores))]
-        return best[0]
+        """The best of `n` sentences; None where nothing is said."""
+        ranked = self.ranked(search, n)
+        return ranked[0][0] if ranked else None
+
+    def ranked(self, search: Search, n: int) -> list[tuple[Path, float]]:
+        """The likeliest `n` sentences, the best first, with their scores (natural log), as the neural model judges, if
+        there is one; none where nothing is said. The best is one that the search finds close."""
+        paths = search.nbest(n)
+        if not self.spoken(search.evidence(paths[0]), paths[0]):
+            return []
+        scores = np.array([path.score for path in paths])
+        close = scores >= scores[0] - HOPELESS
+        if self.rescorer and len(paths) > 1:
+            sentences = [path.labels[path.labels >= 0].tolist() for path in paths]
+            scores = np.array(self.rescorer.scores(sentences, scores.tolist()))
+        best = int(np.argmax(np.where(close, scores, -np.inf)))
+        scores = np.minimum(scores, scores[best])
+        order = [best, *(i for i in np.argsort(-scores, kind="stable").tolist() if i != best)]
+        return [(paths[i], float(scores[i])) for i in order]
 
     def spoken(self, evidence: float, path: Path) -> bool:
         """A likelihood-ratio test of words against silence: the search finds the best sentence in noise too."""
@@ -256,7 +280,8 @@ class BeamSession:
         return words[: len(last)], path.tokens[: last[-1] + 1]
 
     def finish(self) -> list[Word]:
-        return self.decoder.final(self.search, self.heard.frames, self.known)
+        found = self.decoder.sentences(self.search, self.heard.frames, self.known, 1)
+        return list(found[0].words) if found else []
 
 
 class FrameBuffer:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from asr.text.results import Word
+from asr.text.results import Alternative, Word
 
 Emissions = Mapping[str, np.ndarray]
 
@@ -22,6 +22,9 @@ class Decoder(Protocol):
 
     def decode(self, emissions: Emissions) -> list[Word]:
         """Words of a whole utterance; times in seconds from its first frame."""
+
+    def nbest(self, emissions: Emissions, n: int) -> list[Alternative]:
+        """The likeliest sentences, at most `n`, the best first, whose words are those of `decode`; none in silence."""
 
     def expecting(self, tokens: np.ndarray) -> Decoder:
         """The same decoder for an utterance that probably has these tokens, (F,); −1 where nothing is known."""
@@ -68,6 +71,11 @@ def tail(emissions: Emissions, first: int) -> dict[str, np.ndarray]:
 def shift(words: Sequence[Word], seconds: float) -> list[Word]:
     """The same words, so many seconds later."""
     return [replace(word, start=word.start + seconds, end=word.end + seconds) for word in words]
+
+
+def shift_all(sentences: Sequence[Alternative], seconds: float) -> list[Alternative]:
+    """The same sentences, so many seconds later."""
+    return [replace(each, words=tuple(shift(each.words, seconds))) for each in sentences]
 
 
 def parted(words: Sequence[Word]) -> list[Word]:

@@ -8,7 +8,7 @@ from asr.decoding.confidence import Confidence, Evidence
 from asr.decoding.decoder import Clock, Emissions, Session, concatenate, parted, shift, tail
 from asr.model.checkpoint import Checkpoint
 from asr.model.tokens import CHARACTERS
-from asr.text.results import Word
+from asr.text.results import Alternative, Word
 
 
 class GreedyDecoder:
@@ -22,6 +22,10 @@ class GreedyDecoder:
 
     def decode(self, emissions: Emissions) -> list[Word]:
         return parted(self.spell(emissions)[0])
+
+    def nbest(self, emissions: Emissions, n: int) -> list[Alternative]:
+        words = self.decode(emissions)
+        return [Alternative(tuple(words), 1.0)] if words else []
 
     def expecting(self, tokens: np.ndarray) -> GreedyDecoder:
         """Every frame speaks for itself."""

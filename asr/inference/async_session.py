@@ -30,7 +30,7 @@ class AsyncSession:
         recognizer: shared by any number of sessions.
         sample_rate: Hz, of all audio that is pushed. AudioError where it cannot be used.
         on_event: called on the event loop with each event, in order.
-        latency, hotwords, punctuate: as for `Recognizer.stream`.
+        latency, hotwords, punctuate, alternatives: as for `Recognizer.stream`.
         wait: how to wait for the stream's work: `wait_async` where a `BatchRunner` computes, else
             `wait_in_thread`.
         catch_up: makes recognition cheaper while this session is behind; a `BatchRunner` does so for all its streams.
@@ -48,6 +48,7 @@ class AsyncSession:
         latency: LatencyLike | None = None,
         hotwords: tuple[Hotword, ...] | None = None,
         punctuate: bool | None = None,
+        alternatives: int = 0,
         wait: Wait = wait_async,
         catch_up: CatchUp | None = None,
         on_recognized: Callable[[float], None] = lambda seconds: None,
@@ -57,7 +58,7 @@ class AsyncSession:
         self.on_recognized, self.on_dropped = on_recognized, on_dropped
         self.latency = recognizer.latency if latency is None else Latency.parse(latency)
         self.hotwords = recognizer.hotwords if hotwords is None else hotwords
-        self.punctuate = punctuate
+        self.punctuate, self.alternatives = punctuate, alternatives
         self.stream = self._open_stream()
         self._offset = 0.0  # seconds before the stream's first sample
         self._wait, self._catch_up = wait, catch_up
@@ -142,7 +143,11 @@ class AsyncSession:
 
     def _open_stream(self) -> Stream:
         return self.recognizer.stream(
-            self.sample_rate, latency=self.latency, hotwords=self.hotwords, punctuate=self.punctuate
+            self.sample_rate,
+            latency=self.latency,
+            hotwords=self.hotwords,
+            punctuate=self.punctuate,
+            alternatives=self.alternatives,
         )
 
     async def _run(self) -> None:

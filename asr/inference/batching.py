@@ -23,9 +23,10 @@ from asr.inference.load_policy import LoadPolicy
 from asr.inference.pool import BatchPool
 from asr.inference.steps import StepRequest, StepResult, run_steps
 from asr.model.hardware import cores
-from asr.text.results import Word
+from asr.text.results import Alternative
 
-SecondPassRequest = tuple[np.ndarray, Decoder]  # an utterance's mel frames (T, bands), T ≥ 1, and its decoder
+# An utterance's mel frames (T, bands), T ≥ 1, its decoder, and how many sentences are wanted.
+SecondPassRequest = tuple[np.ndarray, Decoder, int]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class SecondPassRule:
 
     def choose(self, waiting: Sequence[SecondPassRequest]) -> list[int]:
         length, ratio = len(waiting[0][0]), self.policy.min_length_ratio
-        similar = [i for i, (mel, _) in enumerate(waiting) if ratio * length <= len(mel) <= length / ratio]
+        similar = [i for i, (mel, *_) in enumerate(waiting) if ratio * length <= len(mel) <= length / ratio]
         totals = accumulate(len(waiting[i][0]) for i in similar)
         fitting = [
             i for i, total in zip(similar, totals, strict=True) if i == 0 or total <= self.policy.max_batch_mel_frames
@@ -96,15 +97,15 @@ class BatchRunner:
             lambda requests: [run_steps(engine.model, requests)],
             StepRule(policy),
         )
-        self.second_passes: BatchPool[SecondPassRequest, list[Word]] = BatchPool(
+        self.second_passes: BatchPool[SecondPassRequest, list[Alternative]] = BatchPool(
             "second-passes", threads, self._recognize, SecondPassRule(policy, engine.model.useful_batch)
         )
 
     def step(self, request: StepRequest) -> Future[StepResult]:
         return self.steps.submit(request)
 
-    def second_pass(self, mel: np.ndarray, decoder: Decoder) -> Future[list[Word]]:
-        return self.second_passes.submit((mel, decoder))
+    def second_pass(self, mel: np.ndarray, decoder: Decoder, n: int) -> Future[list[Alternative]]:
+        return self.second_passes.submit((mel, decoder, n))
 
     def deliver_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on results are handed over on this event loop."""
@@ -124,6 +125,6 @@ class BatchRunner:
         self.steps.close()
         self.second_passes.close()
 
-    def _recognize(self, batch: list[SecondPassRequest]) -> Iterator[list[list[Word]]]:
-        utterances, decoders = zip(*batch, strict=True)
-        return ([words] for words in self.engine.recognize_batch(utterances, decoders))
+    def _recognize(self, batch: list[SecondPassRequest]) -> Iterator[list[list[Alternative]]]:
+        utterances, decoders, counts = zip(*batch, strict=True)
+        return ([sentences] for sentences in self.engine.recognize_batch(utterances, decoders, counts))

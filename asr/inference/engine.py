@@ -27,7 +27,7 @@ from asr.model.streaming import StreamingModel
 from asr.model.tokens import CHARACTERS
 from asr.text.punctuator import FILE as PUNCTUATION
 from asr.text.punctuator import Punctuator
-from asr.text.results import Word
+from asr.text.results import Alternative, Word
 
 Hotwords = Sequence[str | Hotword]
 BATCH_UTTERANCES = 4  # that go through the model together
@@ -162,10 +162,16 @@ class Engine:
                 results[i] = found
         return results
 
-    def recognize_batch(self, utterances: Sequence[np.ndarray], decoders: Sequence[Decoder]) -> Iterator[list[Word]]:
-        """Utterances (T, bands), T ≥ 1, as one batch with full context, on the calling thread."""
+    def recognize_batch(
+        self, utterances: Sequence[np.ndarray], decoders: Sequence[Decoder], counts: Sequence[int]
+    ) -> Iterator[list[Alternative]]:
+        """Utterances (T, bands), T ≥ 1, as one batch with full context, on the calling thread; at most so many
+        sentences of each, the best first."""
         emissions = self.emissions(utterances, PRESETS["offline"])
-        return (self.decode(decoder, each) for decoder, each in zip(decoders, emissions, strict=True))
+        return (
+            decoder.nbest(each, n) if self._is_active(each) else []
+            for decoder, each, n in zip(decoders, emissions, counts, strict=True)
+        )
 
     def emissions(self, utterances: Sequence[np.ndarray], latency: Latency) -> list[Emissions]:
         """Utterances (T, bands) → the emissions of each, computed as one padded batch."""
@@ -183,8 +189,10 @@ class Engine:
 
     def decode(self, decoder: Decoder, emissions: Emissions) -> list[Word]:
         """Words of an utterance; none where no frame is active, whatever priors and language model prefer."""
-        tokens = self.checkpoint.config.tokens[self.head]
-        return decoder.decode(emissions) if active(emissions[self.head], tokens).any() else []
+        return decoder.decode(emissions) if self._is_active(emissions) else []
+
+    def _is_active(self, emissions: Emissions) -> bool:
+        return bool(active(emissions[self.head], self.checkpoint.config.tokens[self.head]).any())
 
 
 def fastest(device: str) -> str:

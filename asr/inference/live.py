@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from asr.audio import reading
-from asr.decoding.decoder import shift
+from asr.decoding.decoder import shift, shift_all
 from asr.inference.engine import Hotwords
 from asr.inference.load_policy import CatchUp, LoadPolicy
 from asr.inference.recognizer import Event, Recognizer, Stream
@@ -200,4 +200,6 @@ class LiveSession:
 def move(event: Event, seconds: float) -> Event:
     """The same event, so many seconds later."""
     moved = replace(event, words=tuple(shift(event.words, seconds)), start=event.start + seconds)
-    return replace(moved, end=moved.end + seconds) if isinstance(moved, Final) else moved
+    if not isinstance(moved, Final):
+        return moved
+    return replace(moved, end=moved.end + seconds, alternatives=tuple(shift_all(moved.alternatives, seconds)))

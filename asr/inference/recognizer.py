@@ -93,9 +93,11 @@ class Recognizer:
         two_pass: bool = True,
         rules: EndpointRules | None = None,
         punctuate: bool | None = None,
+        alternatives: int = 0,
     ) -> Stream:
         """A stream for one speaker, fed at `sample_rate` Hz; settings that are not given are the recognizer's.
 
+        Finals have at most so many `alternatives`, their own sentence first; fewer where none is nearly as likely.
         Without `two_pass` a final is the last partial: what was committed at this latency. Partials are raw. Raises
         AudioError for a rate that cannot be used, HotwordError, and ValueError for full context.
         """
@@ -108,6 +110,7 @@ class Recognizer:
             two_pass,
             rules or self.rules,
             self._sentences(punctuate),
+            alternatives,
         )
 
     def transcribe(

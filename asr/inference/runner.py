@@ -10,7 +10,7 @@ import numpy as np
 from asr.decoding.decoder import Decoder
 from asr.inference.engine import Engine
 from asr.inference.steps import StepRequest, StepResult, run_steps
-from asr.text.results import Word
+from asr.text.results import Alternative
 
 
 class ModelRunner(Protocol):
@@ -22,8 +22,9 @@ class ModelRunner(Protocol):
 
     def step(self, request: StepRequest) -> Future[StepResult]: ...
 
-    def second_pass(self, mel: np.ndarray, decoder: Decoder) -> Future[list[Word]]:
-        """Words of an utterance of mel frames (T, bands) with full context, times from its first frame."""
+    def second_pass(self, mel: np.ndarray, decoder: Decoder, n: int) -> Future[list[Alternative]]:
+        """An utterance of mel frames (T, bands) with full context: at most `n` sentences, the best first, times from
+        its first frame; none where nothing is said."""
 
 
 class InlineRunner:
@@ -39,5 +40,5 @@ class InlineRunner:
         done.set_result(run_steps(self.engine.model, [request])[0])
         return done
 
-    def second_pass(self, mel: np.ndarray, decoder: Decoder) -> Future[list[Word]]:
-        return self.engine.workers.submit(lambda: next(self.engine.recognize_batch([mel], [decoder])))
+    def second_pass(self, mel: np.ndarray, decoder: Decoder, n: int) -> Future[list[Alternative]]:
+        return self.engine.workers.submit(lambda: next(self.engine.recognize_batch([mel], [decoder], [n])))

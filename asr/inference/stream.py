@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from asr.audio import reading
-from asr.decoding.decoder import shift
+from asr.decoding.decoder import shift_all
 from asr.decoding.hotwords import Hotword
 from asr.errors import RillError
 from asr.inference.endpoint import Cut, Endpointer, EndpointRules
@@ -26,7 +26,7 @@ from asr.inference.stability import StablePartials
 from asr.inference.steps import StepRequest, StepResult
 from asr.inference.utterance import STEP_MEL_FRAMES, PreviewSchedule, SecondPass, Utterance
 from asr.model.latency import Latency, LatencyLike
-from asr.text.results import Final, Partial
+from asr.text.results import Alternative, Final, Partial
 from asr.text.sentences import Sentences
 
 Event = Partial | Final
@@ -57,11 +57,13 @@ class Stream:
         two_pass: bool,
         rules: EndpointRules,
         sentences: Sentences | None = None,
+        alternatives: int = 0,
     ) -> None:
         self.sample_rate = sample_rate
         self.latency = latency
         self.preview_interval_steps = 1  # from one preview to the next, at least: raise it when computing falls behind
         self._engine, self._runner, self._two_pass, self._sentences = engine, runner, two_pass, sentences
+        self._alternatives = alternatives
         self._resampler = reading.Resampler(sample_rate)
         self._features = engine.frontend.stream()
         self._endpointer = Endpointer(rules, engine.seconds_per_frame)
@@ -142,7 +144,7 @@ class Stream:
         self._utterance = Utterance(self._engine, self._decoder, draft=self._two_pass)  # keeps its hot words
         self._schedule = PreviewSchedule(self._utterance, self._endpointer.next_decision(self._utterance.activity))
         self._firm = FirmWords(self._runner, self._utterance)
-        self._second_pass = SecondPass(self._runner, self._utterance)
+        self._second_pass = SecondPass(self._runner, self._utterance, max(1, self._alternatives))
         self._partials = StablePartials()
         self._step_mel_frames = self._schedule.next_step(self._latency, self._interval_steps())
 
@@ -211,19 +213,22 @@ class Stream:
 
     def _end(self, cut: Cut) -> Pending[list[Event]]:
         """Close the utterance at a cut; the audio after it opens the next one."""
-        utterance, words = self._utterance, []
+        utterance = self._utterance
+        found: list[Alternative] = []
         first = self._endpointer.beginning(utterance.activity)
         if cut.spoken and cut.frame > first:
             if self._two_pass:
                 frames = range(first, cut.frame)
                 found = yield self._second_pass.begin(frames, self._firm.expected(frames))
-                words = shift(found, first * self._engine.seconds_per_frame)
+                found = shift_all(found, first * self._engine.seconds_per_frame)
             else:
-                words = utterance.final_words(cut.frame)
-        words = shift(words, self._origin * self._engine.frontend.seconds_per_frame)
+                found = [Alternative(tuple(utterance.final_words(cut.frame)), 1.0)]
+        found = shift_all(found, self._origin * self._engine.frontend.seconds_per_frame)
+        words = list(found[0].words) if found else []
         end = min(cut.frame * self._engine.model.config.subsampling, utterance.mel_frames)
         self._waiting = np.concatenate([*utterance.mel, self._waiting])[end:]
         self._begin(self._origin + end)
         if self._sentences:
             words = self._sentences.write(words)
-        return [Final.of(words, punctuated=self._sentences is not None)] if words else []
+        alternatives = found if self._alternatives else ()
+        return [Final.of(words, self._sentences is not None, alternatives)] if words else []

@@ -15,7 +15,7 @@ from asr.inference.engine import Engine
 from asr.inference.runner import ModelRunner
 from asr.inference.steps import StepResult
 from asr.model.latency import Latency
-from asr.text.results import Word
+from asr.text.results import Alternative, Word
 
 STEP_MEL_FRAMES = 16  # 160 ms: the pace of previews on a computer that keeps up
 
@@ -118,22 +118,23 @@ class SecondPass:
     It begins when the end seems near, beside live text, and begins anew if the end turns out to be another one.
     """
 
-    def __init__(self, runner: ModelRunner, utterance: Utterance) -> None:
-        self.runner, self.utterance = runner, utterance
+    def __init__(self, runner: ModelRunner, utterance: Utterance, n: int) -> None:
+        self.runner, self.utterance, self.n = runner, utterance, n
         self._frames = range(0)
-        self._words: Future[list[Word]] | None = None
+        self._found: Future[list[Alternative]] | None = None
 
-    def begin(self, frames: range, expected: np.ndarray) -> Future[list[Word]]:
-        """The words of these frames, at least one, with their expected tokens; times count from the first."""
-        if self._words is None or self._frames != frames:
+    def begin(self, frames: range, expected: np.ndarray) -> Future[list[Alternative]]:
+        """At most `n` sentences of these frames, at least one, with their expected tokens; times count from the
+        first."""
+        if self._found is None or self._frames != frames:
             self.cancel()
             self._frames = frames
             decoder = self.utterance.decoder.expecting(expected)
-            self._words = self.runner.second_pass(self.utterance.audio(frames), decoder)
-        return self._words
+            self._found = self.runner.second_pass(self.utterance.audio(frames), decoder, self.n)
+        return self._found
 
     def cancel(self) -> None:
         """Speech has gone on past the end that seemed near."""
-        if self._words:
-            self._words.cancel()
-        self._words = None
+        if self._found:
+            self._found.cancel()
+        self._found = None

@@ -30,7 +30,7 @@ from asr.inference.recognizer import Event
 from asr.server.parameters import check_language
 from asr.server.pcm import DECODERS, wav_header
 from asr.server.service import Service, SessionClosed
-from asr.server.session import Outbox, SocketConversation, invalid
+from asr.server.session import Outbox, SocketConversation, alternatives_wanted, invalid
 from asr.text.results import Final, Partial, Word
 
 PATH = "/v1/listen"
@@ -165,6 +165,9 @@ class DeepgramConnection(SocketConversation):
             self.encoding = encoding
             self.audio.set_rate(query["sample_rate"])
         self.audio.punctuate = flag(query, "punctuate") or flag(query, "smart_format")
+        if "alternatives" in query:
+            wanted = alternatives_wanted(query["alternatives"], "alternatives")
+            self.audio.alternatives = wanted if wanted > 1 else 0  # one is the final itself
         if expected := phrases(query):
             await self.audio.expect(expected)
 
@@ -201,6 +204,9 @@ class DeepgramConnection(SocketConversation):
 
     def _post_results(self, event: Event) -> None:
         words, final = event.words, isinstance(event, Final)
+        others = (
+            [alternative(each.text, each.words) for each in event.alternatives[1:]] if isinstance(event, Final) else []
+        )
         start, end = (words[0].start, words[-1].end) if words else (self.audio.seconds, self.audio.seconds)
         self._post(
             "Results",
@@ -210,7 +216,7 @@ class DeepgramConnection(SocketConversation):
             is_final=final,
             speech_final=final and not self.finalizing,
             from_finalize=self.finalizing,
-            channel={"alternatives": [alternative(event.text, words)]},
+            channel={"alternatives": [alternative(event.text, words), *others]},
             metadata={"request_id": self.request_id, **model_facts(self.service)},
         )
 

@@ -84,6 +84,7 @@ class SessionSlot:
         latency: LatencyLike | None = None,
         hotwords: tuple[Hotword, ...] | None = None,
         punctuate: bool | None = None,
+        alternatives: int = 0,
     ) -> AsyncSession:
         """A session of the service's recognizer whose audio the metrics count. `prepare` its hot words first."""
         metrics = self._service.metrics
@@ -94,6 +95,7 @@ class SessionSlot:
             latency=latency,
             hotwords=hotwords,
             punctuate=punctuate,
+            alternatives=alternatives,
             on_recognized=partial(metrics.recognized, self._protocol),
             on_dropped=metrics.dropped.inc,
         )

@@ -1,13 +1,14 @@
 """Vosk server's WebSocket protocol, for the clients that speak it (https://alphacephei.com/vosk/server).
 
     client → server   JSON   {"config": {"sample_rate": 16000, "words": true, "partial_words": false,
-                                         "phrase_list": ["new york", …],
+                                         "phrase_list": ["new york", …], "max_alternatives": 0,
                                          "punctuate": true}}   ours: `text` is written as sentences, words stay raw
                       bytes  mono 16-bit PCM, little-endian, any length
                       JSON   {"reset": 1}   end of a recording; another one follows
                       JSON   {"eof": 1}     end of stream
     server → client   JSON   {"partial": "…", "partial_result": […]}   the answer to a binary message; or, at its end,
                       JSON   {"text": "…", "result": [{"word", "start", "end", "conf"}, …]}   also to reset and eof
+                             with max_alternatives {"alternatives": [{"confidence", "text", "result"}, …]}
 
 Clients send a message and then wait for its answer. The server answers when it has recognized the audio of the message,
 or after half the time that this audio lasts, so that load never slows a live client down. It slows a client down that
@@ -28,8 +29,8 @@ from starlette.websockets import WebSocket
 from asr.inference.recognizer import Event
 from asr.server.pcm import linear16, wav_header
 from asr.server.service import Service
-from asr.server.session import CLOSE_TIMEOUT_S, SocketConversation, invalid
-from asr.text.results import Final, Partial, Word
+from asr.server.session import CLOSE_TIMEOUT_S, SocketConversation, alternatives_wanted, invalid
+from asr.text.results import Alternative, Final, Partial, Word
 
 MAX_ANSWER_DELAY = 0.5  # of the duration of a message's audio; then its answer is sent, although the audio still waits
 UNKNOWN_WORD = "[unk]"  # in a Vosk grammar: all other words, which are never excluded here
@@ -91,6 +92,8 @@ class VoskConnection(SocketConversation):
             self.rate_chosen = True
         self.words = bool(config.get("words", self.words))
         self.partial_words = bool(config.get("partial_words", self.partial_words))
+        if "max_alternatives" in config:
+            self.audio.alternatives = alternatives_wanted(config["max_alternatives"], "max_alternatives")
         self.audio.punctuate = bool(config.get("punctuate", self.audio.punctuate))
         if "phrase_list" in config:
             phrases = config["phrase_list"]
@@ -121,12 +124,33 @@ class VoskConnection(SocketConversation):
 
     def _final_answer(self) -> str:
         """All finals that the client does not know, as one."""
+        if self.audio.alternatives:
+            return self._alternatives_answer()
         words = [word for final in self.finals for word in final.words]
         self.finals.clear()
         answer: dict[str, Any] = {"text": " ".join(word.display for word in words)}
         if words and self.words:
             answer["result"] = _result(words)
         return _dumps(answer)
+
+    def _alternatives_answer(self) -> str:
+        """Of several finals, the last one's alternatives, each after the best sentences of the others."""
+        before = [word for final in self.finals[:-1] for word in final.words]
+        found = self.finals[-1].alternatives if self.finals else (Alternative((), 1.0),)
+        self.finals.clear()
+        answers = []
+        for each in found:
+            words = [*before, *each.words]
+            answer: dict[str, Any] = {
+                "confidence": round(each.confidence, 3),
+                "text": " ".join(word.text for word in words),
+            }
+            if words and self.words:
+                answer["result"] = [
+                    {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)} for word in words
+                ]
+            answers.append(answer)
+        return _dumps({"alternatives": answers})
 
 
 def _result(words: Sequence[Word]) -> list[dict[str, Any]]:

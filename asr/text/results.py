@@ -66,23 +66,45 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """One of several sentences that somebody may have said, raw. `confidence` is its share of the probability that all
+    of them have, 0–1."""
+
+    words: tuple[Word, ...]
+    confidence: float
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "text": self.text,
+            "confidence": round(self.confidence, 3),
+            "words": [word.to_dict() for word in self.words],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Final:
     """Text that will not change any more: one utterance of a stream, one segment of a file.
 
     `start` and `end` are those of its first and last word, in seconds. `punctuated` says whether it is written as
-    sentences are.
+    sentences are. `alternatives` are the likeliest sentences, this one first, where a stream was asked for several.
     """
 
     words: tuple[Word, ...]
     start: float
     end: float
     punctuated: bool = False
+    alternatives: tuple[Alternative, ...] = ()
 
     @classmethod
-    def of(cls, words: Sequence[Word], punctuated: bool = False) -> Final:
+    def of(cls, words: Sequence[Word], punctuated: bool = False, alternatives: Sequence[Alternative] = ()) -> Final:
         """The final of these words, their times in whole milliseconds; without any, it lies at 0."""
-        timed = tuple(replace(word, start=round(word.start, 3), end=round(word.end, 3)) for word in words)
-        return cls(timed, timed[0].start if timed else 0.0, timed[-1].end if timed else 0.0, punctuated)
+        timed = _in_milliseconds(words)
+        others = tuple(replace(each, words=_in_milliseconds(each.words)) for each in alternatives)
+        return cls(timed, timed[0].start if timed else 0.0, timed[-1].end if timed else 0.0, punctuated, others)
 
     @property
     def text(self) -> str:
@@ -95,6 +117,7 @@ class Final:
             "start": round(self.start, 3),
             "end": round(self.end, 3),
             "words": [word.to_dict() for word in self.words],
+            **({"alternatives": [each.to_dict() for each in self.alternatives]} if self.alternatives else {}),
         }
 
 
@@ -121,6 +144,10 @@ class Transcript:
             "duration": round(self.duration, 3),
             "segments": [segment.to_dict() for segment in self.segments],
         }
+
+
+def _in_milliseconds(words: Sequence[Word]) -> tuple[Word, ...]:
+    return tuple(replace(word, start=round(word.start, 3), end=round(word.end, 3)) for word in words)
 
 
 class Paragraphs:

@@ -76,7 +76,7 @@ def test_the_silence_before_an_utterance_is_not_recognized_again(recognizer, sen
     monkeypatch.setattr(
         InlineRunner,
         "second_pass",
-        lambda runner, mel, decoder: asked.append(len(mel)) or second_pass(runner, mel, decoder),
+        lambda runner, mel, *rest: asked.append(len(mel)) or second_pass(runner, mel, *rest),
     )
     (said,) = finals(play(recognizer.stream(), sentence.samples))
     last = asked[-1]
@@ -334,13 +334,33 @@ def test_hot_words_act_from_the_next_utterance_on(recognizer, two):
     assert texts(events) == [plain[0], "there was nothing on the roc"]
     engine = recognizer.engine
     mel, decoder = engine.frontend(first.samples), engine.decoder(engine.parse_hotwords(hot))
-    (offline,) = engine.recognize_batch([mel], [decoder])
-    said = " ".join(word.text for word in offline)
+    ((offline,),) = engine.recognize_batch([mel], [decoder], [1])
+    said = offline.text
     assert said.endswith("that knight")
     assert texts(play(sparse(recognizer.stream(hotwords=hot)), first.samples)) == [said]
     with pytest.raises(HotwordError):
         stream.hotwords = [":3"]
     assert [h.phrase for h in stream.hotwords] == [("knight",), ("roc",)]
+
+
+def test_alternatives_are_what_else_may_have_been_said(recognizer, two):
+    samples, (first, _) = two
+    (plain, _) = finals(play(recognizer.stream(), samples))
+    many = finals(play(recognizer.stream(alternatives=5), samples))
+    assert plain.alternatives == () and "alternatives" not in plain.to_dict()
+    assert len(many) == 2
+    for final in many:
+        best, *others = final.alternatives
+        assert best.words == final.words and 1 <= len(others) <= 4
+        assert len({each.text for each in final.alternatives}) == len(final.alternatives)
+        sure = [each.confidence for each in final.alternatives]
+        assert sure == sorted(sure, reverse=True) and sum(sure) == pytest.approx(1)
+        for each in final.alternatives:
+            assert all(final.start - 0.2 <= word.start < word.end <= final.end + 0.2 for word in each.words)
+        assert [each["text"] for each in final.to_dict()["alternatives"]] == [each.text for each in final.alternatives]
+    assert many[0].words == plain.words
+    (greedy,) = finals(play(recognizer.stream(alternatives=5, two_pass=False), first.samples))
+    assert [each.text for each in greedy.alternatives] == [greedy.text]
 
 
 def test_hot_words_need_the_language_model(greedy):

@@ -116,10 +116,24 @@ def test_telephone_audio_and_wav_files(server):
     assert record(server, RAW, ROCK, b"") == [TEXT]  # older clients end with an empty message
 
 
+def test_alternatives(server):
+    async def talk() -> list[dict]:
+        async with connect(server.url(f"{RAW}&alternatives=3", "ws")) as socket:
+            for message in (ROCK, '{"type": "CloseStream"}'):
+                await socket.send(message)
+            return await rest(socket)
+
+    (final,) = [message for message in asyncio.run(talk()) if message["type"] == "Results"]
+    texts = [each["transcript"] for each in final["channel"]["alternatives"]]
+    assert texts[0] == TEXT and 2 <= len(set(texts)) == len(texts) <= 3
+    assert all(each["words"] for each in final["channel"]["alternatives"])
+
+
 BAD = {
     "encoding=opus&sample_rate=48000": "linear16",
     "encoding=linear16": "sample_rate",
     "encoding=linear16&sample_rate=1": "1 Hz",
+    "encoding=linear16&sample_rate=16000&alternatives=all": "'alternatives' must be a whole number",
     "encoding=linear16&sample_rate=16000&channels=2": "one channel",
     "encoding=linear16&sample_rate=16000&diarize=true": "diarize",
     "encoding=linear16&sample_rate=16000&language=de": "'en' only",
