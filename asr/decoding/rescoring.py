@@ -1,9 +1,9 @@
 """The second judgment of final text: of the sentences that the search liked best, the best by an LSTM language model.
 
-The search can ask an n-gram only, which sees a few words back; an LSTM sees the whole sentence, but costs too much to be
-asked about every path. So it is asked about the n best sentences, and its probabilities are mixed with the n-gram's, word
-by word (Mikolov et al. 2010, "Recurrent neural network based language model"). One model is often right where the other
-is surprised: the mixture is less perplexed than either.
+The search can ask an n-gram only, which sees a few words back; an LSTM sees the whole sentence, but costs too much to
+be asked about every path. So it is asked about the n best sentences, and its probabilities are mixed with the n-gram's,
+word by word (Mikolov et al. 2010, "Recurrent neural network based language model"). One model is often right where the
+other is surprised: the mixture is less perplexed than either.
 """
 
 from __future__ import annotations
