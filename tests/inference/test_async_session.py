@@ -38,7 +38,7 @@ class FakeRecognizer:
     def __init__(self):
         self.streams = []
 
-    def stream(self, sample_rate, *, latency, hotwords, punctuate):
+    def stream(self, sample_rate, *, latency, hotwords, punctuate, alternatives):
         self.streams.append(FakeStream(hotwords))
         return self.streams[-1]
 
