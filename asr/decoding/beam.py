@@ -31,7 +31,7 @@ from asr.text.results import Alternative, Word
 MOST_UNKNOWN = 1000  # hot words that the lexicon does not have: the search has to follow them all
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
 SETTLED_NBEST = 5  # sentences that the neural model judges while words settle
-EXPECTED_BONUS = 4.0  # natural log, for the token that a frame is expected to have
+EXPECTED_BONUS = 1.5  # natural log, for the token that a frame is expected to have
 DRAFT_BEAM = 50  # of live text that a second pass replaces, and of frames that the next chunk replaces anyway
 UNLIKELY = 10.0  # natural log: how far behind it is not worth showing as an alternative
 HOPELESS = 4.0  # natural log: how far behind the best a sentence is not worth the neural model's judgment
