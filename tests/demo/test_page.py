@@ -254,3 +254,10 @@ def test_inside_the_network(recognizer, tmp_path):
 def test_about(recognizer):
     text = page.about(recognizer)
     assert "LSTM" in text and "0.98 s" in text
+
+
+def test_the_page_can_listen():
+    """Uvicorn serves WebSockets only with a library for them, which Gradio does not bring."""
+    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+    assert AutoWebSocketsProtocol is not None
