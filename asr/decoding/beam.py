@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from copy import copy
 from itertools import pairwise
 
 import numpy as np
@@ -31,7 +30,6 @@ from asr.text.results import Alternative, Word
 MOST_UNKNOWN = 1000  # hot words that the lexicon does not have: the search has to follow them all
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
 SETTLED_NBEST = 5  # sentences that the neural model judges while words settle
-EXPECTED_BONUS = 1.5  # natural log, for the token that a frame is expected to have
 DRAFT_BEAM = 50  # of live text that a second pass replaces, and of frames that the next chunk replaces anyway
 UNLIKELY = 10.0  # natural log: how far behind it is not worth showing as an alternative
 HOPELESS = 4.0  # natural log: how far behind the best a sentence is not worth the neural model's judgment
@@ -78,8 +76,6 @@ class BeamDecoder:
 
     `spell` gives the pronunciations of a word of the hot words. Raises HotwordError where there are too many.
     """
-
-    expected: np.ndarray | None = None  # tokens of the utterance, as in `expecting`
 
     def __init__(
         self,
@@ -160,22 +156,8 @@ class BeamDecoder:
         if not len(scores):
             return []
         search = self.search(self.config.beam, margin=UNLIKELY if n > 1 else HOPELESS)
-        search.accept(self.favored(scores))
+        search.accept(scores)
         return self.sentences(search, scores, {}, n)
-
-    def expecting(self, tokens: np.ndarray) -> BeamDecoder:
-        new = copy(self)
-        new.expected = tokens
-        return new
-
-    def favored(self, scores: np.ndarray) -> np.ndarray:
-        """Scores (F, V) in which the expected tokens are likelier; blank, which most frames have, is no expectation."""
-        if self.expected is None:
-            return scores
-        frames = np.flatnonzero((self.expected >= 0) & (self.expected != self.tokens.blank_index))
-        favored = scores.copy()
-        favored[frames, self.expected[frames]] += EXPECTED_BONUS
-        return favored
 
     def sentences(self, search: Search, emissions: np.ndarray, known: Known, n: int) -> list[Alternative]:
         """At most `n` sentences of a search that has heard all its emissions, the best first; none where nothing is
@@ -271,13 +253,12 @@ class BeamSession:
             return []
         return parted(self.decoder.read(path, frames, self.known, self.heard.count))
 
-    def settled(self, end: int) -> tuple[list[Word], np.ndarray]:
+    def settled(self, end: int) -> list[Word]:
         path = self.decoder.judged(self.search, SETTLED_NBEST)
-        last = [last for _, _, last in self.decoder.spans(path) if last < end] if path else []
-        if not path or not last:
-            return [], np.zeros(0, np.int64)
-        words = parted(self.decoder.read(path, self.heard.frames, self.known, self.heard.count))
-        return words[: len(last)], path.tokens[: last[-1] + 1]
+        count = sum(last < end for _, _, last in self.decoder.spans(path)) if path else 0
+        if not path or not count:
+            return []
+        return parted(self.decoder.read(path, self.heard.frames, self.known, self.heard.count))[:count]
 
     def finish(self) -> list[Word]:
         found = self.decoder.sentences(self.search, self.heard.frames, self.known, 1)

@@ -26,9 +26,6 @@ class Decoder(Protocol):
     def nbest(self, emissions: Emissions, n: int) -> list[Alternative]:
         """The likeliest sentences, at most `n`, the best first, whose words are those of `decode`; none in silence."""
 
-    def expecting(self, tokens: np.ndarray) -> Decoder:
-        """The same decoder for an utterance that probably has these tokens, (F,); −1 where nothing is known."""
-
     def session(self, draft: bool = False) -> Session:
         """An empty session for one live utterance; a draft's text is soon replaced, so it may be searched less well."""
 
@@ -40,8 +37,8 @@ class Session(Protocol):
     def words(self, preview: Emissions | None) -> list[Word]:
         """The words so far, those of frames that may still change included."""
 
-    def settled(self, end: int) -> tuple[list[Word], np.ndarray]:
-        """The words so far that end before frame `end`, and the tokens of the frames up to the last one's end."""
+    def settled(self, end: int) -> list[Word]:
+        """The words so far that end before frame `end`."""
 
     def finish(self) -> list[Word]:
         """The words once all frames are committed: those of `decode` on the whole. Nothing may follow."""

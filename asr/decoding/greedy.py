@@ -27,10 +27,6 @@ class GreedyDecoder:
         words = self.decode(emissions)
         return [Alternative(tuple(words), 1.0)] if words else []
 
-    def expecting(self, tokens: np.ndarray) -> GreedyDecoder:
-        """Every frame speaks for itself."""
-        return self
-
     def spell(self, emissions: Emissions) -> tuple[list[Word], int]:
         """The words, and the frame after the boundary that ends the last complete one."""
         path = emissions[CHARACTERS].argmax(axis=1)
@@ -90,11 +86,10 @@ class GreedySession:
         rest = self.decoder.decode(concatenate(heads))
         return parted(self.done + shift(rest, self.start * self.decoder.clock.seconds_per_frame))
 
-    def settled(self, end: int) -> tuple[list[Word], np.ndarray]:
+    def settled(self, end: int) -> list[Word]:
         boundaries = np.flatnonzero(self.tokens[: max(0, end)] == self.decoder.tokens.boundary_index)
-        tokens = self.tokens[: boundaries[-1] if len(boundaries) else 0]
-        _, last = self.decoder.clock.times(0, len(tokens))
-        return [word for word in self.words(None) if word.end <= last], tokens
+        _, last = self.decoder.clock.times(0, int(boundaries[-1]) if len(boundaries) else 0)
+        return [word for word in self.words(None) if word.end <= last]
 
     def finish(self) -> list[Word]:
         return self.words(None)

@@ -1,9 +1,9 @@
 """Which words of a live utterance do not change any more, while somebody speaks on.
 
 A latency-controlled pass of its own, with more look-ahead than partials wait for, is searched as well as a final is.
-A word becomes firm once that search has heard enough after it; words become firm in order. Its tokens are then
-expected of the utterance's second pass, which corrects them only where the sound or the sentence speaks clearly
-against them. (Whisper-Streaming, Macháček et al. 2023, arXiv 2307.14743, never corrects what it has confirmed.)
+A word becomes firm once that search has heard enough after it; words become firm in order. The second pass, which has
+heard the whole utterance, is not bound by them: a final may correct what was firm, as full context is more accurate.
+(Whisper-Streaming, Macháček et al. 2023, arXiv 2307.14743, never corrects what it has confirmed.)
 
 What is firm follows from the utterance's audio alone, as its final must, however its steps are cut or batched.
 """
@@ -37,8 +37,6 @@ class FirmWords:
         self._pushed = 0  # mel frames
         self._searched = 0  # frames
         self._result: Future[StepResult] | None = None
-        self._expected: list[tuple[int, int]] = []  # frames heard when so many of the `_tokens` were known
-        self._tokens = np.zeros(0, np.int64)  # of the frames up to the last firm word's end
 
     def begin(self) -> None:
         """Asks for the chunks whose look-ahead has been heard, so that they may share a batch with what comes next.
@@ -65,23 +63,13 @@ class FirmWords:
                 self._take()
             self.begin()
 
-    def expected(self, frames: range) -> np.ndarray:
-        """The tokens that were firm when the last of these frames was heard, (F,); −1 where none was."""
-        count = max((count for heard, count in self._expected if heard <= frames.stop), default=0)
-        tokens = np.full(frames.stop, -1, np.int64)
-        tokens[:count] = self._tokens[:count]
-        return tokens[frames.start :]
-
     def continued(self, hypothesis: Sequence[Word]) -> list[Word]:
         """The firm words, and those of a hypothesis that come after them."""
         return [*self.words, *self._after(hypothesis)]
 
     def _take(self) -> None:
         after = round(SEARCHED_AFTER_S / self._utterance.engine.seconds_per_frame)
-        words, tokens = self._session.settled(self._searched - after)
-        self.words += self._after(words)
-        self._tokens = np.concatenate([self._tokens, tokens[len(self._tokens) :]])
-        self._expected.append((self._searched + LATENCY.look_ahead, len(self._tokens)))
+        self.words += self._after(self._session.settled(self._searched - after))
 
     def _after(self, words: Sequence[Word]) -> list[Word]:
         end = self.words[-1].end if self.words else 0.0

@@ -1,8 +1,7 @@
 """One speaker, live: samples in, partial and final text out, as they become known.
 
-An utterance's final text comes from a second pass with full context over its buffered mel frames, which expects the
-words that were firm before, so it is almost as accurate as a file's. Partials come from the latency-controlled pass
-and a preview of the frames right of it.
+An utterance's final text comes from a second pass with full context over its buffered mel frames, so it is as accurate
+as a file's; partials come from the latency-controlled pass and a preview of the frames right of it.
 """
 
 from __future__ import annotations
@@ -206,8 +205,7 @@ class Stream:
         """Begin the second pass where the end seems near; cancel it where it no longer does."""
         activity = self._utterance.activity
         if self._two_pass and (end := self._endpointer.likely_end(activity)):
-            frames = range(self._endpointer.beginning(activity), end)
-            self._second_pass.begin(frames, self._firm.expected(frames))
+            self._second_pass.begin(range(self._endpointer.beginning(activity), end))
         else:
             self._second_pass.cancel()
 
@@ -218,8 +216,7 @@ class Stream:
         first = self._endpointer.beginning(utterance.activity)
         if cut.spoken and cut.frame > first:
             if self._two_pass:
-                frames = range(first, cut.frame)
-                found = yield self._second_pass.begin(frames, self._firm.expected(frames))
+                found = yield self._second_pass.begin(range(first, cut.frame))
                 found = shift_all(found, first * self._engine.seconds_per_frame)
             else:
                 found = [Alternative(tuple(utterance.final_words(cut.frame)), 1.0)]

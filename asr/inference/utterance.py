@@ -123,14 +123,12 @@ class SecondPass:
         self._frames = range(0)
         self._found: Future[list[Alternative]] | None = None
 
-    def begin(self, frames: range, expected: np.ndarray) -> Future[list[Alternative]]:
-        """At most `n` sentences of these frames, at least one, with their expected tokens; times count from the
-        first."""
+    def begin(self, frames: range) -> Future[list[Alternative]]:
+        """At most `n` sentences of these frames, at least one; times count from the first."""
         if self._found is None or self._frames != frames:
             self.cancel()
             self._frames = frames
-            decoder = self.utterance.decoder.expecting(expected)
-            self._found = self.runner.second_pass(self.utterance.audio(frames), decoder, self.n)
+            self._found = self.runner.second_pass(self.utterance.audio(frames), self.utterance.decoder, self.n)
         return self._found
 
     def cancel(self) -> None:

@@ -171,23 +171,12 @@ def test_a_preview_continues_what_was_committed():
     assert text(session.words(None)) == "two cats"
 
 
-def test_expected_tokens_win_unless_the_sound_speaks_against_them():
-    heard = decoder()
-    expected = np.array([*map(SYMBOLS.index, ["-", "D", "AA", "G", "|"]), *[-1] * 4])
-    close, clear = emissions("- K/D AE/AA T/G | S AE T |"), emissions("- K AE T | S AE T |", sure=0.999)
-    assert text(heard.decode(close)) == text(heard.expecting(expected).decode(clear)) == "cat sat"
-    assert text(heard.expecting(expected).decode(close)) == "dog sat"
-    assert heard.expected is None
-
-
 def test_words_settle_with_their_tokens():
     session = decoder().session()
-    assert session.settled(5) == ([], pytest.approx([]))
-    said_tokens = ["-", "K", "AE", "T", "|", "-", "S", "AE", "T", "|"]
-    session.accept(emissions(" ".join(said_tokens)))
-    for end, said, tokens in ((3, "", 0), (4, "cat", 4), (8, "cat", 4), (9, "cat sat", 9)):
-        words, found = session.settled(end)
-        assert text(words) == said and [SYMBOLS[i] for i in found] == said_tokens[:tokens]
+    assert session.settled(5) == []
+    session.accept(emissions("- K AE T | - S AE T |"))
+    for end, said in ((3, ""), (4, "cat"), (8, "cat"), (9, "cat sat")):
+        assert text(session.settled(end)) == said
 
 
 def test_two_sessions_do_not_disturb_one_another():

@@ -11,7 +11,6 @@ from asr.text.results import Final, Partial
 from tests.support.streams import RATE
 
 FRAME_S = 0.04
-MEL_FRAMES = 4  # a frame
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +35,6 @@ def test_what_is_firm_follows_from_the_audio_alone(recognizer, mel):
     firm, other = (heard(recognizer, mel, size) for size in (16, 217))
     assert len(firm.words) >= 5
     assert [word.text for word in firm.words] == [word.text for word in other.words]
-    end = len(mel) // MEL_FRAMES
-    for frames in (range(end), range(7, end - 20), range(LATENCY.chunk + LATENCY.look_ahead - 1)):
-        assert firm.expected(frames).tolist() == other.expected(frames).tolist()
-    assert (firm.expected(range(LATENCY.chunk + LATENCY.look_ahead - 1)) == -1).all()  # no chunk was complete by then
-
-
-def test_firm_tokens_end_with_the_last_firm_word(recognizer, mel):
-    firm = heard(recognizer, mel, 16)
-    known = np.flatnonzero(firm.expected(range(len(mel) // MEL_FRAMES)) >= 0)
-    assert known.tolist() == list(range(len(known)))
-    assert len(known) * FRAME_S == pytest.approx(firm.words[-1].end, abs=2 * FRAME_S)
 
 
 def test_nothing_is_computed_where_nothing_was_said(recognizer, mel):
