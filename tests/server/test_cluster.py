@@ -145,8 +145,8 @@ def test_an_archive_whose_workers_are_killed(nodes, recordings, greedy, tmp_path
 
     with monkeypatch.context() as patch:
         patch.setattr(archive, "Worker", Mortal)
-        names = [f"{recordings}/*.wav"]
-        assert transcribe_on_cluster(names, OPTIONS, writers.FORMATS, output, nodes.address, None) == 2
+        places, _ = expand([f"{recordings}/*.wav"])
+        assert transcribe_on_cluster(places, 0, OPTIONS, writers.FORMATS, output, nodes.address, None) == 2
     assert killed.exists() and signal.getsignal(signal.SIGTERM) == handler
     assert files() == expected("0", "1", "2", "3")
     assert sorted((Path(record["source"]).stem, record["status"]) for record in records()) == [
