@@ -60,12 +60,12 @@ def until_served(command: list[str], path: str) -> float:
     with subprocess.Popen(
         [*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=HERE
     ) as process:
-        while time.perf_counter() - start < PATIENCE_S:
+        while process.poll() is None and time.perf_counter() - start < PATIENCE_S:
             with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S):
                 break
             time.sleep(POLL_S)
         else:
-            raise SystemExit(f"{' '.join(command)} did not answer within {PATIENCE_S:.0f} s.")
+            raise SystemExit(f"{' '.join(command)} ended, or did not answer within {PATIENCE_S:.0f} s.")
         seconds = time.perf_counter() - start
         process.kill()
     return seconds
