@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from asr.cli.options import Checkpoint, Engine, EngineName, Int8
+from asr.cli.options import AllowHosts, Certificate, CertificateKey, Checkpoint, Engine, EngineName, Int8
 from asr.cli.output import complain
 from asr.cli.signals import stopping
 from asr.errors import RillError
@@ -21,20 +21,16 @@ def demo(
     share: Annotated[
         bool, typer.Option("--share", help="Also at a public https address, through Gradio's servers.")
     ] = False,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A name by which browsers reach this computer, beside localhost and IP addresses. May be given "
-            "several times.",
-        ),
-    ] = None,
-    ssl_certfile: Annotated[str | None, typer.Option(metavar="PEM", help="With --ssl-keyfile: https.")] = None,
-    ssl_keyfile: Annotated[str | None, typer.Option(metavar="PEM")] = None,
+    allow_host: AllowHosts = None,
+    ssl_certfile: Certificate = None,
+    ssl_keyfile: CertificateKey = None,
 ) -> None:
     """Recognize speech in the browser: live from the microphone, and recordings. Ctrl-C ends."""
     if bool(ssl_keyfile) != bool(ssl_certfile):
         raise RillError("--ssl-certfile and --ssl-keyfile go together: give both, or neither.")
+    from asr.server.listening import listen
+
+    listen(host, port).close()  # says that it is taken before anything is loaded, which takes seconds
     from asr.inference.recognizer import load
 
     recognizer = load(checkpoint, device="cpu", engine=engine.value, int8=int8)
@@ -48,8 +44,8 @@ def demo(
         host,
         port,
         share=share,
-        ssl_keyfile=ssl_keyfile,
-        ssl_certfile=ssl_certfile,
+        ssl_keyfile=str(ssl_keyfile) if ssl_keyfile else None,
+        ssl_certfile=str(ssl_certfile) if ssl_certfile else None,
         middleware=[Middleware(OriginMiddleware, hosts=["*"] if share else [*(allow_host or ()), host])],
     )
     scheme = "https" if ssl_certfile else "http"

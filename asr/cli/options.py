@@ -64,6 +64,17 @@ Engine = Annotated[
         "--engine", help="What computes the model: PyTorch, or ONNX Runtime on the CPU; auto: the faster one."
     ),
 ]
+AllowHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="A name by which others reach this computer, beside localhost and IP addresses; * is any. May be given "
+        "several times.",
+    ),
+]
+Certificate = Annotated[Path | None, typer.Option("--ssl-certfile", metavar="PEM", help="With --ssl-keyfile: https.")]
+CertificateKey = Annotated[Path | None, typer.Option("--ssl-keyfile", metavar="PEM")]
 Int8 = Annotated[
     bool,
     typer.Option(

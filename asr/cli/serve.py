@@ -10,6 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from asr.cli.options import (
+    AllowHosts,
+    Certificate,
+    CertificateKey,
     Checkpoint,
     Device,
     DeviceOption,
@@ -73,22 +76,15 @@ def serve(
             "given several times.",
         ),
     ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A name by which clients reach the server, beside localhost and IP addresses; * is "
-            "any. May be given several times.",
-        ),
-    ] = None,
+    allow_host: AllowHosts = None,
     wyoming: Annotated[
         str | None,
         typer.Option(
             metavar="tcp://HOST:PORT", help="Also speak Home Assistant's protocol there, such as tcp://0.0.0.0:10300."
         ),
     ] = None,
-    ssl_certfile: Annotated[Path | None, typer.Option(metavar="PEM", help="With --ssl-keyfile: https.")] = None,
-    ssl_keyfile: Annotated[Path | None, typer.Option(metavar="PEM")] = None,
+    ssl_certfile: Certificate = None,
+    ssl_keyfile: CertificateKey = None,
     no_demo: Annotated[bool, typer.Option("--no-demo", help="Without the page at /demo.")] = False,
 ) -> None:
     """Serve many clients at once: the protocols of Vosk, OpenAI, Deepgram and Home Assistant, the browser demo.

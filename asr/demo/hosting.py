@@ -6,7 +6,6 @@ The live tab's audio has a route of its own (`live`); style and script of the pa
 from __future__ import annotations
 
 import io
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
@@ -47,7 +46,6 @@ def serve(
     Raises RillError where host, port or certificate cannot be used.
     """
     set_threads(1)  # several sessions share the cores better than several threads share one session
-    _check_port(host, port)
     for name in (ssl_keyfile, ssl_certfile):
         if name and not Path(name).is_file():
             raise RillError(f"There is no file '{name}': give --ssl-keyfile and --ssl-certfile a PEM file each.")
@@ -160,16 +158,3 @@ def _appearance() -> dict[str, Any]:
         "footer_links": [],
         "head": f"<script>{(STATIC / 'live.js').read_text(encoding='utf-8')}</script>",
     }
-
-
-def _check_port(host: str, port: int) -> None:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except (OSError, OverflowError) as error:
-        raise RillError(
-            f"Port {port} of '{host}' cannot be used ({error.args[-1]}): choose another with --port, "
-            f"or stop the program that holds it."
-        ) from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +47,13 @@ def test_what_is_missing_is_one_sentence(asr: Asr) -> None:
     assert code == 1 and said.startswith("asr: There is no checkpoint 'nowhere'")
     code, _, said = asr("demo", "--ssl-certfile", "cert.pem")
     assert code == 1 and said == "asr: --ssl-certfile and --ssl-keyfile go together: give both, or neither.\n"
+
+
+def test_a_port_in_use_is_said_before_anything_is_loaded(asr: Asr, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asr.inference.recognizer.load", lambda *_, **__: pytest.fail("loaded"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, said = asr("demo", "--port", port)
+    assert code == 1 and re.match(rf"asr: Port {port}.*--port", said)

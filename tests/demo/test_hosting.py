@@ -62,7 +62,7 @@ def test_a_port_in_use_and_a_missing_certificate_are_named(recognizer):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(RillError, match=rf"Port {port}.*--port"):
+        with pytest.raises(RillError, match=rf"cannot start .*{port}.*--port"):
             hosting.serve(recognizer, "127.0.0.1", port)
     with pytest.raises(RillError, match=r"no file 'key\.pem'"):
         hosting.serve(recognizer, "127.0.0.1", port, ssl_keyfile="key.pem", ssl_certfile="cert.pem")

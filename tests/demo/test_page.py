@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
-import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +14,7 @@ from starlette.testclient import TestClient
 import asr
 from asr.audio.sample import sample
 from asr.demo import live, page
-from asr.demo.limits import Limits
-from asr.errors import RillError
+from asr.demo.file_tab import DOWNLOADS
 from asr.text.results import Final, Transcript, Word
 from asr.text.writers import render
 
@@ -140,7 +135,7 @@ def test_a_bad_message_ends_the_recording_with_a_sentence(client, bad):
     assert isinstance(bad, bytes) or error == "A message of the page must be a JSON object, or audio."
 
 
-@pytest.mark.parametrize("format", page.DOWNLOADS)
+@pytest.mark.parametrize("format", DOWNLOADS)
 def test_downloads_of_the_live_page(client, format):
     answer = client.post(f"/transcript/{format}", json=TRANSCRIPT.to_dict())
     assert answer.status_code == 200
@@ -168,87 +163,8 @@ def test_a_transcript_survives_json():
     assert live.parse_transcript(json.loads(json.dumps(TRANSCRIPT.to_dict()))) == TRANSCRIPT
 
 
-def file_tab(recognizer, *paths, limits=page.NO_LIMITS, hotwords="", sentences=True, digits=False):
-    """What the tab shows in the end, and its downloads, read as Gradio does: before it asks for the next step."""
-
-    async def steps():
-        found = []
-        steps = page.transcribe_files(recognizer, limits, list(map(str, paths)), hotwords, sentences, digits)
-        async for html, _, _, *buttons in steps:  # noqa: B007
-            files = [button.value for button in buttons if isinstance(button, page.gr.DownloadButton)]
-            found += [Path(file["path"] if isinstance(file, dict) else file).read_bytes() for file in files]
-        return html, found
-
-    return asyncio.run(steps())
-
-
-def test_file_tab(recognizer):
-    html, texts = file_tab(recognizer, ONE)
-    transcript = recognizer.transcribe(ONE)
-    assert [text.decode() for text in texts] == [render(transcript, format) for format in page.DOWNLOADS]
-    assert all(f">{word.display}</span>" in html for word in transcript.words)
-
-
-def test_file_tab_says_what_is_wrong(recognizer, tmp_path):
-    path = tmp_path / "a<b>.mp4"
-    path.write_text("no video")
-    html, _ = file_tab(recognizer, path)
-    assert "role='alert'" in html and "a&lt;b&gt;.mp4" in html and "<b>" not in html
-
-
-def test_several_files_have_their_downloads_in_archives(recognizer, tmp_path):
-    again = tmp_path / ONE.name
-    again.write_bytes(ONE.read_bytes())
-    (tmp_path / "none.mp3").write_text("no sound")
-    html, archives = file_tab(recognizer, ONE, tmp_path / "none.mp3", OTHER, again)
-    assert html.count("<video") == 3 and html.count("role='alert'") == 1  # what fails does not stop the others
-    for format, archive in zip(page.DOWNLOADS, archives, strict=True):
-        with zipfile.ZipFile(io.BytesIO(archive)) as files:
-            texts = {name: files.read(name).decode() for name in files.namelist()}
-        assert list(texts) == [f"{ONE.stem}.{format}", f"{OTHER.stem}.{format}", f"{ONE.stem}-2.{format}"]
-        assert texts[f"{OTHER.stem}.{format}"] == render(recognizer.transcribe(OTHER), format)
-
-
-def test_settings_of_the_file_tab(recognizer, clips):
-    raw = " ".join(word.text for word in recognizer.transcribe(ONE, punctuate=False).words)
-    _, (text, *_) = file_tab(recognizer, ONE, sentences=False)
-    assert " ".join(text.decode().split()) == raw
-    _, (text, *_) = file_tab(recognizer, ONE, sentences=False, hotwords="certitude, expectorant:30")
-    assert "expectorant" in text.decode()
-    html, texts = file_tab(recognizer, ONE, hotwords="!")
-    assert "role='alert'" in html and not texts
-
-
-def test_the_example_is_served_and_can_be_uploaded(client, recognizer):
+def test_the_example_is_served(client):
     assert client.get("/example.flac").content == sample().read_bytes()
-    ((path,), sources) = page._example()
-    assert Path(path).is_relative_to(page.upload_folder()) and sources == [path]
-
-
-def test_file_tab_obeys_the_limits(recognizer):
-    html, texts = file_tab(recognizer, ONE, limits=Limits(max_seconds=1))
-    assert "role='alert'" in html and "longer than 1 s" in html and not texts
-
-    @contextmanager
-    def full():
-        raise RillError("All 4 places for uploads are taken: try again later.")
-        yield
-
-    html, texts = file_tab(recognizer, ONE, limits=Limits(open_upload=full))
-    assert "All 4 places for uploads are taken" in html and not texts
-
-
-def test_words_and_names_are_escaped():
-    html = page.file_result(TRANSCRIPT, "/tmp/it's.mp4", 1.0)
-    assert "<b>" not in html and "it's.mp4" not in html
-
-
-def test_inside_the_network(recognizer, tmp_path):
-    html = page.look_inside(recognizer, str(ONE), "Layer 2", next(iter(page.LIVE_CHOICES)))
-    assert "<svg" in html and ">expectancy<" in html and "layer 2" in html
-    sf.write(tmp_path / "short.wav", np.zeros(100), 16_000)
-    assert "too short" in page.look_inside(recognizer, str(tmp_path / "short.wav"), "Layer 1", "fast (8, 4)")
-    assert page.look_inside(recognizer, None, "Layer 1", "fast (8, 4)") == ""
 
 
 def test_about(recognizer):
