@@ -69,6 +69,17 @@ def lm(
     neural: Annotated[
         bool, typer.Option("--neural", help="Train an LSTM language model instead, which rescores final text: hours.")
     ] = False,
+    hidden: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=8192, help="Units of --neural's LSTM: 512 by default.")
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A neural_lm.safetensors that --neural goes on from, such as a checkpoint's, to learn how your texts "
+            "are worded. It keeps its words.",
+        ),
+    ] = None,
     epochs: Annotated[
         float | None,
         typer.Option(
@@ -94,7 +105,9 @@ def lm(
         if not texts and vocab.isdecimal():
             return
     if neural:
-        make_neural(texts or [], output, vocab, without or [], split, checkpoint, epochs, resume, device.value)
+        make_neural(
+            texts or [], output, vocab, without or [], split, checkpoint, hidden, init, epochs, resume, device.value
+        )
     else:
         make_ngram(texts or [], output, order, prune, vocab, without or [], split, checkpoint)
 
@@ -150,6 +163,8 @@ def make_neural(
     without: list[Path],
     split: str,
     checkpoint: str | None,
+    hidden: int | None,
+    init: Path | None,
     epochs: float | None,
     resume: bool,
     device: str,
@@ -169,6 +184,8 @@ def make_neural(
                     vocabulary=words,
                     tests=read_tests(without, split, language),
                     language=language,
+                    hidden=hidden,
+                    init=init,
                     epochs=epochs,
                     resume=resume,
                     device=device,

@@ -1,9 +1,10 @@
 """Decoding settings and confidence weights of a checkpoint, found on transcribed utterances that it was not trained on.
 
 First the language model's weight, the score of a word, the scale of the label priors and, where there is one, the share
-of the neural language model, by coordinate search for the least word error rate, averaged over corpora. Then the
-weights of both confidences, of beam search and greedy text, by logistic regression over right and wrong words. The
-model runs once; its emissions are kept and decoded many times.
+of the neural language model, by coordinate search for the least word error rate, averaged over corpora. Then the margin
+by which words must beat silence: as large as speech allows, since it keeps noise out. Then the weights of both
+confidences, of beam search and greedy text, by logistic regression over right and wrong words. The model runs once; its
+emissions are kept and decoded many times.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ NEURAL_STEPS = {"neural_weight": 0.2}  # where there is a neural language model
 MIN_VALUES = {"lm_weight": 0.1, "word_score": -np.inf, "prior_scale": 0.0, "neural_weight": 0.0}
 MAX_VALUES = {"neural_weight": 1.0}
 HALVINGS = 2  # of the steps, once none of them helps
+LOST = 1 / 300  # of the utterances may fall behind silence for the margin that keeps noise out
+MARGIN_STEP = 0.5  # natural logarithm, a word
 
 Say = Callable[[str], None]
 
@@ -99,6 +102,19 @@ def word_error_rates(recognizer: Recognizer, decoder: Decoder, samples: Sequence
     return {corpus: score(*zip(*members, strict=True)).wer for corpus, members in pairs.items()}
 
 
+def silence_margin(decoder: BeamDecoder, samples: Sequence[Sample]) -> float:
+    """The largest margin by which the words of all but `LOST` of the utterances beat silence; no more than usual."""
+    ahead = []
+    for sample in samples:
+        search = decoder.search(decoder.config.beam)
+        search.accept(sample.emissions[decoder.head])
+        best = search.best()
+        if words := int((best.labels >= 0).sum()):
+            ahead.append(search.evidence(best) / words)
+    least = float(np.quantile(ahead or [DecodingConfig.margin], LOST, method="lower"))
+    return float(np.clip(least // MARGIN_STEP * MARGIN_STEP, 0.0, DecodingConfig.margin))
+
+
 class Remembered:
     """A neural language model that is asked about most sentences many times."""
 
@@ -161,8 +177,10 @@ def tune(
             return found
 
         start = replace(old, lm_confidence=())  # no word depends on them, and they may be for other features
-        found = coordinate_search(start, lambda settings: float(np.mean(list(rates(settings).values()))), steps)
-        tuning.settings = {name: (getattr(old, name), getattr(found, name)) for name in steps}
+        free = replace(start, margin=0.0)  # what the old margin takes for silence must not sway the others
+        found = coordinate_search(free, lambda settings: float(np.mean(list(rates(settings).values()))), steps)
+        found = replace(found, margin=silence_margin(beam_decoder(recognizer, found, language_model), samples))
+        tuning.settings = {name: (getattr(old, name), getattr(found, name)) for name in [*steps, "margin"]}
         tuning.error_rates = {corpus: (rate, rates(found)[corpus]) for corpus, rate in rates(start).items()}
         decoder = beam_decoder(recognizer, replace(found, lm_confidence=old.lm_confidence))
         fitted = _fit("language model", decoder, samples, language, tuning, say)

@@ -26,20 +26,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from asr.atomic import replacing
-from asr.decoding.neural_lm import FILE, UNKNOWN, NeuralLMConfig
+from asr.decoding.neural_lm import FILE, UNKNOWN, NeuralLM, NeuralLMConfig
 from asr.errors import LanguageModelError, TrainingError
 from asr.model.checkpoint import record
 from asr.model.hardware import fast_in_bfloat16, training_device
 from asr.schema import build
 from asr.training.neural_lm_network import NeuralLMNetwork
-from asr.training.ngram import HELD_OUT_TEXT, Fit, Withheld, most_frequent, separate
+from asr.training.ngram import HELD_OUT_TEXT, Corpus, Fit, Withheld, most_frequent, separate
 from asr.training.resume import reading_state, write_state
 from asr.training.schedule import learning_rate
 
 TEXT, STATE = "neural_lm.text", "neural_lm.state"
 BATCH_WORDS = 2048  # of an update
 MAX_SENTENCE_WORDS = 60  # a longer sentence is cut
-LEARNING_RATE = 3e-3  # at its peak: warm-up, then a cosine
+LEARNING_RATE = 3e-3  # at its peak: warm-up, then a cosine; half of it for a model that has been trained before
 WARMUP_UPDATES = 200
 CLIP = 1.0  # largest norm of the gradient
 SAVE_EVERY_UPDATES = 250
@@ -103,16 +103,17 @@ class LMTrainingState:
     model: NeuralLMNetwork
     optimizer: torch.optim.Optimizer
     updates: int
+    peak: float  # of the learning rate
     update: int = 0
 
     @classmethod
-    def begin(cls, model: NeuralLMNetwork, updates: int) -> LMTrainingState:
+    def begin(cls, model: NeuralLMNetwork, updates: int, peak: float | None = None) -> LMTrainingState:
         optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-        return cls(model, optimizer, updates)
+        return cls(model, optimizer, updates, peak or LEARNING_RATE)
 
     def step(self, words: Tensor, lengths: Tensor) -> float:
         """One update → its loss, the mean negative log-probability of a word."""
-        rate = learning_rate(self.update, self.updates, peak=LEARNING_RATE, warmup=WARMUP_UPDATES)
+        rate = learning_rate(self.update, self.updates, peak=self.peak, warmup=WARMUP_UPDATES)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(words.device.type, torch.bfloat16, enabled=fast_in_bfloat16(words.device)):
@@ -134,6 +135,7 @@ class LMTrainingState:
                 "config": asdict(self.model.config),
                 "model": self.model.state_dict(),
                 "updates": self.updates,
+                "peak": self.peak,
                 "optimizer": self.optimizer.state_dict(),
                 "update": self.update,
             },
@@ -143,7 +145,8 @@ class LMTrainingState:
     def restore(cls, folder: Path, device: torch.device) -> LMTrainingState:
         """Go on from what `save` left. Raises TrainingError where there is nothing, or half of it."""
         with reading_state(folder / STATE, device, "start again without --resume.") as saved:
-            state = cls.begin(NeuralLMNetwork(build(NeuralLMConfig, saved["config"])).to(device), saved["updates"])
+            model = NeuralLMNetwork(build(NeuralLMConfig, saved["config"])).to(device)
+            state = cls.begin(model, saved["updates"], saved["peak"])
             state.model.load_state_dict(saved["model"])
             state.optimizer.load_state_dict(saved["optimizer"])
             state.update = saved["update"]
@@ -175,24 +178,22 @@ def train(state: LMTrainingState, text: Text, held_out: Text, folder: Path, say:
 def read_texts(
     texts: Sequence[Path],
     folder: Path,
-    vocabulary: int | list[str],
+    begin: Callable[[Corpus], NeuralLMNetwork],
     withheld: Withheld,
     language: str,
     say: Say = lambda line: None,
 ) -> tuple[NeuralLMNetwork, Text, Text]:
-    """Texts → a model of their vocabulary, not trained yet; the text to learn from, and that held out; both are kept
-    in the folder. Raises LanguageModelError."""
+    """Texts → a model for them; the text to learn from, and that held out; both are kept in the folder. Raises
+    LanguageModelError."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         learn, hold = Path(name) / "learn.txt", Path(name) / "hold.txt"
         corpus = separate(texts, withheld, language, learn, hold)
-        words = most_frequent(corpus.counts, vocabulary) if isinstance(vocabulary, int) else vocabulary
+        model = begin(corpus)
         say(
             f"Text: {corpus.learned} sentences, {corpus.counts.total()} words; {corpus.held_out} sentences held out, "
-            f"{corpus.withheld} withheld. Vocabulary: {len(words)} words."
+            f"{corpus.withheld} withheld. Vocabulary: {len(model.config.words)} words."
         )
-        torch.manual_seed(0)
-        model = NeuralLMNetwork(NeuralLMConfig(tuple(words)))
         with learn.open(encoding="utf-8") as learned, hold.open(encoding="utf-8") as held:
             text = Text.of(model.config, learned)
             held_out = Text.of(model.config, islice(held, VALIDATION_SENTENCES))
@@ -225,6 +226,8 @@ def train_from_texts(
     vocabulary: int | list[str],
     tests: Mapping[str, Sequence[str]],
     language: str,
+    hidden: int | None = None,
+    init: Path | None = None,
     epochs: float | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -235,6 +238,8 @@ def train_from_texts(
     Args:
         vocabulary: how many words, or which.
         tests: sentences by name, which are withheld.
+        hidden: units of the LSTM; None: as many as usual.
+        init: a trained model to go on from, with its words and its size.
         epochs: how often to go through the text; None: once, or what a training that is resumed began with.
         resume: go on with the training that the folder holds.
         device: "auto", "cpu" or "cuda".
@@ -250,9 +255,19 @@ def train_from_texts(
     elif not texts:
         raise LanguageModelError("Give texts to learn from.")
     else:
+
+        def begin(corpus: Corpus) -> NeuralLMNetwork:
+            if trained:
+                return NeuralLMNetwork.of(trained)
+            words = most_frequent(corpus.counts, vocabulary) if isinstance(vocabulary, int) else vocabulary
+            torch.manual_seed(0)
+            return NeuralLMNetwork(NeuralLMConfig(tuple(words), **({"hidden": hidden} if hidden else {})))
+
+        trained = NeuralLM.load(init) if init else None  # a missing one is reported before the text is read
         withheld = Withheld(sentence for members in tests.values() for sentence in members)
-        model, text, held_out = read_texts(texts, folder, vocabulary, withheld, language, say)
-        state = LMTrainingState.begin(model.to(device), len(text.batches(0)))
+        model, text, held_out = read_texts(texts, folder, begin, withheld, language, say)
+        peak = LEARNING_RATE / 2 if init else LEARNING_RATE
+        state = LMTrainingState.begin(model.to(device), len(text.batches(0)), peak)
     if epochs:
         state.updates = max(1, state.update, round(epochs * len(text.batches(0))))
     train(state, text, held_out, folder, say)

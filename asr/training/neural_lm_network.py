@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,6 +39,13 @@ class NeuralLMNetwork(nn.Module):
             inside = (words >= first) & (words < last)
             vectors[inside] = (F.embedding(words[inside] - first, wide.weight) @ narrow.weight).to(vectors.dtype)
         return vectors * vectors.shape[-1] ** 0.5
+
+    @classmethod
+    def of(cls, trained: NeuralLM) -> NeuralLMNetwork:
+        """A model in use, to be trained on."""
+        network = cls(trained.config)
+        network.load_state_dict({name: torch.from_numpy(np.array(each)) for name, each in trained.weights.items()})
+        return network
 
     def trained(self) -> NeuralLM:
         """For use."""

@@ -22,7 +22,15 @@ def test_only_decoding_settings_change(recognizer, asr: Asr, tmp_path: Path, mon
     assert new.decoding.greedy_confidence and len(new.decoding.lm_confidence) > len(new.decoding.greedy_confidence)
     assert new.files == old.files | {"config.json": measure(tmp_path / "new" / "config.json")}
     assert dataclasses.replace(new, decoding=old.decoding) == old
-    changed = {"lm_weight", "word_score", "prior_scale", "neural_weight", "lm_confidence", "greedy_confidence"}
+    changed = {
+        "lm_weight",
+        "word_score",
+        "prior_scale",
+        "neural_weight",
+        "margin",
+        "lm_confidence",
+        "greedy_confidence",
+    }
     assert all(
         getattr(new.decoding, field.name) == getattr(old.decoding, field.name)
         for field in dataclasses.fields(DecodingConfig)

@@ -14,7 +14,7 @@ from asr.errors import ManifestError
 from asr.evaluation import tune as module
 from asr.evaluation.calibration import calibrate, record
 from asr.evaluation.scoring import auroc
-from asr.evaluation.tune import beam_decoder, coordinate_search, hear, word_error_rates
+from asr.evaluation.tune import MARGIN_STEP, beam_decoder, coordinate_search, hear, silence_margin, word_error_rates
 from asr.model.checkpoint import DecodingConfig
 
 CLIPS = Path(__file__).parents[1] / "clips"
@@ -59,6 +59,19 @@ def test_settings_reach_the_decoder(recognizer, samples) -> None:
     assert word_error_rates(recognizer, strange, few)["kathleen"] > 0.5
     # Building a tree costs more than decoding.
     assert strange.graph.tree is beam_decoder(recognizer, settings).graph.tree
+
+
+def test_the_margin_keeps_what_was_said(recognizer, samples) -> None:
+    """It is as large as the least sure utterance allows: a larger one takes that for silence."""
+    decoder = beam_decoder(recognizer, dataclasses.replace(recognizer.engine.checkpoint.config.decoding, margin=0.0))
+    margin = silence_margin(decoder, samples)
+    usual = DecodingConfig().margin
+    assert 0 < margin <= usual and margin % MARGIN_STEP == 0
+    faint = dataclasses.replace(
+        samples[0], emissions={head: 0.02 * each for head, each in samples[0].emissions.items()}
+    )
+    assert silence_margin(decoder, [*samples, faint]) < margin
+    assert silence_margin(decoder, []) == usual  # nothing was heard, so nothing speaks against it
 
 
 @pytest.mark.parametrize("beam", [True, False])

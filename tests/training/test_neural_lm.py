@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from asr.decoding.neural_lm import END, FILE, UNKNOWN, NeuralLM
-from asr.errors import LanguageModelError
+from asr.errors import CheckpointError, LanguageModelError
 from asr.training import neural_lm
 from asr.training.neural_lm import STATE, TEXT, LMTrainingState, Text, fit, train, train_from_texts
 from asr.training.neural_lm_network import NeuralLMNetwork
@@ -130,6 +130,30 @@ def test_from_texts_to_a_model(small: None, asr: Asr, tmp_path: Path, monkeypatc
     assert f"{TEXT} is missing or broken" in lm("--resume")
     with pytest.raises(LanguageModelError, match="texts"):
         train_from_texts([], tmp_path / "none", vocabulary=40, tests={}, language="en", device="cpu")
+
+
+def test_training_goes_on_from_a_model(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = small_lm()
+    first.trained().save(tmp_path / "first.safetensors")
+    source, out = tmp_path / "text.txt", only_config(tmp_path / "new")
+    source.write_text("w1 w2 strange\n" * 200, encoding="utf-8")
+    rates = []
+    monkeypatch.setattr(neural_lm, "learning_rate", lambda *a, peak, **b: rates.append(peak) or 0.0)
+    more = {"vocabulary": 3, "tests": {}, "language": "en", "device": "cpu"}
+    train_from_texts([source], out, init=tmp_path / "first.safetensors", **more)
+    found = NeuralLM.load(out / FILE)
+    assert found.config == first.config and set(rates) == {neural_lm.LEARNING_RATE / 2}  # the vocabulary is the model's
+    for name, weight in NeuralLM.load(tmp_path / "first.safetensors").weights.items():
+        assert (found.weights[name] == weight).all(), name  # nothing was learned at a rate of 0
+    with pytest.raises(CheckpointError, match="not a usable neural"):
+        train_from_texts([source], tmp_path / "no", init=tmp_path / "no.safetensors", **more)
+
+
+def test_the_size_can_be_chosen(small: None, tmp_path: Path) -> None:
+    source, out = tmp_path / "text.txt", only_config(tmp_path / "new")
+    source.write_text("so it goes\n" * 200, encoding="utf-8")
+    train_from_texts([source], out, vocabulary=3, tests={}, language="en", device="cpu", hidden=8)
+    assert NeuralLM.load(out / FILE).config.hidden == 8
 
 
 def test_every_weight_learns() -> None:
