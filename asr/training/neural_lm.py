@@ -39,7 +39,7 @@ from asr.training.schedule import learning_rate
 TEXT, STATE = "neural_lm.text", "neural_lm.state"
 BATCH_WORDS = 2048  # of an update
 MAX_SENTENCE_WORDS = 60  # a longer sentence is cut
-LEARNING_RATE = 3e-3  # at its peak: warm-up, then a cosine; half of it for a model that has been trained before
+LEARNING_RATE = 3e-3  # at its peak: warm-up, then a cosine; a quarter of it for a model that was trained before
 WARMUP_UPDATES = 200
 CLIP = 1.0  # largest norm of the gradient
 SAVE_EVERY_UPDATES = 250
@@ -266,7 +266,7 @@ def train_from_texts(
         trained = NeuralLM.load(init) if init else None  # a missing one is reported before the text is read
         withheld = Withheld(sentence for members in tests.values() for sentence in members)
         model, text, held_out = read_texts(texts, folder, begin, withheld, language, say)
-        peak = LEARNING_RATE / 2 if init else LEARNING_RATE
+        peak = LEARNING_RATE / 4 if init else LEARNING_RATE
         state = LMTrainingState.begin(model.to(device), len(text.batches(0)), peak)
     if epochs:
         state.updates = max(1, state.update, round(epochs * len(text.batches(0))))

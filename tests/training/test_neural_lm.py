@@ -142,7 +142,7 @@ def test_training_goes_on_from_a_model(small: None, tmp_path: Path, monkeypatch:
     more = {"vocabulary": 3, "tests": {}, "language": "en", "device": "cpu"}
     train_from_texts([source], out, init=tmp_path / "first.safetensors", **more)
     found = NeuralLM.load(out / FILE)
-    assert found.config == first.config and set(rates) == {neural_lm.LEARNING_RATE / 2}  # the vocabulary is the model's
+    assert found.config == first.config and set(rates) == {neural_lm.LEARNING_RATE / 4}  # the vocabulary is the model's
     for name, weight in NeuralLM.load(tmp_path / "first.safetensors").weights.items():
         assert (found.weights[name] == weight).all(), name  # nothing was learned at a rate of 0
     with pytest.raises(CheckpointError, match="not a usable neural"):
