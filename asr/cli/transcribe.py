@@ -73,6 +73,15 @@ def transcribe(
     hotword: Hotwords = None,
     plain: Plain = False,
     numerals: Numerals = False,
+    alternatives: Annotated[
+        int,
+        typer.Option(
+            "--alternatives",
+            min=0,
+            metavar="N",
+            help="At most N sentences that may have been said, of each segment, in JSON.",
+        ),
+    ] = 0,
     checkpoint: Checkpoint = None,
     device: DeviceOption = Device.auto,
     engine: Engine = EngineName.auto,
@@ -119,6 +128,7 @@ def transcribe(
         engine=engine.value,
         int8=int8,
         punctuate=not plain,
+        alternatives=alternatives,
     )
     file = output is not None and not (ray or is_folder(output))
     if output is not None and file:
@@ -127,6 +137,8 @@ def transcribe(
             raise RillError(f"--output {output} and --format {format.value} contradict each other: leave one out.")
         format = suffix
     formats = FORMATS if format == Format.all else ((format or Format.txt).value,)
+    if alternatives and "json" not in formats:
+        raise RillError("Only JSON has alternatives: add --format json.")
     place = None if output is None else Path(output)
     if ray:
         failed = transcribe_on_cluster(places, len(errors), options, formats, place, ray, jobs)

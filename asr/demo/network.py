@@ -10,29 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr.decoding.beam import BeamDecoder
-from asr.decoding.decoder import Decoder
 from asr.inference.recognizer import Recognizer
 from asr.model.checkpoint import Checkpoint
 from asr.model.latency import Latency
 from asr.model.streaming import Emissions
-from asr.text.results import Word
+from asr.text.results import Alternative, Word
 
-MOST_HYPOTHESES = 8
-SHOWN_MARGIN = 8.0  # natural log: how far behind the best sentence the last one may be
+MOST_ALTERNATIVES = 8
 NORM_FLOOR = 1e-5  # of the variance in a layer normalization
 WAVEFORM_COLUMNS = 1500
 
 
 State = tuple[np.ndarray, np.ndarray]  # h and, for the LSTM, c; (H,) each
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """A sentence of the search; `score` is its log-likelihood (natural), the neural language model's say included."""
-
-    text: str
-    score: float
 
 
 @dataclass(frozen=True)
@@ -43,8 +32,11 @@ class Trace:
     forward: list[np.ndarray]  # of each layer, (F, H)
     backward: list[np.ndarray]  # of each layer, (F, H)
     probabilities: np.ndarray  # (F, V)
-    words: list[Word]
-    hypotheses: list[Hypothesis]
+    alternatives: list[Alternative]  # the sentences that may have been said, the best first
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        return self.alternatives[0].words if self.alternatives else ()
 
 
 @dataclass(frozen=True)
@@ -66,27 +58,9 @@ def trace(recognizer: Recognizer, samples: np.ndarray, latencies: Sequence[Laten
     for latency in latencies:
         forward, backward, out = network.unroll(frames, latency)
         emissions = network.emissions(out)
-        scores = emissions[engine.head]
-        found = engine.decode(decoder, emissions)
-        sentences = hypotheses(decoder, scores) if found else []
-        traces.append(Trace(latency, forward, backward, np.exp(scores), found, sentences))
+        alternatives = engine.sentences(decoder, emissions, MOST_ALTERNATIVES)
+        traces.append(Trace(latency, forward, backward, np.exp(emissions[engine.head]), alternatives))
     return recording, traces
-
-
-def hypotheses(decoder: Decoder, scores: np.ndarray) -> list[Hypothesis]:
-    """The sentences that the search liked best of log-probabilities (F, V), best first; none without a search."""
-    if not isinstance(decoder, BeamDecoder):
-        return []
-    search = decoder.search(decoder.config.beam)
-    search.options = search.options._replace(margin=SHOWN_MARGIN)
-    search.accept(scores)
-    paths = search.nbest(MOST_HYPOTHESES)
-    sentences = [path.labels[path.labels >= 0].tolist() for path in paths]
-    likelihoods = [path.score for path in paths]
-    if decoder.rescorer:
-        likelihoods = decoder.rescorer.scores(sentences, likelihoods)
-    texts = [" ".join(decoder.words[word] for word in sentence) for sentence in sentences]
-    return sorted(map(Hypothesis, texts, likelihoods), key=lambda one: -one.score)
 
 
 class Network:

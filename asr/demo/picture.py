@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from asr.audio.reading import SAMPLE_RATE
-from asr.demo.network import Hypothesis, Recording, Trace
+from asr.demo.network import Recording, Trace
 from asr.model.latency import Latency
 from asr.model.tokens import TokenSet
-from asr.text.results import Word
+from asr.text.results import Alternative, Word
 
 MIN_LABELED_PROBABILITY = 0.35  # a token's peak is labeled from this probability on
 MAX_UNITS = 64  # hidden units drawn of each direction: those that vary most
@@ -58,7 +58,7 @@ def draw(
             f"<div style='width:max(100%, {REM_A_SECOND * seconds:.0f}rem)'>"
             + "".join(f"<h4>{label}</h4><div class='panel {kind}'>{content}</div>" for label, kind, content in panels)
             + _axis(seconds)
-            + f"</div></div>{_hypotheses(one.hypotheses)}</section>"
+            + f"</div></div>{_alternatives(one.alternatives)}</section>"
         )
     return f"<figure class='inside'>{''.join(columns)}</figure>"
 
@@ -173,18 +173,17 @@ def _axis(seconds: float) -> str:
     return f"<div class='axis'>{ticks}<em>seconds</em></div>"
 
 
-def _hypotheses(hypotheses: Sequence[Hypothesis]) -> str:
-    """The sentences of the search, best first, with what each is worse by."""
-    if not hypotheses:
+def _alternatives(alternatives: Sequence[Alternative]) -> str:
+    """The sentences of the search, the best first, with the share of the probability that each has."""
+    if len(alternatives) < 2:
         return ""
-    best, said = hypotheses[0], hypotheses[0].text.split()
+    said = alternatives[0].text.split()
     rows = "".join(
-        f"<tr><td>{one.score - best.score:.1f}</td><td>{_marked(one.text.split(), said)}</td></tr>"
-        for one in hypotheses
+        f"<tr><td>{one.confidence:.1%}</td><td>{_marked(one.text.split(), said)}</td></tr>" for one in alternatives
     )
     return (
-        f"<details open><summary>The search's {len(hypotheses)} best sentences</summary><div class='table'><table>"
-        f"<thead><tr><th>Log-likelihood</th><th>Sentence</th></tr></thead><tbody>{rows}</tbody></table></div></details>"
+        f"<details open><summary>The search's {len(alternatives)} best sentences</summary><div class='table'><table>"
+        f"<thead><tr><th>Probability</th><th>Sentence</th></tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 
 

@@ -144,7 +144,15 @@ class Engine:
     def recognize(
         self, utterances: Sequence[np.ndarray], latency: Latency, hotwords: tuple[Hotword, ...] = ()
     ) -> list[list[Word]]:
-        """Utterances of mel frames (T, bands) → the words of each, times from its beginning.
+        """Utterances of mel frames (T, bands) → the words of each, times from its beginning."""
+        found = self.nbest(utterances, latency, hotwords, 1)
+        return [list(sentences[0].words) if sentences else [] for sentences in found]
+
+    def nbest(
+        self, utterances: Sequence[np.ndarray], latency: Latency, hotwords: tuple[Hotword, ...], n: int
+    ) -> list[list[Alternative]]:
+        """Utterances of mel frames (T, bands) → at most `n` sentences of each, the best first, times from its
+        beginning; none where nothing is said.
 
         They go through the model in batches of similar length, on the engine's threads.
         """
@@ -153,12 +161,13 @@ class Engine:
         order = sorted((i for i in range(len(utterances)) if len(utterances[i])), key=lambda i: len(utterances[i]))
         batches = [order[first : first + BATCH_UTTERANCES] for first in range(0, len(order), BATCH_UTTERANCES)]
 
-        def recognize(batch: list[int]) -> list[list[Word]]:
-            return [self.decode(decoder, e) for e in self.emissions([utterances[i] for i in batch], latency)]
+        def recognize(batch: list[int]) -> list[list[Alternative]]:
+            emissions = self.emissions([utterances[i] for i in batch], latency)
+            return [self.sentences(decoder, each, n) for each in emissions]
 
-        results: list[list[Word]] = [[] for _ in utterances]
-        for batch, words in zip(batches, self.workers.map(recognize, batches), strict=True):
-            for i, found in zip(batch, words, strict=True):
+        results: list[list[Alternative]] = [[] for _ in utterances]
+        for batch, sentences in zip(batches, self.workers.map(recognize, batches), strict=True):
+            for i, found in zip(batch, sentences, strict=True):
                 results[i] = found
         return results
 
@@ -168,10 +177,7 @@ class Engine:
         """Utterances (T, bands), T ≥ 1, as one batch with full context, on the calling thread; at most so many
         sentences of each, the best first."""
         emissions = self.emissions(utterances, PRESETS["offline"])
-        return (
-            decoder.nbest(each, n) if self._is_active(each) else []
-            for decoder, each, n in zip(decoders, emissions, counts, strict=True)
-        )
+        return (self.sentences(decoder, each, n) for decoder, each, n in zip(decoders, emissions, counts, strict=True))
 
     def emissions(self, utterances: Sequence[np.ndarray], latency: Latency) -> list[Emissions]:
         """Utterances (T, bands) → the emissions of each, computed as one padded batch."""
@@ -188,11 +194,15 @@ class Engine:
         return [{name: values[i, :n] for name, values in out.items()} for i, n in enumerate(frames)]
 
     def decode(self, decoder: Decoder, emissions: Emissions) -> list[Word]:
-        """Words of an utterance; none where no frame is active, whatever priors and language model prefer."""
-        return decoder.decode(emissions) if self._is_active(emissions) else []
+        """The words of `sentences`' first."""
+        found = self.sentences(decoder, emissions, 1)
+        return list(found[0].words) if found else []
 
-    def _is_active(self, emissions: Emissions) -> bool:
-        return bool(active(emissions[self.head], self.checkpoint.config.tokens[self.head]).any())
+    def sentences(self, decoder: Decoder, emissions: Emissions, n: int) -> list[Alternative]:
+        """At most `n` sentences of an utterance, the best first; none where no frame is active, whatever priors and
+        language model prefer."""
+        tokens = self.checkpoint.config.tokens[self.head]
+        return decoder.nbest(emissions, n) if active(emissions[self.head], tokens).any() else []
 
 
 def fastest(device: str) -> str:

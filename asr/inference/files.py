@@ -50,6 +50,7 @@ class Options:
     int8: bool = False
     threads: int | None = None  # utterances that are recognized at once; None: as many as there are cores
     punctuate: bool = True
+    alternatives: int = 0  # of each segment
 
     def load(self) -> Recognizer:
         from asr.inference.recognizer import load
@@ -104,7 +105,9 @@ def _transcribe(recognizer: Recognizer, source: str, options: Options, on_progre
     seconds = 0.0
     try:
         with opened(source) as file:
-            for now, new in recognizer.transcribe_parts(file, latency=options.latency):
+            for now, new in recognizer.transcribe_parts(
+                file, latency=options.latency, alternatives=options.alternatives
+            ):
                 if options.numerals:
                     new = [replace(segment, words=numerals(segment.words)) for segment in new]
                 segments += new

@@ -15,14 +15,14 @@ import numpy as np
 
 from asr.audio import reading
 from asr.audio.segmenter import Segmenter
-from asr.decoding.decoder import shift
+from asr.decoding.decoder import shift_all
 from asr.decoding.hotwords import Hotword
 from asr.inference.endpoint import EndpointRules
 from asr.inference.engine import Engine, Hotwords
 from asr.inference.runner import InlineRunner, ModelRunner
 from asr.inference.stream import Event, Stream
 from asr.model.latency import Latency, LatencyLike
-from asr.text.results import Final, Transcript, Word
+from asr.text.results import Alternative, Final, Transcript, Word
 from asr.text.sentences import LOOK_AHEAD, Sentences, segments
 
 __all__ = ["Event", "Recognizer", "Stream", "load"]
@@ -120,12 +120,18 @@ class Recognizer:
         sample_rate: float | None = None,
         latency: LatencyLike = "offline",
         punctuate: bool | None = None,
+        alternatives: int = 0,
     ) -> Transcript:
-        """A file, a binary stream or an array with its rate, as a whole. Raises AudioError."""
+        """A file, a binary stream or an array with its rate, as a whole. Raises AudioError.
+
+        With `alternatives` each segment has at most so many, its own sentence first; fewer where none is nearly as
+        likely. A segment is then what was recognized at once: at most 20 s, which end where it is quiet.
+        """
         found: list[Final] = []
         seconds = 0.0
-        parts = self.transcribe_parts(source, sample_rate=sample_rate, latency=latency, punctuate=punctuate)
-        for seconds, new in parts:  # noqa: B007
+        for seconds, new in self.transcribe_parts(  # noqa: B007
+            source, sample_rate=sample_rate, latency=latency, punctuate=punctuate, alternatives=alternatives
+        ):
             found += new
         return Transcript(tuple(found), seconds)
 
@@ -136,13 +142,16 @@ class Recognizer:
         sample_rate: float | None = None,
         latency: LatencyLike = "offline",
         punctuate: bool | None = None,
+        alternatives: int = 0,
     ) -> Iterator[tuple[float, list[Final]]]:
         """As `transcribe`, in parts: (seconds read so far, segments that became known). Memory does not grow."""
         settings = Latency.parse(latency)
         features = self.engine.frontend.stream()
         config = self.engine.frontend.config
         segmenter = Segmenter(config.hop, config.sample_rate)
-        joined = _Joined(self._sentences(punctuate))
+        sentences = self._sentences(punctuate)
+        joined = _WithAlternatives(sentences) if alternatives else _Joined(sentences)
+        count = max(1, alternatives)
         waiting: list[np.ndarray] = []
         position = samples = 0
         group = FIRST_GROUP  # small, so that text appears soon
@@ -151,17 +160,20 @@ class Recognizer:
             waiting += segmenter.push(block, features.accept(block))
             if len(waiting) >= group:
                 group = min(2 * group, LARGEST_GROUP)
-                yield samples / config.sample_rate, joined.add(self._words(waiting, position, settings))
+                yield samples / config.sample_rate, joined.add(self._recognize(waiting, position, settings, count))
                 position += sum(len(mel) for mel in waiting)
                 waiting = []
         waiting += segmenter.flush()
-        yield samples / config.sample_rate, joined.add(self._words(waiting, position, settings), last=True)
+        found = self._recognize(waiting, position, settings, count)
+        yield samples / config.sample_rate, joined.add(found, last=True)
 
-    def _words(self, parts: Sequence[np.ndarray], position: int, latency: Latency) -> list[list[Word]]:
-        """Words of each of adjoining parts of mel frames, the first at mel frame `position`."""
+    def _recognize(
+        self, parts: Sequence[np.ndarray], position: int, latency: Latency, n: int
+    ) -> list[list[Alternative]]:
+        """At most `n` sentences of each of adjoining parts of mel frames, the first at mel frame `position`."""
         found = []
-        for mel, words in zip(parts, self.engine.recognize(parts, latency, self.hotwords), strict=True):
-            found.append(shift(words, position * self.engine.frontend.seconds_per_frame))
+        for mel, sentences in zip(parts, self.engine.nbest(parts, latency, self.hotwords, n), strict=True):
+            found.append(shift_all(sentences, position * self.engine.frontend.seconds_per_frame))
             position += len(mel)
         return found
 
@@ -186,14 +198,39 @@ class _Joined:
         self.sentences = sentences
         self.open: list[Word] = []  # of the last segment, which may go on
 
-    def add(self, parts: Sequence[Sequence[Word]], last: bool = False) -> list[Final]:
-        """The segments that the words of these parts complete; at the end of the recording, all that are left."""
+    def add(self, parts: Sequence[Sequence[Alternative]], last: bool = False) -> list[Final]:
+        """The segments that the best sentences of these parts complete; at the end of the recording, all that are
+        left."""
+        said = [found[0].words for found in parts if found]
         if not self.sentences:
-            return [segment for words in parts for segment in segments(words, punctuated=False)]
-        written = self.sentences.write([word for words in parts for word in words], 0 if last else LOOK_AHEAD)
+            return [segment for words in said for segment in segments(words, punctuated=False)]
+        written = self.sentences.write([word for words in said for word in words], 0 if last else LOOK_AHEAD)
         found = segments([*self.open, *written], punctuated=True)
         self.open = [] if last or not found else list(found[-1].words)
         return found if last else found[:-1]
+
+
+class _WithAlternatives:
+    """A recording's sentences as segments that are each one part of it, with what else may have been said there."""
+
+    def __init__(self, sentences: Sentences | None) -> None:
+        self.sentences = sentences
+        self.waiting: list[list[Alternative]] = []  # until their words are written
+        self.written: list[Word] = []
+
+    def add(self, parts: Sequence[list[Alternative]], last: bool = False) -> list[Final]:
+        """The segments of these parts, and of those before, whose words are written; at the end, all of them."""
+        said = [found for found in parts if found and found[0].words]
+        words = [word for found in said for word in found[0].words]
+        self.waiting += said
+        self.written += self.sentences.write(words, 0 if last else LOOK_AHEAD) if self.sentences else words
+        segments = []
+        while self.waiting and len(self.waiting[0][0].words) <= len(self.written):
+            found = self.waiting.pop(0)
+            count = len(found[0].words)
+            segments.append(Final.of(self.written[:count], self.sentences is not None, found))
+            self.written = self.written[count:]
+        return segments
 
 
 def load(

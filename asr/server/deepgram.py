@@ -27,10 +27,10 @@ from starlette.websockets import WebSocket
 from asr import __version__
 from asr.errors import RillError
 from asr.inference.recognizer import Event
-from asr.server.parameters import check_language
+from asr.server.parameters import alternatives_wanted, check_language
 from asr.server.pcm import DECODERS, wav_header
 from asr.server.service import Service, SessionClosed
-from asr.server.session import Outbox, SocketConversation, alternatives_wanted, invalid
+from asr.server.session import Outbox, SocketConversation, invalid
 from asr.text.results import Final, Partial, Word
 
 PATH = "/v1/listen"
@@ -51,6 +51,12 @@ def phrases(query: QueryParams) -> list[str]:
 
 def flag(query: QueryParams, name: str) -> bool:
     return query.get(name, "false").lower() not in ("false", "0", "")
+
+
+def alternatives(query: QueryParams) -> int:
+    """How many sentences are wanted; 0 where one is enough. Raises RillError."""
+    wanted = alternatives_wanted(query.get("alternatives", 1), "alternatives")
+    return wanted if wanted > 1 else 0
 
 
 def check_query(service: Service, query: QueryParams, unsupported: Sequence[str]) -> None:
@@ -165,9 +171,7 @@ class DeepgramConnection(SocketConversation):
             self.encoding = encoding
             self.audio.set_rate(query["sample_rate"])
         self.audio.punctuate = flag(query, "punctuate") or flag(query, "smart_format")
-        if "alternatives" in query:
-            wanted = alternatives_wanted(query["alternatives"], "alternatives")
-            self.audio.alternatives = wanted if wanted > 1 else 0  # one is the final itself
+        self.audio.alternatives = alternatives(query)
         if expected := phrases(query):
             await self.audio.expect(expected)
 

@@ -27,6 +27,7 @@ from asr.server.deepgram import (
     PATH,
     UNSUPPORTED,
     alternative,
+    alternatives,
     audio_facts,
     check_query,
     flag,
@@ -36,7 +37,8 @@ from asr.server.deepgram import (
 from asr.server.pcm import DECODERS
 from asr.server.recordings import parse_hotwords, recognize
 from asr.server.service import Service
-from asr.text.results import Final, Paragraphs, Transcript
+from asr.text.results import Final, Paragraphs, Transcript, join_alternatives
+from asr.text.sentences import segments
 
 ANALYSES = ("summarize", "topics", "intents", "sentiment", "detect_language", "search", "replace")
 
@@ -47,9 +49,9 @@ def routes(service: Service) -> list[BaseRoute]:
         check_query(service, query, (*UNSUPPORTED, *ANALYSES))
         if request.headers.get("content-type", "").partition(";")[0] == "application/json":
             raise RillError("This server fetches no addresses: send the recording itself.")
-        hotwords = await parse_hotwords(service, phrases(query))
+        hotwords, wanted = await parse_hotwords(service, phrases(query)), alternatives(query)
         request_id = str(uuid4())
-        segments: list[Final] = []
+        found: list[Final] = []
         seconds = 0.0
         with tempfile.TemporaryFile(prefix="rill-") as file:
             sha256 = await _receive(request, file)
@@ -61,14 +63,15 @@ def routes(service: Service) -> list[BaseRoute]:
                 hotwords,
                 sample_rate=rate,
                 punctuate=flag(query, "punctuate") or flag(query, "smart_format"),
+                alternatives=wanted,
             ):
-                segments += new
+                found += new
         facts = model_facts(service)
         uuid, info = facts["model_uuid"], facts["model_info"]
         metadata = {**audio_facts(request_id, sha256, seconds), "models": [uuid], "model_info": {uuid: info}}
         paragraphs = flag(query, "paragraphs") or flag(query, "smart_format")
         results = await asyncio.to_thread(
-            _results, Transcript(tuple(segments), seconds), paragraphs, flag(query, "utterances")
+            _results, Transcript(tuple(found), seconds), wanted, paragraphs, flag(query, "utterances")
         )
         return JSONResponse({"metadata": metadata, "results": results})
 
@@ -93,12 +96,17 @@ def _rate(text: str | None) -> float:
         raise RillError(f"The sample_rate must be a number, in Hz, not '{text!s:.20}'.") from None
 
 
-def _results(transcript: Transcript, with_paragraphs: bool, with_utterances: bool) -> dict[str, Any]:
+def _results(transcript: Transcript, wanted: int, with_paragraphs: bool, with_utterances: bool) -> dict[str, Any]:
+    others = join_alternatives(transcript.segments, wanted)[1:] if wanted else []
+    if wanted and transcript.segments:  # they are parts of the recording: make them what they are without alternatives
+        split = segments(transcript.words, transcript.segments[0].punctuated)
+        transcript = Transcript(tuple(split), transcript.duration)
     text = " ".join(segment.text for segment in transcript.segments)
     best = alternative(text, transcript.words)
     if with_paragraphs:
         best["paragraphs"] = {"transcript": transcript.text, "paragraphs": _paragraphs(transcript.segments)}
-    results: dict[str, Any] = {"channels": [{"alternatives": [best]}]}
+    found = [best, *(alternative(each.text, each.words) for each in others)]
+    results: dict[str, Any] = {"channels": [{"alternatives": found}]}
     if with_utterances:
         results["utterances"] = [
             {

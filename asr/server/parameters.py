@@ -26,6 +26,7 @@ LANGUAGE_NAMES = {"en": "english"}  # by ISO 639-1 code, as OpenAI writes them; 
 MAX_NAME_LENGTH = 100  # characters of what a client names, in errors and in the log
 MAX_PHRASE_WORDS = 4  # of a prompt's part that is expected as a whole; longer ones are prose
 MIN_CONFIDENCE = 1e-3  # whose logarithm is taken
+MAX_ALTERNATIVES = 10  # sentences of one utterance: as many as the second pass judges
 
 
 class UnknownModel(RillError):
@@ -48,6 +49,14 @@ def check_language(recognizer: Recognizer, language: object) -> None:
 
 def language_name(language: str) -> str:
     return LANGUAGE_NAMES.get(language, language)
+
+
+def alternatives_wanted(value: object, name: str) -> int:
+    """How many sentences a client wants of each utterance. Raises RillError."""
+    text = str(value)
+    if not text.isdecimal() or int(text) > MAX_ALTERNATIVES:
+        raise RillError(f"'{name}' must be a whole number from 0 to {MAX_ALTERNATIVES}.")
+    return int(text)
 
 
 def prompt_phrases(prompt: object) -> list[str]:

@@ -55,6 +55,7 @@ async def recognize(
     *,
     sample_rate: float | None = None,
     punctuate: bool | None = None,
+    alternatives: int = 0,
 ) -> AsyncIterator[Part]:
     """The recording's parts, until its end or until the client disconnects. Raises AudioError, Busy, HTTPException."""
     longest = service.options.session_s
@@ -62,7 +63,9 @@ async def recognize(
         recognizer = service.recognizer
         if hotwords:
             recognizer = await asyncio.to_thread(recognizer.expecting, hotwords)
-        parts = recognizer.transcribe_parts(recording, sample_rate=sample_rate, punctuate=punctuate)
+        parts = recognizer.transcribe_parts(
+            recording, sample_rate=sample_rate, punctuate=punctuate, alternatives=alternatives
+        )
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
             if part[0] > longest:
                 raise HTTPException(413, f"The recording lasts longer than {longest:g} s, the server's limit.")

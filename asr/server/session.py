@@ -34,7 +34,6 @@ from asr.text.results import Final, Partial
 
 MAX_WAITING_AUDIO_S = 2.0  # more than this, and the client is held up: it sends too fast
 MAX_UNREAD_MESSAGES = 64  # that wait for a client to read them; then no more of its audio is taken
-MAX_ALTERNATIVES = 10  # sentences of one utterance: as many as the second pass judges
 CLOSE_TIMEOUT_S = 2.0  # in which a client must take the last message and the close frame
 GONE = (WebSocketDisconnect, ConnectionError, RuntimeError)  # what writing to a client raises that has gone
 log = logging.getLogger(__name__)
@@ -43,14 +42,6 @@ log = logging.getLogger(__name__)
 def invalid(reason: str) -> SessionClosed:
     """The end of a session whose client sent something that the server does not understand."""
     return SessionClosed(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, reason)
-
-
-def alternatives_wanted(value: object, name: str) -> int:
-    """How many sentences a client wants of each utterance. Raises SessionClosed."""
-    text = str(value)
-    if not text.isdecimal() or int(text) > MAX_ALTERNATIVES:
-        raise invalid(f"'{name}' must be a whole number from 0 to {MAX_ALTERNATIVES}.")
-    return int(text)
 
 
 class LiveAudio:

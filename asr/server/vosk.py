@@ -27,10 +27,11 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from asr.inference.recognizer import Event
+from asr.server.parameters import alternatives_wanted
 from asr.server.pcm import linear16, wav_header
 from asr.server.service import Service
-from asr.server.session import CLOSE_TIMEOUT_S, SocketConversation, alternatives_wanted, invalid
-from asr.text.results import Alternative, Final, Partial, Word
+from asr.server.session import CLOSE_TIMEOUT_S, SocketConversation, invalid
+from asr.text.results import Final, Partial, Word, join_alternatives
 
 MAX_ANSWER_DELAY = 0.5  # of the duration of a message's audio; then its answer is sent, although the audio still waits
 UNKNOWN_WORD = "[unk]"  # in a Vosk grammar: all other words, which are never excluded here
@@ -134,22 +135,15 @@ class VoskConnection(SocketConversation):
         return _dumps(answer)
 
     def _alternatives_answer(self) -> str:
-        """Of several finals, the last one's alternatives, each after the best sentences of the others."""
-        before = [word for final in self.finals[:-1] for word in final.words]
-        found = self.finals[-1].alternatives if self.finals else (Alternative((), 1.0),)
-        self.finals.clear()
         answers = []
-        for each in found:
-            words = [*before, *each.words]
-            answer: dict[str, Any] = {
-                "confidence": round(each.confidence, 3),
-                "text": " ".join(word.text for word in words),
-            }
-            if words and self.words:
+        for each in join_alternatives(self.finals, self.audio.alternatives):
+            answer: dict[str, Any] = {"confidence": round(each.confidence, 3), "text": each.text}
+            if each.words and self.words:
                 answer["result"] = [
-                    {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)} for word in words
+                    {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)} for word in each.words
                 ]
             answers.append(answer)
+        self.finals.clear()
         return _dumps({"alternatives": answers})
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from heapq import nlargest
+from operator import itemgetter
 from typing import Any
 
 PARAGRAPH_PAUSE_S = 2.0  # seconds of silence that part two paragraphs
@@ -90,7 +92,7 @@ class Final:
     """Text that will not change any more: one utterance of a stream, one segment of a file.
 
     `start` and `end` are those of its first and last word, in seconds. `punctuated` says whether it is written as
-    sentences are. `alternatives` are the likeliest sentences, this one first, where a stream was asked for several.
+    sentences are. `alternatives` are the likeliest sentences, this one first, where several were asked for.
     """
 
     words: tuple[Word, ...]
@@ -148,6 +150,29 @@ class Transcript:
 
 def _in_milliseconds(words: Sequence[Word]) -> tuple[Word, ...]:
     return tuple(replace(word, start=round(word.start, 3), end=round(word.end, 3)) for word in words)
+
+
+def join_alternatives(segments: Sequence[Final], n: int) -> list[Alternative]:
+    """At most `n` sentences of segments on end, the likeliest first: one alternative of each segment, in all
+    combinations, which are as likely as the product of their confidences."""
+    Chosen = tuple[float, tuple[Any, Alternative] | None]  # confidence, and the alternatives, linked from the last one
+    found: list[Chosen] = [(1.0, None)]
+    for segment in segments:
+        options = segment.alternatives or (Alternative(segment.words, 1.0),)
+        longer: list[Chosen] = [
+            (confidence * option.confidence, (before, option)) for confidence, before in found for option in options
+        ]
+        found = nlargest(n, longer, key=itemgetter(0))
+        found = [(confidence / found[0][0], chosen) for confidence, chosen in found]  # products of many become 0
+    total = sum(confidence for confidence, _ in found)
+    joined = []
+    for confidence, chosen in found:
+        parts = []
+        while chosen:
+            chosen, option = chosen
+            parts.append(option.words)
+        joined.append(Alternative(tuple(word for words in reversed(parts) for word in words), confidence / total))
+    return joined
 
 
 class Paragraphs:

@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import soundfile
 from asr.audio.reading import read_blocks
 from asr.cli import transcribe as module
 from asr.inference.files import Options, Outcome
-from asr.text.results import Final, Transcript, Word
+from asr.text.results import Alternative, Final, Transcript, Word
 from tests.conftest import CLIPS, Asr
 
 LOAD = Options.load
@@ -28,9 +29,11 @@ def final(*words: str, start: float = 0.0) -> Final:
 class FakeRecognizer:
     """Two segments: twenty three, and the file's length in samples, in words that tell the files apart."""
 
-    def transcribe_parts(self, source, latency) -> Iterator[tuple[float, list[Final]]]:
+    def transcribe_parts(self, source, latency, alternatives) -> Iterator[tuple[float, list[Final]]]:
         samples = sum(map(len, read_blocks(source)))
-        yield 1.0, [final("twenty", "three")]
+        first = final("twenty", "three")
+        others = tuple(Alternative(first.words, 1 / alternatives) for _ in range(alternatives))
+        yield 1.0, [replace(first, alternatives=others)]
         yield samples / 16_000, [final("samples", str(samples), start=5.0)]
 
 
@@ -67,7 +70,7 @@ def test_segments_are_printed_as_soon_as_they_are_known(
     asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Slow:
-        def transcribe_parts(self, source, latency):
+        def transcribe_parts(self, source, latency, alternatives):
             yield 1.0, [final("first")]
             assert capsys.readouterr().out == "first\n"
             yield 2.0, [final("second")]
@@ -105,6 +108,14 @@ def test_several_files_as_json_are_lines(asr: Asr, folder: Path) -> None:
     ]
     assert [line["duration"] for line in lines] == [1.0, 2.0] and lines[0]["segments"][0]["text"] == "twenty three"
     assert len(asr("transcribe", folder / "a", "-f", "json")[1].splitlines()) == 1  # a folder, whatever it holds
+
+
+def test_alternatives_are_in_json_alone(asr: Asr, folder: Path) -> None:
+    _, out, _ = asr("transcribe", folder / "talk.wav", "--alternatives", 2, "-f", "json")
+    first, second = json.loads(out)["segments"]
+    assert [each["text"] for each in first["alternatives"]] == ["twenty three"] * 2 and "alternatives" not in second
+    code, out, err = asr("transcribe", folder / "talk.wav", "--alternatives", 2)
+    assert (code, out) == (1, "") and "--format json" in err
 
 
 def test_all_formats_below_a_folder(asr: Asr, folder: Path) -> None:
@@ -205,10 +216,10 @@ def test_a_missing_file_does_not_stop_the_others(asr: Asr, folder: Path) -> None
 
 def test_a_fault_of_ours_does_not_stop_the_others(asr: Asr, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Faulty(FakeRecognizer):
-        def transcribe_parts(self, source, latency):
+        def transcribe_parts(self, source, latency, alternatives):
             if source.endswith(".wav"):
                 raise IndexError("list index out of range")
-            yield from super().transcribe_parts(source, latency)
+            yield from super().transcribe_parts(source, latency, alternatives)
 
     monkeypatch.setattr(Options, "load", lambda options: Faulty())
     code, out, err = asr("transcribe", folder / "talk.wav", folder / "talk.flac")

@@ -15,6 +15,7 @@ from PIL import Image
 import asr
 from asr.demo import network, picture
 from asr.model.latency import PRESETS, Latency
+from asr.text.results import Alternative, Word
 
 CLIP = Path(__file__).parents[1] / "clips" / "kathleen-1.flac"
 
@@ -45,19 +46,19 @@ def test_live_differs_from_full_context_in_the_backward_direction(recognizer):
     assert not np.allclose(full.backward[0], live.backward[0], atol=1e-2)
 
 
-def test_hypotheses_are_the_searchs_with_the_final_first(recognizer):
+def test_alternatives_are_the_recognizers_own(recognizer):
     samples, _ = sf.read(CLIP, dtype="float32")
     _, (trace,) = network.trace(recognizer, samples, [PRESETS["offline"]])
-    texts = [one.text for one in trace.hypotheses]
-    assert texts[0] == " ".join(word.text for word in trace.words)
-    assert len(texts) == len(set(texts)) > 1
-    assert [one.score for one in trace.hypotheses] == sorted((one.score for one in trace.hypotheses), reverse=True)
+    transcript = recognizer.transcribe(samples, sample_rate=16_000, alternatives=network.MOST_ALTERNATIVES)
+    (segment,) = transcript.segments
+    assert [one.text for one in trace.alternatives] == [one.text for one in segment.alternatives]
+    assert len(trace.alternatives) > 1
 
 
-def test_without_a_search_there_are_no_hypotheses(greedy):
+def test_without_a_search_there_is_one_sentence(greedy):
     samples, _ = sf.read(CLIP, dtype="float32")
     _, (trace,) = network.trace(greedy, samples, [PRESETS["offline"]])
-    assert trace.words and trace.hypotheses == []
+    assert trace.words and len(trace.alternatives) == 1
     tokens = greedy.engine.checkpoint.config.tokens[greedy.engine.head]
     assert "best sentences" not in picture.draw(
         *network.trace(greedy, samples, [PRESETS["offline"]]), tokens, "x", 0, 0.04
@@ -82,5 +83,6 @@ def test_the_picture_has_a_column_for_each_pass_and_one_time_axis(recognizer):
 
 
 def test_what_the_search_found_is_marked_and_escaped():
-    html = picture._hypotheses([network.Hypothesis("a <b> c", -3.0), network.Hypothesis("a d c", -4.5)])
-    assert "a &lt;b&gt; c" in html and "a <mark>d</mark> c" in html and ">-1.5<" in html
+    said = [tuple(Word(word, i, i + 1, 0.5) for i, word in enumerate(text.split())) for text in ("a <b> c", "a d c")]
+    html = picture._alternatives([Alternative(said[0], 0.8125), Alternative(said[1], 0.1875)])
+    assert "a &lt;b&gt; c" in html and "a <mark>d</mark> c" in html and ">18.8%<" in html

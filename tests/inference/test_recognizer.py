@@ -101,6 +101,28 @@ def test_parts_join_to_the_whole(recognizer, long):
     assert parts[-1][0] == pytest.approx(long[1].duration)
 
 
+def test_alternatives_of_each_part_of_a_recording(recognizer, long):
+    samples, plain = long
+    parts = list(recognizer.transcribe_parts(samples, sample_rate=RATE, alternatives=3))
+    segments = [segment for _, found in parts for segment in found]
+    assert [word.display for segment in segments for word in segment.words] == [word.display for word in plain.words]
+    assert len(segments) >= len(samples) / RATE / 20 and any(found for _, found in parts[:-1])
+    for segment in segments:
+        best, *others = segment.alternatives
+        assert [word.text for word in best.words] == [word.text for word in segment.words]
+        assert [word.start for word in best.words] == [word.start for word in segment.words]
+        assert len(others) <= 2 and all(other.text != best.text for other in others)
+    assert sum(len(segment.alternatives) > 1 for segment in segments) > len(segments) / 2
+    raw = recognizer.transcribe(samples, sample_rate=RATE, alternatives=3, punctuate=False)
+    assert [segment.alternatives for segment in raw.segments] == [segment.alternatives for segment in segments]
+    assert raw.segments[0].text == raw.segments[0].alternatives[0].text
+
+
+def test_without_a_search_there_is_one_alternative(greedy, clips):
+    (segment,) = greedy.transcribe(clips[4].samples, sample_rate=RATE, alternatives=3).segments
+    assert [each.confidence for each in segment.alternatives] == [1.0]
+
+
 def test_a_recording_can_be_transcribed_at_live_latency(recognizer, clips):
     low = recognizer.transcribe(clips[4].samples, sample_rate=RATE, latency="fast")
     assert len(low.words) >= 7

@@ -71,6 +71,18 @@ def test_the_asynchronous_client_with_utterances_paragraphs_and_keyterms(server)
     assert "German" in best.transcript
 
 
+def test_alternatives_change_nothing_else(client):
+    wanted = {"request": sample().read_bytes(), "smart_format": True, "utterances": True}
+    plain = client.listen.v1.media.transcribe_file(**wanted).results
+    several = client.listen.v1.media.transcribe_file(
+        **wanted, request_options={"additional_query_parameters": {"alternatives": "3"}}
+    ).results
+    best, *others = several.channels[0].alternatives
+    assert [best] == plain.channels[0].alternatives and len(others) == 2
+    assert len({each.transcript for each in others}) == 2 and all(each.words for each in others)
+    assert [each.transcript for each in several.utterances] == [each.transcript for each in plain.utterances]
+
+
 def test_raw_words_and_raw_audio(client):
     answer = client.listen.v1.media.transcribe_file(
         request=pcm(CLIPS / "kathleen-0.flac"),
