@@ -52,11 +52,12 @@ def language_name(language: str) -> str:
 
 
 def alternatives_wanted(value: object, name: str) -> int:
-    """How many sentences a client wants of each utterance. Raises RillError."""
+    """How many sentences a client gets at most of each utterance: what it wants, or as many as there are. Raises
+    RillError."""
     text = str(value)
-    if not text.isdecimal() or int(text) > MAX_ALTERNATIVES:
-        raise RillError(f"'{name}' must be a whole number from 0 to {MAX_ALTERNATIVES}.")
-    return int(text)
+    if not text.isdecimal():
+        raise RillError(f"'{name}' must be a whole number, not '{text:.20}'.")
+    return min(int(text[:10]), MAX_ALTERNATIVES)
 
 
 def prompt_phrases(prompt: object) -> list[str]:

@@ -1,7 +1,7 @@
 """What the documentation says is true: its Python runs, its commands parse, its files are there.
 
 A Python snippet runs in a folder with a recording `talk.mp4` and the same as `talk.wav`; `blocks` are blocks of it, and
-the address of `asr serve` is that of a running server.
+the addresses of `asr serve` are those of a running server.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ import typer
 
 import asr
 from asr.cli.main import app
+from asr.server.listening import listen
 from asr.text.writers import render
 from tests.support.serving import running
 
@@ -44,7 +46,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-SERVER = "127.0.0.1:2700"  # where the snippets expect `asr serve`
+PORTS = ("2700", "10300")  # where the snippets expect `asr serve`, and its Wyoming
 SPEECH = ROOT / "tests" / "clips" / "kathleen-0.flac"
 COMMANDS = typer.main.get_command(app)
 OPERATORS = {"|", "&&", ";", ">"}
@@ -148,8 +150,9 @@ def test_nothing_else_is_run_than_what_is_checked() -> None:
 
 @pytest.fixture(scope="module")
 def server(recognizer):
-    with running(recognizer) as here:
-        yield here
+    """The ports in the place of `PORTS`."""
+    with closing(listen("127.0.0.1", 0)) as wyoming, running(recognizer, wyoming=wyoming) as here:
+        yield str(here.port), str(wyoming.getsockname()[1])
 
 
 @pytest.fixture
@@ -170,8 +173,9 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("snippet", snippets("python"), ids=str)
 def test_python_runs(snippet: Snippet, folder: Path, recognizer: asr.Recognizer, monkeypatch, request, capsys) -> None:
     text = snippet.text
-    if SERVER in text:
-        text = text.replace(SERVER, f"127.0.0.1:{request.getfixturevalue('server').port}")
+    if "127.0.0.1" in text:
+        for documented, port in zip(PORTS, request.getfixturevalue("server"), strict=True):
+            text = text.replace(documented, port)
     parameters = inspect.signature(asr.load)
 
     def load(*values: object, **named: object) -> asr.Recognizer:  # the same recognizer, since loading takes seconds

@@ -301,11 +301,12 @@ def test_reasons_fit_into_a_close_frame(server, url, monkeypatch):
     assert closed(url, '{"config": {}}') == (1007, "ä" * 61)
 
 
-def test_alternatives_as_vosk_writes_them(server, url, recognizer):
-    answers = asyncio.run(vosk(url, ROCK + silence(1.5), config={"sample_rate": 16000, "max_alternatives": 3}))
+@pytest.mark.parametrize(("wanted", "given"), [(3, 3), (20, 10)])  # 20 as Vosk's own client wants
+def test_alternatives_as_vosk_writes_them(server, url, recognizer, wanted, given):
+    answers = asyncio.run(vosk(url, ROCK + silence(1.5), config={"sample_rate": 16000, "max_alternatives": wanted}))
     (spoken,) = [answer["alternatives"] for answer in answers if answer.get("alternatives", [{}])[0].get("text")]
     (final,) = single(recognizer, ROCK + silence(1.5))
-    assert spoken[0]["text"] == final.text and 2 <= len(spoken) <= 3
+    assert spoken[0]["text"] == final.text and 2 <= len(spoken) <= given
     assert spoken[0]["result"] == [{"word": word.text, "start": word.start, "end": word.end} for word in final.words]
     sure = [each["confidence"] for each in spoken]
     assert sure == sorted(sure, reverse=True) and len({each["text"] for each in spoken}) == len(spoken)
@@ -313,7 +314,7 @@ def test_alternatives_as_vosk_writes_them(server, url, recognizer):
     assert not any("text" in answer for answer in answers)
 
 
-@pytest.mark.parametrize("value", [-1, 11, "many", 1.5, None])
+@pytest.mark.parametrize("value", [-1, "many", 1.5, None])
 def test_an_impossible_number_of_alternatives_is_told(url, value):
     code, reason = closed(url, json.dumps({"config": {"max_alternatives": value}}))
-    assert code == 1007 and "'max_alternatives' must be a whole number from 0 to 10" in reason
+    assert code == 1007 and "'max_alternatives' must be a whole number" in reason
