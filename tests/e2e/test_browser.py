@@ -283,6 +283,17 @@ def test_a_video_is_transcribed_and_plays_with_its_subtitles(browse, recognizer,
     assert Path(download.value.path()).read_text().startswith("1\n00:00:0")
 
 
+def test_a_recording_in_the_file_tab(browse, recognizer):
+    page = browse(ONE)
+    page.click("button[role=tab]:has-text('File')")
+    page.click("#file-record button:has-text('Record')")
+    page.wait_for_timeout(1000 * (seconds_of(ONE) + 1))  # while the clip plays
+    page.click("#file-record button:has-text('Stop')")
+    page.wait_for_selector(".file-result .player-text .word", timeout=60_000)
+    words = " ".join(page.locator(".player-text .word").all_inner_texts())
+    assert alike(words, offline(recognizer, ONE)) > 0.7
+
+
 def test_several_recordings_at_once(browse, recognizer):
     page = browse()
     page.click("button[role=tab]:has-text('File')")
