@@ -20,6 +20,11 @@ ROOT = 0  # of the lexicon tree, of the n-gram trie (the empty context) and of t
 LOWEST = np.float32(-1e30)
 SAMPLED = 64  # every so many-th set bit, and clear bit, of the trie's shape has its place noted
 CACHE_BITS = 13  # 2 to the power of it are the language model's scores that are remembered
+HISTORY_BITS = 10  # and the states whose words are
+LIKELIER = np.float32(
+    1.0
+)  # log10: how much likelier than on its own a word may be in its context, to be worth a look-up
+LEVELS = 512  # rows of the histogram of scores; half of them are for those above the first guess of the best
 HASH = np.uint64(0x9E3779B97F4A7C15)
 
 _ONE, _ZERO = np.uint64(1), np.uint64(0)
@@ -120,6 +125,7 @@ class Counts(NamedTuple):
 
 
 inlined = njit(inline="always", error_model="numpy")
+merged = njit(forceinline=True, nogil=True, error_model="numpy")  # by LLVM, which optimizes it with its caller
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -183,12 +189,12 @@ def bits_of(size):
 
 
 @compiled
-def score(ngram, width, state, word, context, back_off):
-    """log10 P(word | state), and the state after it. A state is the trie's node of the longest context that any n-gram
-    goes on from. `context` and `back_off` are room for N numbers each; what a damaged trie points to stays inside."""
-    (base, unigrams, probabilities, back_offs, probability_table, back_off_table, words, first, shape, zeros, ones) = (
-        ngram
-    )
+def history(ngram, width, state, context, back_off, at):
+    """The context of a state: its words, the newest first, to context[at:], and the back-off weights of the newest, the
+    two newest, …, to back_off[at:]. Returns how many they are. A state is the trie's node of the longest context that
+    any n-gram goes on from; what a damaged trie points to stays inside."""
+    base, unigrams, back_offs, back_off_table = ngram.base, ngram.unigrams, ngram.back_offs, ngram.back_off_table
+    words, first, shape, ones = ngram.words, ngram.first, ngram.shape, ngram.ones
     order, pairs = len(base) - 1, base[1]  # node `pairs` is the first of order 2
     length = 0
     while length < order - 1 and state >= base[length]:
@@ -196,12 +202,12 @@ def score(ngram, width, state, word, context, back_off):
     node = np.int64(state)
     for n in range(length - 1, -1, -1):  # up to the root: from the oldest word of the context to the newest
         if n == 0:
-            context[0] = min(max(node - 1, 0), len(unigrams) - 1)
-            back_off[0] = unigrams[context[0], 1]
+            context[at] = min(max(node - 1, 0), len(unigrams) - 1)
+            back_off[at] = unigrams[context[at], 1]
             continue
         node = min(max(node, pairs), base[order - 1] - 1)
-        context[n] = _word(words, node - pairs, width)
-        back_off[n] = back_off_table[n - 1, back_offs[node - pairs]]
+        context[at + n] = _word(words, node - pairs, width)
+        back_off[at + n] = back_off_table[n - 1, back_offs[node - pairs]]
         if n > 1:
             k = node - base[2]
             node = pairs + _select(shape, ones, k, _ZERO) - k
@@ -214,6 +220,21 @@ def score(ngram, width, state, word, context, back_off):
                 else:
                     high = middle - 1
             node = low
+    return length
+
+
+@compiled
+def score_after(ngram, width, word, length, context, back_off, at):
+    """log10 P(word | context), and the state after it; the context as `history` gives it."""
+    base, unigrams, probabilities, back_offs = ngram.base, ngram.unigrams, ngram.probabilities, ngram.back_offs
+    probability_table, words, first, shape, zeros = (
+        ngram.probability_table,
+        ngram.words,
+        ngram.first,
+        ngram.shape,
+        ngram.zeros,
+    )
+    order, pairs = len(base) - 1, base[1]
     total, matched = unigrams[word, 0], 0
     node = np.int64(word) + 1
     after = node if order > 1 else np.int64(ROOT)
@@ -235,7 +256,7 @@ def score(ngram, width, state, word, context, back_off):
             stop += _ones((x & (~x + _ONE)) - _ONE)
             low, end = base[2] + start - k, base[2] + stop - k
         low, end = max(pairs, low), min(end, base[order])
-        high, wanted = end, context[n]
+        high, wanted = end, context[at + n]
         while low < high:
             middle = (low + high) >> 1
             if _word(words, middle - pairs, width) < wanted:
@@ -249,8 +270,15 @@ def score(ngram, width, state, word, context, back_off):
         if node < base[order - 1] and back_offs[node - pairs]:  # 0: no n-gram goes on from it
             after = node
     for n in range(matched, length):
-        total += back_off[n]
+        total += back_off[at + n]
     return total, after
+
+
+@compiled
+def score(ngram, width, state, word, context, back_off):
+    """log10 P(word | state), and the state after it. `context` and `back_off` are room for N numbers each."""
+    length = history(ngram, width, state, context, back_off, 0)
+    return score_after(ngram, width, word, length, context, back_off, 0)
 
 
 @compiled
@@ -338,11 +366,22 @@ def _remember(candidates, rivals, count, j, score, source, label, past):
     return count
 
 
-@compiled
-def _offer(
-    candidates, rivals, table, made, generation, margin, score, node, state, phrase, blank, source, label, token, past
-):
-    """One more candidate; of those that agree in node, state, phrase and blank the best stays. `made` counts both."""
+@merged
+def _level(score, lowest, step):
+    """The row of the histogram of scores that a score counts in."""
+    return np.int64(min(max((score - lowest) / step, np.float32(0.0)), np.float32(LEVELS - 1)))
+
+
+@merged
+def _offer(candidates, rivals, table, made, levels, generation, beam, margin, threshold, lowest, step, cut):
+    """One more candidate, which stands behind those that were made; of those that agree in node, state, phrase and
+    blank the best stays. Returns the score that a candidate needs from now on.
+
+    `made` counts candidates and rivals; `levels` are rows of a histogram of the candidates' scores, from `lowest` in
+    steps, then the row below which none is among the best `beam` any more, then how many are not below it.
+    """
+    new = candidates[made[0]]
+    score, node, state, phrase, blank = new.score, new.node, new.state, new.phrase, new.blank
     key = (
         np.uint64(node) * HASH
         ^ np.uint64(state) * np.uint64(0xC2B2AE3D27D4EB4F)
@@ -354,23 +393,34 @@ def _offer(
         if c.node == node and c.state == state and c.phrase == phrase and c.blank == blank:
             break
         cell = (cell + 1) & (len(table) - 1)
+    level = _level(score, lowest, step)
     if table[cell, 0] != generation:
-        j = made[0]
-        if j < len(candidates):
-            table[cell, 0], table[cell, 1] = generation, j
-            c = candidates[j]
-            c.node, c.state, c.phrase, c.blank, c.score, c.source = node, state, phrase, blank, score, source
-            c.label, c.token, c.past, c.rival = label, token, past, -1
-            made[0] = j + 1
-        return
-    j = table[cell, 1]
-    c = candidates[j]
-    if score > c.score:
-        if c.past != past and c.score > score - margin:
-            made[1] = _remember(candidates, rivals, made[1], j, c.score, c.source, c.label, c.past)
-        c.score, c.source, c.label, c.token, c.past = score, source, label, token, past
-    elif c.past != past and score > c.score - margin:
-        made[1] = _remember(candidates, rivals, made[1], j, score, source, label, past)
+        if made[0] == len(candidates) - 1:
+            return cut
+        table[cell, 0], table[cell, 1] = generation, made[0]
+        new.rival = -1
+        made[0] += 1
+        levels[level] += 1
+        levels[LEVELS + 1] += level >= levels[LEVELS]
+    else:
+        j = table[cell, 1]
+        c = candidates[j]
+        if score > c.score:
+            if c.past != new.past and c.score > score - margin:
+                made[1] = _remember(candidates, rivals, made[1], j, c.score, c.source, c.label, c.past)
+            before = _level(c.score, lowest, step)
+            levels[before] -= 1
+            levels[level] += 1
+            levels[LEVELS + 1] += before < levels[LEVELS] <= level
+            c.score, c.source, c.label, c.token, c.past = score, new.source, new.label, new.token, new.past
+        elif c.past != new.past and score > c.score - margin:
+            made[1] = _remember(candidates, rivals, made[1], j, score, new.source, new.label, new.past)
+    while levels[LEVELS + 1] - levels[levels[LEVELS]] >= beam:
+        levels[LEVELS + 1] -= levels[levels[LEVELS]]
+        levels[LEVELS] += 1
+    if levels[LEVELS]:  # the first row has no lower edge
+        cut = max(cut, lowest + np.float32(levels[LEVELS]) * step)
+    return max(cut, score - threshold)
 
 
 @compiled
@@ -379,22 +429,32 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
     Returns the frame to go on from.
 
     `hot` is a second tree over hot words, whose root is `tree`'s root; `numbers` turns word numbers to the n-gram's.
+    Hypotheses come the best first, within a step of the histogram.
     """
-    room = 16 * max(o.beam, counts.alive[0]) + 2048
-    candidates, rivals = np.empty(room, CANDIDATE), np.empty(o.beam, RIVAL)
+    room = 4 * max(o.beam, counts.alive[0]) + 2048
+    candidates, rivals = np.empty(room + 1, CANDIDATE), np.empty(o.beam, RIVAL)
     table = np.zeros((1 << bits_of(2 * room), 2), np.int32)
-    made = np.zeros(2, np.int64)
+    made, levels = np.zeros(2, np.int64), np.zeros(LEVELS + 2, np.int64)
     survivors = np.empty(o.beam, HYPOTHESIS)
     work = np.empty(max(room, emissions.shape[1]), np.float32)
-    width, size = bits_of(len(ngram.unigrams)), len(tree.token)
-    context, back_off = np.zeros(len(ngram.base), np.int64), np.zeros(len(ngram.base), np.float32)
+    width, size, order = bits_of(len(ngram.unigrams)), len(tree.token), len(ngram.base)
+    unigrams = ngram.unigrams
     cached_key, cached_state = np.full(1 << CACHE_BITS, -1, np.int64), np.empty(1 << CACHE_BITS, np.int32)
     cached_score = np.empty(1 << CACHE_BITS, np.float32)
+    known, length = np.full(1 << HISTORY_BITS, -1, np.int32), np.zeros(1 << HISTORY_BITS, np.int32)
+    context, back_off = np.zeros(order << HISTORY_BITS, np.int64), np.zeros(order << HISTORY_BITS, np.float32)
     token_, ahead_, first_, ends_, labels_ = tree
     h_token, h_ahead, h_first, h_ends, h_labels = hot
     p_first, p_word, p_target, p_fallback, p_earned, p_lent = phrases
     weight, margin, word_score = np.float32(o.lm_weight), np.float32(o.margin), np.float32(o.word_score)
     threshold, blank, boundary = np.float32(o.threshold), o.blank, o.boundary
+    step = max(2 * threshold, np.float32(1.0)) / np.float32(LEVELS)  # any would do, for any threshold
+    at_root = LOWEST  # log10: the most that a first phoneme may hope for
+    for child in range(first_[ROOT], first_[ROOT + 1]):
+        at_root = max(at_root, ahead_[child])
+    for child in range(h_first[ROOT], h_first[ROOT + 1]):
+        at_root = max(at_root, h_ahead[child])
+    at_end = (p_earned + p_lent).max() - p_lent.min()  # log10: the most that a phrase may pay for a word
     for t in range(begin, len(emissions)):
         if counts.alive[1] + 2 * o.beam > len(arena):
             return t
@@ -402,13 +462,18 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
         generation = t - begin + 1
         work[: len(e)] = e
         least = _kth_largest(work, len(e), min(o.tokens, len(e)))
-        made[0] = made[1] = 0
-        cut = LOWEST
-        for h in range(counts.alive[0]):  # no path is worse than its blank: known before, it spares many candidates
-            cut = max(cut, beam[h].score + e[blank] - threshold)
+        loudest = LOWEST  # of the tokens that lead to a child
+        for token in range(len(e)):
+            if token != blank and token != boundary:
+                loudest = max(loudest, e[token])
+        made[:] = 0
+        levels[:] = 0
+        lowest = max(loudest, e[blank], e[boundary]) - threshold
+        cut = e[blank] - threshold  # the best, whose score is 0, goes on at least with a blank
         for h in range(counts.alive[0]):
+            before = beam[h].score
             node, state, phrase = beam[h].node, beam[h].state, beam[h].phrase
-            after_blank, past, before = beam[h].blank, beam[h].past, beam[h].score
+            after_blank, past = beam[h].blank, beam[h].past
             inside = node >= size  # of the tree of hot words
             n = node - size if inside else node
             own = boundary  # what goes on without a blank: the token; at the root the boundary, at any time
@@ -420,26 +485,27 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
                     continue
                 s = before + e[token]
                 if s >= cut:
-                    cut = max(cut, s - threshold)
-                    _offer(
+                    c = candidates[made[0]]
+                    c.score, c.node, c.state, c.phrase, c.blank = s, node, state, phrase, 1 - move
+                    c.source, c.label, c.token, c.past = h, -1, token, past
+                    cut = _offer(
                         candidates,
                         rivals,
                         table,
                         made,
+                        levels,
                         generation,
+                        o.beam,
                         margin,
-                        s,
-                        node,
-                        state,
-                        phrase,
-                        1 - move,
-                        h,
-                        -1,
-                        token,
-                        past,
+                        threshold,
+                        lowest,
+                        step,
+                        cut,
                     )
             for part in range(2):
                 if node != ROOT and part != inside:
+                    continue
+                if before + loudest + (weight * at_root if node == ROOT else np.float32(0.0)) < cut:
                     continue
                 low, high = (h_first[n], h_first[n + 1]) if part else (first_[n], first_[n + 1])
                 ahead = h_ahead[n] if part else ahead_[n]
@@ -449,72 +515,97 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
                         continue
                     s = before + e[token] + weight * ((h_ahead[child] if part else ahead_[child]) - ahead)
                     if s >= cut:
-                        cut = max(cut, s - threshold)
-                        _offer(
-                            candidates,
-                            rivals,
-                            table,
-                            made,
-                            generation,
-                            margin,
+                        c = candidates[made[0]]
+                        c.score, c.node, c.state, c.phrase, c.blank = (
                             s,
                             child + size if part else child,
                             state,
                             phrase,
                             0,
-                            h,
-                            -1,
-                            token,
-                            past,
                         )
-                if node == ROOT or e[boundary] < least:
-                    continue
-                low, high = (h_ends[n], h_ends[n + 1]) if part else (ends_[n], ends_[n + 1])
-                for i in range(low, high):  # words end here: all that sound so
-                    label = h_labels[i] if part else labels_[i]
-                    word = np.int64(numbers[label]) if label < len(numbers) else np.int64(o.unknown)
-                    key = np.int64(state) << 32 | word
-                    cell = np.int64((np.uint64(key) * HASH) >> np.uint64(64 - CACHE_BITS))
-                    if cached_key[cell] != key:
-                        cached_key[cell] = key
-                        cached_score[cell], cached_state[cell] = score(
-                            ngram, width, np.int64(state), word, context, back_off
-                        )
-                    p = cached_score[cell]
-                    if label >= len(numbers):
-                        p = max(p, np.float32(o.floor))
-                    following = _step(p_first, p_word, p_target, p_fallback, phrase, label)
-                    p += p_earned[following] + p_lent[following] - p_lent[phrase]
-                    s = before + e[boundary] + weight * (p - ahead) + word_score
-                    if s >= cut:
-                        cut = max(cut, s - threshold)
-                        mixed = (past ^ np.uint64(label + 1)) * HASH
-                        _offer(
+                        c.source, c.label, c.token, c.past = h, -1, token, past
+                        cut = _offer(
                             candidates,
                             rivals,
                             table,
                             made,
+                            levels,
                             generation,
+                            o.beam,
                             margin,
-                            s,
-                            ROOT,
-                            cached_state[cell],
-                            following,
-                            0,
-                            h,
-                            label,
-                            boundary,
-                            mixed ^ (mixed >> np.uint64(31)),
+                            threshold,
+                            lowest,
+                            step,
+                            cut,
                         )
-        best = cut + threshold
-        if made[0] > o.beam:
-            for j in range(made[0]):
-                work[j] = candidates[j].score
-            cut = max(cut, _kth_largest(work, made[0], o.beam))
+        for h in range(counts.alive[0] if e[boundary] >= least else 0):  # last, when little is still worth a look-up
+            node, state, phrase = beam[h].node, beam[h].state, beam[h].phrase
+            if node == ROOT:
+                continue
+            past, reached = beam[h].past, beam[h].score + e[boundary] + word_score
+            if reached + weight * (LIKELIER + at_end) < cut:  # the look-ahead promised as much as any word's own score
+                continue
+            part = node >= size
+            n = node - size if part else node
+            reached -= weight * (h_ahead[n] if part else ahead_[n])
+            low, high = (h_ends[n], h_ends[n + 1]) if part else (ends_[n], ends_[n + 1])
+            for i in range(low, high):  # words end here: all that sound so
+                label = h_labels[i] if part else labels_[i]
+                word = np.int64(numbers[label]) if label < len(numbers) else np.int64(o.unknown)
+                following = _step(p_first, p_word, p_target, p_fallback, phrase, label)
+                bonus = p_earned[following] + p_lent[following] - p_lent[phrase]
+                least_p = np.float32(o.floor) if label >= len(numbers) else LOWEST
+                if reached + weight * (max(unigrams[word, 0] + LIKELIER, least_p) + bonus) < cut:
+                    continue
+                key = np.int64(state) << 32 | word
+                cell = np.int64((np.uint64(key) * HASH) >> np.uint64(64 - CACHE_BITS))
+                if cached_key[cell] != key:
+                    row = np.int64((np.uint64(state) * HASH) >> np.uint64(64 - HISTORY_BITS))
+                    if known[row] != state:
+                        known[row] = state
+                        length[row] = history(ngram, width, np.int64(state), context, back_off, row * order)
+                    cached_key[cell] = key
+                    cached_score[cell], cached_state[cell] = score_after(
+                        ngram, width, word, np.int64(length[row]), context, back_off, row * order
+                    )
+                p = max(cached_score[cell], least_p) + bonus
+                s = reached + weight * p
+                if s >= cut:
+                    mixed = (past ^ np.uint64(label + 1)) * HASH
+                    c = candidates[made[0]]
+                    c.score, c.node, c.state, c.phrase, c.blank = s, ROOT, cached_state[cell], following, 0
+                    c.source, c.label, c.token, c.past = h, label, boundary, mixed ^ (mixed >> np.uint64(31))
+                    cut = _offer(
+                        candidates,
+                        rivals,
+                        table,
+                        made,
+                        levels,
+                        generation,
+                        o.beam,
+                        margin,
+                        threshold,
+                        lowest,
+                        step,
+                        cut,
+                    )
+        best, within = LOWEST, 0
+        for j in range(made[0]):
+            c = candidates[j]
+            best = max(best, c.score)
+            if c.score >= cut:
+                work[within] = c.score
+                within += 1
+        if within > o.beam:
+            cut = _kth_largest(work, within, o.beam)
+        place = 0  # of the first hypothesis of each row of the histogram
+        for level in range(LEVELS - 1, -1, -1):
+            place, levels[level] = place + levels[level], place
         count, end = 0, counts.alive[1]
         for j in range(made[0]):
             c = candidates[j]
-            if c.score < cut or count == o.beam:
+            level = _level(c.score, lowest, step)
+            if c.score < cut or levels[level] == o.beam:  # the latter: as good as the last of the beam
                 continue
             other, i = 0, c.rival
             while i >= 0:
@@ -525,7 +616,8 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
                     other = end
                     end += 1
                 i = rivals[i].next
-            a, s = arena[end], survivors[count]
+            a, s = arena[end], survivors[levels[level]]
+            levels[level] += 1
             a.before, a.other, a.label, a.token, a.loss = beam[c.source].entry, other, c.label, c.token, 0
             s.score, s.node, s.state, s.phrase, s.entry = c.score - best, c.node, c.state, c.phrase, end
             s.blank, s.past = c.blank, c.past
