@@ -30,9 +30,11 @@ from asr.audio import manifest
 from asr.decoding.beam import BeamDecoder
 from asr.evaluation.scoring import score
 from asr.evaluation.tune import hear
+from asr.model import checkpoint
 
 WORDS_PER_SPELLING = 6  # of flashlight's tree
 LOADS = """
+import sys
 import time
 from pathlib import Path
 from asr.model import checkpoint
@@ -44,7 +46,11 @@ start = time.perf_counter()
 model = ngram.read(folder / ngram.FILE)
 lexicon = tree.load(folder / "lexicon.txt", folder / tree.FILE, model, tokens)
 print(f"{{1000 * (time.perf_counter() - start):.0f}} ms, {{len(model)}} n-grams, "
-      f"{{(folder / ngram.FILE).stat().st_size / len(model):.2f}} bytes each")
+      f"{{(folder / ngram.FILE).stat().st_size / len(model):.2f}} bytes each", flush=True)
+sys.stdin.read(1)  # both processes have loaded
+maps = Path("/proc/self/smaps").read_text().split(" " + str(folder.resolve()))[1:]
+sizes = [sum(int(each.split(name + ":")[1].split()[0]) for each in maps) / 1024 for name in ("Rss", "Pss")]
+print(f"{{sizes[0]:.0f}} MB resident, {{sizes[1]:.0f}} MB of them its share", flush=True)
 """
 
 
@@ -101,6 +107,18 @@ def timed(search: Callable[[np.ndarray], list[str]], emissions: Sequence[np.ndar
     return texts, time.process_time() - start
 
 
+def loading(folder: Path) -> str:
+    """What two processes say that load a checkpoint's files, one after the other: this one has not loaded them yet."""
+    command = [sys.executable, "-c", LOADS.format(folder=str(folder))]
+    processes, said = [], []
+    for _ in range(2):
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdout
+        processes.append(process)
+        said.append(process.stdout.readline().strip())
+    return "; ".join([said[1], *(process.communicate("\n")[0].strip() for process in processes)])
+
+
 def at_once(search: Callable[[np.ndarray], list[str]], emissions: Sequence[np.ndarray], threads: int) -> float:
     """Seconds on the clock."""
     start = time.perf_counter()
@@ -118,15 +136,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="utterances of each corpus")
     args = parser.parse_args()
 
+    folder = checkpoint.find(args.checkpoint)
+    print(f"Loading tree and n-gram: {loading(folder)}")
     recognizer = asr.load(args.checkpoint, punctuate=False)
     decoder = recognizer.engine.decoder(())
     assert isinstance(decoder, BeamDecoder)
     decoder.rescorer = None
-    folder = recognizer.engine.checkpoint.path
-    loads = subprocess.run(
-        [sys.executable, "-c", LOADS.format(folder=str(folder))], capture_output=True, text=True, check=True
-    )
-    print(f"Loading tree and n-gram: {loads.stdout.strip()}")
 
     samples = hear(recognizer, manifest.read(args.manifest, args.split), args.limit)
     emissions = [sample.emissions[decoder.head] for sample in samples]

@@ -53,14 +53,16 @@ def write_mp3(path: Path, samples: np.ndarray) -> None:
         container.mux(stream.encode(None))
 
 
-def watch(command: list[str]) -> tuple[float, list[int]]:
-    """Run a command: wall-clock seconds, and resident megabytes every half second."""
+def watch(command: list[str]) -> tuple[float, list[tuple[int, int]]]:
+    """Run a command: wall-clock seconds, and every half second the megabytes that are resident, and those of them that
+    no file backs: what another process would need once more."""
     start, sizes = time.perf_counter(), []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             with suppress(OSError, IndexError):  # it may end at any moment
                 status = Path(f"/proc/{process.pid}/status").read_text()
-                sizes.append(int(status.split("VmRSS:")[1].split()[0]) // 1024)
+                resident, own = (int(status.split(f"{name}:")[1].split()[0]) // 1024 for name in ("VmRSS", "RssAnon"))
+                sizes.append((resident, own))
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.5)
     if process.returncode:
@@ -117,10 +119,10 @@ def main() -> None:
         if args.long:
             write_mp3(path, np.tile(hour, round(args.long / args.hours)))
             spent, sizes = watch([*asr_command, str(path)])
-            minute = sizes[:120]
             print(
-                f"\n{args.long:.0f} h of MP3 in its own process: {spent:.0f} s; resident memory {max(minute)} MB "
-                f"in the first minute, {max(sizes)} MB at most, {sizes[-2]} MB at the end",
+                f"\n{args.long:.0f} h of MP3 in its own process: {spent:.0f} s; resident memory "
+                f"{max(sizes[:120])[0]} MB in the first minute, {max(sizes)[0]} MB at most, {sizes[-2][0]} MB at the "
+                f"end; without mapped files {max(own for _, own in sizes)} MB at most",
                 flush=True,
             )
         live(hour[: LIVE_SECONDS * RATE])
