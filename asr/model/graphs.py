@@ -32,6 +32,7 @@ def _session(checkpoint: Checkpoint, name: str, weights: Arrays) -> onnxruntime.
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # would remember a plan for every shape that ever came
+    options.enable_cpu_mem_arena = False  # would keep for ever what the largest batch took
     options.log_severity_level = 4  # what goes wrong is raised
     bands = len(checkpoint.mel_mean)
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in weights.values()]

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 import asr
 from asr.errors import CheckpointError, RillError
 from asr.inference import engine
-from asr.model import checkpoint, export, graph_weights
+from asr.model import checkpoint, export, graph_weights, onnx_runtime
 from asr.model.acoustic import AcousticModel
 from asr.model.latency import Latency
 from asr.model.onnx_runtime import OnnxModel
@@ -55,6 +55,24 @@ def onnx_tiny():
         return made[kind]
 
     return get
+
+
+def test_long_utterances_go_through_the_stem_one_by_one(onnx_tiny, monkeypatch):
+    model = onnx_tiny("lstm", 4)
+    mel = mel_frames(3, 60)
+    whole = model.stem(mel)
+    sizes = []
+    run = model.stem_session.run
+
+    class Session:
+        def run(self, outputs, inputs):
+            sizes.append(len(inputs["mel"]))
+            return run(outputs, inputs)
+
+    monkeypatch.setattr(model, "stem_session", Session())
+    monkeypatch.setattr(onnx_runtime, "STEM_FRAMES", 120)
+    np.testing.assert_allclose(model.stem(mel), whole, atol=1e-6)
+    assert sizes == [2, 1]
 
 
 @every_kind
