@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 from asr.atomic import replacing
 from asr.errors import RillError
-from asr.text.labels import COMMA, MARK_OF, NONE, SENTENCE_ENDS
+from asr.text.labels import COMMA, MARK_OF, NONE, PERIOD, QUESTION, SENTENCE_ENDS
 from asr.text.results import Final, Paragraphs, Transcript, Word
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
 
 LINE_CHARS = 42  # characters of a subtitle line; a cue has two lines at most
+LINE_ENDS = {NONE: 0, COMMA: 8, PERIOD: 16, QUESTION: 16}  # characters longer that a line may be for such a mark
 MAX_CUE_S = 7.0  # seconds a cue is shown at most
 MIN_CUE_S = 1.0  # seconds a cue is shown at least, unless the next one comes earlier
 PAUSE_S = 0.5  # seconds without a word that should end a cue
@@ -40,21 +41,23 @@ def cues(words: Sequence[Word]) -> list[Cue]:
 
     Of all ways to cut the words into cues within the limits, the cheapest (dynamic programming, as Knuth and Plass
     break paragraphs into lines, 1981): few cues, well filled, none shown too briefly; cut at the ends of sentences,
-    then of clauses, then at pauses, and no long pause inside a cue.
+    then of clauses, then at pauses, no long pause inside a cue, and no sentence that begins behind another one and
+    goes on in the next cue.
     """
     punctuated = all(word.written is not None for word in words)
     inside = 0.5 if punctuated else 3.0  # the cost of a pause inside a cue: marks say more than pauses
     pieces = [piece for word in words for piece in _pieces(word)]
     best: list[tuple[float, int]] = [(0.0, 0)]  # for the first `stop` pieces: cost, where their last cue begins
     for stop in range(1, len(pieces) + 1):
-        options, pauses = [], 0
+        options, pauses, torn = [], 0, False
         for first in range(stop - 1, -1, -1):
             text, start, end = pieces[first:stop], pieces[first].start, pieces[stop - 1].end
             if len(text) > 1:
                 if not _wrap(text) or end - start > MAX_CUE_S:
                     break
                 pauses += text[1].start - text[0].end >= PAUSE_S
-            cost = best[first][0] + 1 + (1 - _length(text) / (2 * LINE_CHARS)) ** 2 + inside * pauses
+            torn = torn or (_mark(text[0]) in SENTENCE_ENDS and _mark(text[-1]) not in SENTENCE_ENDS)
+            cost = best[first][0] + 1 + (1 - _length(text) / (2 * LINE_CHARS)) ** 2 + inside * pauses + 2 * torn
             if stop < len(pieces):
                 cost += _cut_cost(text[-1], pieces[stop].start - end, punctuated)
                 cost += 2 * (pieces[stop].start - start < MIN_CUE_S)
@@ -77,8 +80,12 @@ def _cut_cost(word: Word, pause: float, punctuated: bool) -> float:
     silence = min(max(pause / PAUSE_S, 0.0), 1.0)
     if not punctuated:
         return 1 - silence
-    mark = MARK_OF.get(word.text[-1:], NONE)
+    mark = _mark(word)
     return 0.0 if mark in SENTENCE_ENDS else (0.6 if mark == COMMA else 2.0) - 0.5 * silence
+
+
+def _mark(word: Word) -> int:
+    return MARK_OF.get(word.display[-1:], NONE)
 
 
 def _cut(cue: Cue, following: Cue) -> Cue:
@@ -100,13 +107,16 @@ def _length(words: Sequence[Word]) -> int:
 
 
 def _wrap(words: Sequence[Word]) -> tuple[str, ...]:
-    """The words as one line, else as two of about the same length; () where they do not fit."""
+    """The words as one line, else as two of about the same length, the first rather with a mark at its end; () where
+    they do not fit."""
     length = _length(words)
     if length <= LINE_CHARS:
         return (" ".join(word.display for word in words),)
     lefts = accumulate(len(word.display) + 1 for word in words[:-1])
-    width, at = min((max(left - 1, length - left), at) for at, left in enumerate(lefts, 1))
-    return _wrap(words[:at]) + _wrap(words[at:]) if width <= LINE_CHARS else ()
+    widths = ((max(left - 1, length - left), at) for at, left in enumerate(lefts, 1))
+    fitting = [(width - LINE_ENDS[_mark(words[at - 1])], at) for width, at in widths if width <= LINE_CHARS]
+    at = min(fitting, default=(0, 0))[1]
+    return _wrap(words[:at]) + _wrap(words[at:]) if at else ()
 
 
 def _timestamp(seconds: float) -> str:

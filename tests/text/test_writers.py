@@ -340,6 +340,22 @@ def test_cues_end_with_sentences_and_clauses():
     assert all(text[-1] in ",." for text in shown)
 
 
+def test_lines_end_with_marks_where_they_fit():
+    music = "Her mother wished her to learn music, and Catherine was sure she should like it."
+    assert [cue.lines for cue in cues(sentences(music).words)] == [
+        ("Her mother wished her to learn music,", "and Catherine was sure she should like it.")
+    ]
+    first, second = "It was disposed of to a bookseller.", "It was even advertised."
+    assert [cue.lines for cue in cues(sentences(f"{first} {second}").words)] == [(first, second)]
+
+
+def test_a_cue_does_not_begin_a_sentence_that_it_cannot_end():
+    talk = sentences(
+        "It was even advertised. Neither the author nor the public have any other concern than to read those parts."
+    )
+    assert " ".join(cues(talk.words)[0].lines) == "It was even advertised."
+
+
 def test_sentences_follow_on_and_long_pauses_make_paragraphs(tmp_path):
     talk = Transcript((sentences("One two."), sentences("Three.", 1.5), sentences("Four.", 9.0)), 10.0)
     assert render(talk, "txt") == "One two. Three.\n\nFour.\n"
