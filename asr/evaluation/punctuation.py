@@ -1,6 +1,8 @@
 """How well words are written as sentences: precision, recall and F1 of each mark and of capitals.
 
 A mark is right where the same one stands after the same word; a capital where the word is written in the same case.
+Semicolons and quotation marks are not restored, so capitals are not judged where these decide about them: at a small
+letter after what counts as a sentence's end, and at a capital that begins a quotation in mid-sentence.
 Recognized words are aligned with the reference first (`aligned`). Marks are judged at all of them, capitals at those
 that were recognized right: how a wrong word should be written, nobody knows.
 """
@@ -13,12 +15,12 @@ from dataclasses import dataclass, field
 import jiwer
 import numpy as np
 
-from asr.text.labels import COMMA, IGNORE, LOWER, NONE, PERIOD, QUESTION, SENTENCE_ENDS, Labelled, case_of
+from asr.text.labels import CAPITAL, COMMA, IGNORE, LOWER, NONE, PERIOD, QUESTION, SENTENCE_ENDS, Labelled, case_of
 from asr.text.punctuator import Punctuator
 
 NAMES = {PERIOD: "period", COMMA: "comma", QUESTION: "question mark"}
-CAPITAL = "capital"
-KINDS = (*NAMES.values(), CAPITAL)
+CAPITALS = "capital"
+KINDS = (*NAMES.values(), CAPITALS)
 
 
 @dataclass
@@ -53,19 +55,19 @@ class Scores:
         self, punctuator: Punctuator, reference: Labelled, pauses: Sequence[float] | np.ndarray | None = None
     ) -> None:
         """Judge what the tagger makes of a text's words; `pauses` as `Punctuator.tag` takes them."""
-        first = True
+        first = begins = True  # a sentence, as written; in the reference
         self.words += len(reference.words)
-        for word, mark, form, tag in zip(
-            reference.words, reference.marks, reference.forms, punctuator.tag(reference.words, pauses), strict=True
-        ):
+        tags = punctuator.tag(reference.words, pauses)
+        for word, mark, case, form, tag in zip(*reference, tags, strict=True):
             if mark != IGNORE:
                 for kind, name in NAMES.items():
                     self._count(name, mark == kind, tag.mark == kind, mark == tag.mark)
             written = punctuator.write(word, tag._replace(mark=NONE), first).rstrip(".")
             first = tag.mark in SENTENCE_ENDS
-            if form:
-                cases = case_of(form), case_of(written)
-                self._count(CAPITAL, cases[0] != LOWER, cases[1] != LOWER, cases[0] == cases[1])
+            expected, found = case_of(form), case_of(written)
+            if form and (case != IGNORE or expected == (CAPITAL if begins else LOWER)):
+                self._count(CAPITALS, expected != LOWER, found != LOWER, expected == found)
+            begins = mark in SENTENCE_ENDS
 
     def _count(self, name: str, reference: bool, found: bool, same: bool) -> None:
         counts = self.kinds[name]

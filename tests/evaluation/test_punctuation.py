@@ -40,6 +40,14 @@ def test_scores():
     assert kinds["capital"].f1 == pytest.approx(10 / 11)
 
 
+def test_what_semicolons_and_quotation_marks_decide_is_not_judged():
+    reference = label(['She left; he asked, "Who Knows?"'], "en", {})
+    scores = Scores()
+    scores.add(Told((NONE, LOWER), (PERIOD, LOWER), *[(NONE, LOWER)] * 4), reference)
+    assert scores.kinds["period"] == Counts(1, 1, 1)
+    assert scores.kinds["capital"] == Counts(2, 1, 1)  # "She" is right, "Knows" is missed; neither "he" nor "Who"
+
+
 def test_labels_at_recognized_words():
     reference = label(["So, Ann left Paris. He did."], "en", {})
     found = aligned(reference, ["so", "an", "left", "he", "did"])
