@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from itertools import accumulate, pairwise, takewhile
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -51,12 +51,16 @@ HALVES = {("a", "m"): "a.m.", ("p", "m"): "p.m.", ("am",): "a.m.", ("pm",): "p.m
 CURRENCIES = {"dollar": "$", "dollars": "$", "euro": "€", "euros": "€"}  # a pound may be a weight
 CENTS = {"cent", "cents"}
 PERCENT = {("percent",), ("per", "cent")}
+TELEPHONE_DIGITS, LONGEST_TELEPHONE_DIGITS = 7, 15  # American without the area; ITU-T E.164
 OTHER = "x"  # stands for a word that is no part of a number; text2num skips an empty one
 PLURALS = {"hundreds", "thousands"}  # "the nineteen hundreds"
 
 
 def numerals(words: Sequence[Word]) -> tuple[Word, ...]:
     """The words with numbers and times in digits; all other words stay as they are.
+
+    In sentences a month between a day and a year begins with a capital ("21 May 2024"), and a mark inside a year or a
+    telephone number is dropped.
 
     Digits: numbers from ten on ("23", "2006", "3.14", "21st", "12 million"), years ("1984", "1905", "1980s"), three or
     more digits in a row ("0351"), telephone numbers ("555-123-4567"), percentages ("5%"), money ("$250", "$2.50"),
@@ -66,16 +70,17 @@ def numerals(words: Sequence[Word]) -> tuple[Word, ...]:
     text the raw words, and the digits are how it is `written`.
     """
     result: list[Word] = []
-    first = 0
-    for stop in range(1, len(words) + 1):
-        if (
-            stop == len(words)
-            or words[stop].start - words[stop - 1].end >= PAUSE_S
-            or words[stop - 1].display[-1:] in MARK_OF
-        ):
-            result += _written(_units(words[first:stop]))
-            first = stop
+    pauses = [at for at in range(1, len(words)) if words[at].start - words[at - 1].end >= PAUSE_S]
+    for part in _cut(words, pauses):
+        inside = _inside(_units(part))
+        marks = [at for at in range(1, len(part)) if part[at - 1].display[-1:] in MARK_OF and at not in inside]
+        for clause in _cut(part, marks):
+            result += _written(_units(clause))
     return tuple(result)
+
+
+def _cut(words: Sequence[Word], places: Sequence[int]) -> list[Sequence[Word]]:
+    return [words[first:stop] for first, stop in pairwise([0, *places, len(words)])]
 
 
 class _Unit(NamedTuple):
@@ -136,6 +141,22 @@ def _spoken(second_last: str, last: str, word: str, following: str) -> str:
     return OTHER if mistaken or word.endswith("s") else word  # text2num takes "hundreds" for 100
 
 
+def _inside(units: Sequence[_Unit]) -> set[int]:
+    """Places between words of a telephone number, or of a year such as "nineteen, eighty four": no mark parts them."""
+    padded = [_Unit(), _Unit(), *units, *[_Unit()] * 3]
+    places = list(accumulate((len(unit.words) for unit in units), initial=0))
+    found: set[int] = set()
+    for at, place in enumerate(places[:-1]):
+        run = list(takewhile(lambda unit: unit.digits, units[at : at + LONGEST_TELEPHONE_DIGITS]))
+        digits = "".join(unit.text for unit in run)
+        counted = digits in "0123456789"
+        if len(digits) >= TELEPHONE_DIGITS and not counted:
+            found.update(range(place + 1, places[at + len(run)]))
+        elif _is_year(padded, at + 2) and len(padded[at + 3].words) == 2:
+            found.add(places[at + 1])
+    return found
+
+
 def _written(units: Sequence[_Unit]) -> Iterator[Word]:
     padded = [_Unit(), _Unit(), *units, *[_Unit()] * 5]
     at = 2
@@ -159,6 +180,9 @@ def _written(units: Sequence[_Unit]) -> Iterator[Word]:
 def _digits(units: Sequence[_Unit], at: int) -> list[tuple[str, int]]:
     """What begins at unit `at`, in digits: texts, each with the number of its units; nothing to keep the words."""
     before, number, second, third = units[at - 1 : at + 3]
+    year = second.within(1000, 2100) or _is_year(units, at + 1)
+    if number.text in MONTHS and number.words[0].written and before.number and year:
+        return [(number.text.capitalize(), 1)]  # "21 May 2024": the tagger takes "may" for the verb
     if not number.number:
         return []
     if number.within(1, 12):
@@ -175,22 +199,29 @@ def _digits(units: Sequence[_Unit], at: int) -> list[tuple[str, int]]:
         return [money]
     if number.within(13, 20) and second.text in DECADES:
         return [(number.text + DECADES[second.text], 2)]
-    century = number.within(13, 20) or (number.within(10, 12) and second.within(60, 99))  # "ten thirty": perhaps a time
-    new = not before.pair or units[at - 2].text in MONTHS  # "seventeen eighteen nineteen" is no year
-    if century and second.pair and new and not third.pair:
+    if _is_year(units, at):
         return [(number.text + second.text, 2)]
     for sign in PERCENT & {(second.text,), (second.text, third.text)}:
         return [] if number.ordinal else [(f"{number.text}%", 1 + len(sign))]
-    small = number.digits or (number.ordinal and len(number.text) == 3)
+    date = before.text in MONTHS and before.words[0].display[0].isupper()  # "June third"
+    small = number.digits or (number.ordinal and len(number.text) == 3 and not date)
     vague = number.said[0] in SCALES or (number.said[0] == "a" and len(number.said) <= 2) or second.text in PLURALS
     fraction = number.ordinal and before.text[-1:].isdigit()  # "one tenth"
     duration = before.text == "a" and number.said[-1] == "second"  # "a thirty second pause"
     return [] if small or vague or fraction or duration else [(number.text, 1)]
 
 
+def _is_year(units: Sequence[_Unit], at: int) -> bool:
+    """Whether two units are a year, such as "nineteen" and "eighty four"."""
+    before, number, second, third = units[at - 1 : at + 3]
+    century = number.within(13, 20) or (number.within(10, 12) and second.within(60, 99))  # "ten thirty": perhaps a time
+    new = not before.pair or units[at - 2].text in MONTHS  # "seventeen eighteen nineteen" is no year
+    return century and second.pair and new and not third.pair
+
+
 def _telephone(digits: str) -> str:
     """American numbers in groups, all others as they are."""
-    if digits.startswith("0") or len(digits) not in (7, 10):
+    if digits.startswith("0") or len(digits) not in (TELEPHONE_DIGITS, 10):
         return digits
     return "-".join(part for part in (digits[:-7], digits[-7:-4], digits[-4:]) if part)
 

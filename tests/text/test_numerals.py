@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -215,6 +216,37 @@ def test_marks_stay_after_numbers_and_part_them():
     assert " ".join(word.display for word in numerals(words)) == "On 21 May 2006, 55 left, I paid $10."
     late = [Word("five", 0.0, 0.3, 0.9, "Five"), Word("p", 0.4, 0.5, 0.9, "p"), Word("m", 0.6, 0.7, 0.9, "m.")]
     assert " ".join(word.display for word in numerals(late)) == "5 p.m."
+
+
+def written(text: str, gap: float = 0.1) -> str:
+    """The numerals of words as written."""
+    words = [
+        replace(word, text=word.text.lower().strip(",.?"), written=word.text) for word in spoken(text.strip(), gap)
+    ]
+    return " ".join(word.display for word in numerals(words))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("On twenty one may twenty twenty four it cost", "On 21 May 2024 it cost"),
+        ("On twenty one may two thousand six it cost", "On 21 May 2006 it cost"),
+        ("twenty one may be enough", "21 may be enough"),
+        ("On May twenty first nineteen, eighty four.", "On May 21st 1984."),
+        ("in nineteen. Oh five, and later", "in 1905, and later"),
+        ("Group nineteen, twenty people", "Group 19, 20 people"),
+        ("Call five five five, one, two, three, four, five, six seven.", "Call 555-123-4567."),
+        ("So one, two, three, four, five, six, seven.", "So one, two, three, four, five, six, seven."),
+        ("on June third.", "on June 3rd."),
+        ("You may third it", "You may third it"),
+    ],
+)
+def test_marks_and_months_around_numbers(sentence, expected):
+    assert written(sentence) == expected
+
+
+def test_pauses_part_numbers_whatever_the_marks():
+    assert written("in nineteen, | eighty four", gap=0.1) == "in 19, 84"
 
 
 PLAIN = ["the", "people", "oh", "o", "i", "am", "m", "was", "and", "point", "at", "a", "percent", "o'clock", "house"]
