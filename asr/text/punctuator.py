@@ -31,7 +31,8 @@ FILE = "punctuation.safetensors"  # of a checkpoint
 BREAK, UNKNOWN = 0, 1  # rows of the word vectors before those of the words: between texts, for words that have none
 GRAMS = (3, 4)  # characters of an n-gram
 LONGEST_PAUSE_S = 3.0  # of which the tagger hears
-WINDOW, OVERLAP = 256, 32  # words that are tagged at once; words on either side of it that the tagger sees as well
+WINDOW, OVERLAP = 256, 32  # words from one window to the next; on either side of them the tagger sees so many more
+WINDOWS = 8  # that are read at once; more of them do not fit into the cache
 MATRIX_BITS = 8
 END_ODDS = 5.0  # a recording or an utterance ends with a sentence so much more likely than a stretch of training text
 
@@ -138,27 +139,46 @@ class Punctuator:
 
     def tag(self, words: Sequence[str], pauses: Sequence[float] | np.ndarray | None = None) -> list[Tag]:
         """A tag for each word. `words` are raw: lower case, no punctuation; `pauses` are the seconds of silence after
-        each word, NaN where that is not known. A long text is read window by window."""
+        each word, NaN where that is not known. A long text is read in windows, several at a time."""
+        if not words:
+            return []
         silence = np.full(len(words), np.nan) if pauses is None else np.asarray(pauses, dtype=np.float64)
-        tags: list[Tag] = []
-        for begin in range(0, len(words), WINDOW):
-            first, end = max(0, begin - OVERLAP), begin + WINDOW
-            scores = self.scores(words[first : end + OVERLAP], silence[first : end + OVERLAP])
-            if end + OVERLAP >= len(words):
-                scores[-1, SENTENCE_ENDS] += np.log(END_ODDS)
-            scores = scores[begin - first :][:WINDOW]
-            kinds = len(self.config.marks)
-            tags += map(Tag, scores[:, :kinds].argmax(1).tolist(), scores[:, kinds:].argmax(1).tolist())
-        return tags
+        size = min(len(words), WINDOW + 2 * OVERLAP)
+        firsts = [*range(0, len(words) - size, WINDOW), len(words) - size]
+        scores = np.concatenate(
+            [
+                self._scores(
+                    [words[first : first + size] for first in firsts[at : at + WINDOWS]],
+                    np.stack([silence[first : first + size] for first in firsts[at : at + WINDOWS]]),
+                )
+                for at in range(0, len(firsts), WINDOWS)
+            ]
+        )
+        ends = [*(first + OVERLAP for first in firsts[1:]), len(words)]  # up to which a window's scores count
+        begins = [0, *ends[:-1]]
+        joined = np.concatenate(
+            [
+                each[begin - first : end - first]
+                for each, first, begin, end in zip(scores, firsts, begins, ends, strict=True)
+            ]
+        )
+        joined[-1, SENTENCE_ENDS] += np.log(END_ODDS)
+        kinds = len(self.config.marks)
+        return list(map(Tag, joined[:, :kinds].argmax(1).tolist(), joined[:, kinds:].argmax(1).tolist()))
 
     def scores(self, words: Sequence[str], pauses: np.ndarray) -> np.ndarray:
-        """Unnormalized log-probabilities (words, marks + cases)."""
+        """Unnormalized log-probabilities (words, marks + cases) of a text that is read at once."""
+        return self._scores([words], pauses[None])[0]
+
+    def _scores(self, texts: Sequence[Sequence[str]], pauses: np.ndarray) -> np.ndarray:
+        """Texts of T words each, and pauses (N, T) → (N, T, marks + cases)."""
         boundary = self._words[BREAK]
-        vectors = np.stack([boundary, *map(self._vector, words), boundary])
-        hidden = np.concatenate([vectors, pause_input(np.concatenate([[np.nan], pauses, [np.nan]]))], axis=1)
+        vectors = np.stack([np.stack([boundary, *map(self._vector, words), boundary]) for words in texts])
+        edges = ((0, 0), (1, 1))
+        hidden = np.concatenate([vectors, pause_input(np.pad(pauses, edges, constant_values=np.nan))], axis=2)
         for layer in self._layers:
-            hidden = bidirectional(layer, hidden[None])[0]
-        return hidden[1:-1] @ self._head + self._head_bias
+            hidden = bidirectional(layer, hidden)
+        return hidden[:, 1:-1] @ self._head + self._head_bias
 
     def _vector_of(self, word: str) -> np.ndarray:
         return self._words[self._rows.get(word, UNKNOWN)] + self._pieces[grams(word, self.config.buckets)].mean(0)

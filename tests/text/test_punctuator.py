@@ -85,11 +85,18 @@ def test_a_tag_for_each_word(count):
 
 
 def test_long_text_is_read_in_windows_that_overlap(punctuator, monkeypatch):
-    words = ["and", "so", "rill"] * 40
-    whole = punctuator.tag(words)
+    words = ["and", "so", "rill"] * 41
+    pauses = np.linspace(0, 1, len(words))
+    whole = punctuator.tag(words, pauses)
     monkeypatch.setattr(module, "WINDOW", 16)
-    monkeypatch.setattr(module, "OVERLAP", 100)
-    assert punctuator.tag(words) == whole
+    monkeypatch.setattr(module, "OVERLAP", 40)
+    shapes = []
+    bidirectional = module.bidirectional
+    monkeypatch.setattr(
+        module, "bidirectional", lambda layer, texts: shapes.append(texts.shape[:2]) or bidirectional(layer, texts)
+    )
+    assert punctuator.tag(words, pauses) == whole
+    assert set(shapes) == {(3, 98)}  # from words 0, 16 and 27 on, 96 each, and the boundaries around them
 
 
 def test_saved_tagger_is_nearly_the_same(punctuator, tmp_path):
