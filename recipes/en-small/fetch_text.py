@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import html
 import json
 import re
 from collections import Counter
@@ -120,10 +121,10 @@ def spoken_lines(lines: Iterator[str]) -> Document:
 
 
 def plain(line: str) -> str:
-    """A line of Markdown without pictures, links, tags and emphasis."""
+    """A line of Markdown without pictures, links, tags, emphasis and HTML's names of characters."""
     line = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", line)
     line = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", line)
-    return re.sub(r"<[^>]+>|[*`_]+|\\(?=[\[\]])", "", line).strip()
+    return html.unescape(re.sub(r"<[^>]+>|[*`_]+|\\(?=[\[\]])", "", line)).strip()
 
 
 def talkpython(tree: Tree) -> Iterator[Document]:

@@ -142,8 +142,8 @@ TEXTS = {
     "gutenberg": ("Author/A Book.txt", BOOK, "She had never seen that he was as tired as this, with the others."),
     "changelog": (
         "podcast/1.md",
-        "**Jerod Santo:** Welcome to _this_ show. \\[00:01:02\\]\n\n**Break:** \\[1\\]\n",
-        "Welcome to this show.",
+        "**Jerod Santo:** Welcome to _this_ show, it can&#39;t fail. \\[00:01:02\\]\n\n**Break:** \\[1\\]\n",
+        "Welcome to this show, it can't fail.",
     ),
     "talkpython": ("transcripts/1.txt", "00:00 Hello, and\n00:02 welcome.\n", "Hello, and welcome."),
     "bitcoin": (
