@@ -12,7 +12,9 @@ SOURCE is a clone, or a git directory, of the repository that stands beside the 
     sgd           google-research-datasets/dstc8-schema-guided-dialogue
     taskmaster    google-research-datasets/Taskmaster
     topicalchat   alexa/Topical-Chat
-    prompts       a folder with a manifest.jsonl, as fetch_speech.py writes it; each text is a document
+    wikipedia     chinapedia/wikipedia.abstract.en, whole articles of the English Wikipedia as Markdown
+    prompts       a folder with a manifest.jsonl, as fetch_speech.py writes it, or with an index.jsonl, as `asr prepare
+                  index` does; each text that is not of the development split is a document
 
 Left out: repeated paragraphs, books in other languages, headers and notes; paragraphs that share eight words in a row
 with a test text of a --without manifest, and whole books that share as many as a text read aloud from them would.
@@ -61,6 +63,7 @@ ENGLISH = {
 MIN_ENGLISH = 0.15  # of a book's words are among these twenty
 MIN_LETTERS = 0.6  # of a paragraph's characters; tables and rules have fewer
 MAX_TURN_WORDS = 120  # of a line that joins captions without a full stop
+MIN_SENTENCE_WORDS = 8  # of an article's paragraph; shorter ones are captions and entries of lists
 
 
 def gutenberg(tree: Tree) -> Iterator[Document]:
@@ -160,15 +163,42 @@ def topicalchat(tree: Tree) -> Iterator[Document]:
                 yield [turn["message"] for turn in dialogue["content"]]
 
 
+def wikipedia(tree: Tree) -> Iterator[Document]:
+    for path in tree.paths:
+        if path.parts[0] == "Page" and path.suffix == ".md":
+            parts = re.split(r"\n\s*\n", APPENDIX.split(text_of(tree, path), maxsplit=1)[0])
+            yield [text for part in parts if not part.startswith(("  ", "\t")) and (text := article_text(part))]
+
+
+APPENDIX = re.compile(
+    r"\n\n(?:References|External links|See also|Notes|Footnotes|Bibliography|Further reading|Sources|Citations)\n"
+)
+PICTURE = re.compile(r"^(?:\S+\.(?:jpe?g|png|svg|gif|webm|ogg)\s+)+", re.IGNORECASE)
+
+
+def article_text(paragraph: str) -> str:
+    """A paragraph of an article without notes and pictures; empty where it is none, but a list, a table or a
+    heading."""
+    text = " ".join(paragraph.split())
+    if text.startswith(("-", "[", "#", "*", ">", "+", ":")) or re.search(r"Category:|----|\|", text):
+        return ""
+    text = PICTURE.sub("", re.sub(r"\[(?:\d+|[a-z]|citation needed)\](?::\d+)?|[_\\]", "", text))
+    sentence = len(text.split()) >= MIN_SENTENCE_WORDS and text.endswith((".", "!", "?", '"', "”", ")"))
+    return text if sentence and is_prose(text) else ""
+
+
 def prompts(tree: Tree) -> Iterator[Document]:
     for path in tree.paths:
-        if path.name == "manifest.jsonl":
+        if path.name in ("manifest.jsonl", "index.jsonl"):
             for line in text_of(tree, path).splitlines():
-                yield [json.loads(line)["text"]]
+                entry = json.loads(line)
+                if entry.get("split") != "dev":
+                    yield [entry["text"]]
 
 
 KINDS: dict[str, Callable[[Tree], Iterator[Document]]] = {
-    each.__name__: each for each in (gutenberg, changelog, talkpython, bitcoin, sgd, taskmaster, topicalchat, prompts)
+    each.__name__: each
+    for each in (gutenberg, changelog, talkpython, bitcoin, sgd, taskmaster, topicalchat, wikipedia, prompts)
 }
 
 

@@ -22,9 +22,13 @@ for delta in 13 18 19 20; do fetch_speech commonvoice commonvoice$delta; done
 
 # Text: a paragraph or a speaker's turn a line, as it was written.
 mkdir -p data/text
-for kind in gutenberg changelog talkpython bitcoin sgd topicalchat taskmaster; do
+for kind in gutenberg wikipedia changelog talkpython bitcoin sgd topicalchat taskmaster; do
     [ -e data/text/$kind.txt.gz ] || python $recipe/fetch_text.py $kind sources/$kind data/text/$kind.txt.gz --without $base
 done
+for speech in speech more; do
+    [ -e data/text/$speech.txt.gz ] || python $recipe/fetch_text.py prompts data/$speech data/text/$speech.txt.gz --without $base
+done
+transcripts=(data/text/{speech,more}.txt.gz)
 
 # Sentences: whole podcast episodes, talks and books, and the prompts of a Common Voice delta.
 mkdir -p data/sentences
@@ -35,16 +39,24 @@ mkdir -p data/sentences
 
 # Pronunciations and the n-gram, whose lexicon the acoustic model learns from.
 [ -e data/lm/pronunciation.safetensors ] || asr lm --train-pronunciation --out data/lm
-[ -e data/lm/ngram.safetensors ] || asr lm --build-tools data/text/*.txt.gz --order 4 --prune "0 2 3 5" --without $base \
-    --out data/lm
+[ -e data/lm/ngram.safetensors ] || asr lm --build-tools data/text/*.txt.gz "${transcripts[@]}" "${transcripts[@]}" \
+    --vocab 120000 --order 4 --prune "0 2 4 6" --without $base --out data/lm
 
 # The acoustic model, the LSTM over words, then the decoder's weights and confidences.
 asr train $recipe/acoustic.toml -o runs/en-small $(resume runs/en-small/last) \
     data.lexicon=data/lm/lexicon.txt data.pronunciation=data/lm/pronunciation.safetensors \
     data.sorted_epochs=1 train.crf_after=0.5 train.updates=15000
 cp data/lm/{ngram.safetensors,lexicon.txt,lexicon.safetensors,pronunciation.safetensors} runs/en-small/last/
-[ -e runs/en-small/last/neural_lm.safetensors ] || asr lm --neural data/text/*.txt.gz --vocab data/lm/vocabulary.txt \
-    --without $base --out runs/en-small/last
+# The LSTM reads the books, talks and dialogues, and then more of what people say and write today.
+[ -e data/neural/neural_lm.safetensors ] || asr lm --neural data/text/{gutenberg,changelog,talkpython,bitcoin,sgd,topicalchat,taskmaster}.txt.gz \
+    --vocab data/lm/vocabulary.txt --epochs 0.1 --without $base --out data/neural
+part() { [ -e "data/neural/$1.txt" ] || zcat "${@:3}" | awk "NF && ++n % $2 == 3" > "data/neural/$1.txt"; }
+part books 38 data/text/gutenberg.txt.gz
+part articles 8 data/text/wikipedia.txt.gz
+part talks 15 data/text/{changelog,talkpython,bitcoin}.txt.gz
+part dialogues 4 data/text/{sgd,topicalchat,taskmaster}.txt.gz
+[ -e runs/en-small/last/neural_lm.safetensors ] || asr lm --neural data/neural/*.txt "${transcripts[@]}" "${transcripts[@]}" \
+    --init data/neural/neural_lm.safetensors --epochs 0.55 --without $base --out runs/en-small/last
 [ -e runs/punctuation/punctuation.safetensors ] || asr punctuate \
     --train data/text/{changelog,talkpython,bitcoin}.txt.gz data/sentences/*.txt* --out runs/punctuation \
     $(resume runs/punctuation/punctuation.state)

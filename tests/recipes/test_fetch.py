@@ -167,6 +167,18 @@ TEXTS = {
         json.dumps({"t": {"content": [{"message": "Did you know?"}]}}),
         "Did you know?",
     ),
+    "prompts": (
+        "index.jsonl",
+        '{"text": "Say this.", "split": "train"}\n{"text": "A note of the test.", "split": "dev"}\n',
+        "Say this.",
+    ),
+    "wikipedia": (
+        "Page/Ada.md",
+        "Ada.jpg ADA was the first of them all to _write_ this down.[1]\n\n\nLife\n\n"
+        "-   a list of eight words is no text at all.\n\n  Year   Work\n  ------ -----\n\n"
+        "References\n\nThis is what the others said of it in a note.\n",
+        "ADA was the first of them all to write this down.",
+    ),
 }
 
 
@@ -182,7 +194,7 @@ def fetched(kind: str, folder: Path, *options: object) -> list[str]:
 def test_each_kind_of_text(kind, tmp_path):
     lines = fetched(kind, tmp_path)
     assert TEXTS[kind][2] in lines
-    assert not re.search(r"Illustration|license|\*\*|\d\d:|#", "\n".join(lines))
+    assert not re.search(r"Illustration|license|Life|list|Year|note|\*\*|\d\d:|#", "\n".join(lines))
 
 
 def test_text_of_a_test_is_left_out(tmp_path):
