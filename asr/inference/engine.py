@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 
@@ -31,6 +32,35 @@ from asr.text.results import Alternative, Word
 
 Hotwords = Sequence[str | Hotword]
 BATCH_UTTERANCES = 4  # that go through the model together
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """Utterances that are being recognized: the numbers of those in each batch, and the sentences that it will have."""
+
+    utterances: int
+    batches: Sequence[Sequence[int]]
+    found: Sequence[Future[list[list[Alternative]]]]
+
+    def done(self) -> bool:
+        return all(each.done() for each in self.found)
+
+    def result(self) -> list[list[Alternative]]:
+        """The sentences of each utterance, the best first, times from its beginning, once all are there; none where
+        nothing is said. Raises what recognizing raised."""
+        sentences: list[list[Alternative]] = [[] for _ in range(self.utterances)]
+        try:
+            for batch, found in zip(self.batches, self.found, strict=True):
+                for i, each in zip(batch, found.result(), strict=True):
+                    sentences[i] = each
+        finally:
+            self.cancel()
+        return sentences
+
+    def cancel(self) -> None:
+        """Leave out the batches that no thread has begun."""
+        for each in self.found:
+            each.cancel()
 
 
 class Engine:
@@ -145,17 +175,14 @@ class Engine:
         self, utterances: Sequence[np.ndarray], latency: Latency, hotwords: tuple[Hotword, ...] = ()
     ) -> list[list[Word]]:
         """Utterances of mel frames (T, bands) → the words of each, times from its beginning."""
-        found = self.nbest(utterances, latency, hotwords, 1)
+        found = self.recognize_later(utterances, latency, hotwords, 1).result()
         return [list(sentences[0].words) if sentences else [] for sentences in found]
 
-    def nbest(
+    def recognize_later(
         self, utterances: Sequence[np.ndarray], latency: Latency, hotwords: tuple[Hotword, ...], n: int
-    ) -> list[list[Alternative]]:
-        """Utterances of mel frames (T, bands) → at most `n` sentences of each, the best first, times from its
-        beginning; none where nothing is said.
-
-        They go through the model in batches of similar length, on the engine's threads.
-        """
+    ) -> Recognition:
+        """At most `n` sentences of each utterance, in batches of similar length on the engine's threads, while the
+        caller goes on."""
         self.check_process()
         decoder = self.decoder(hotwords)
         order = sorted((i for i in range(len(utterances)) if len(utterances[i])), key=lambda i: len(utterances[i]))
@@ -165,11 +192,7 @@ class Engine:
             emissions = self.emissions([utterances[i] for i in batch], latency)
             return [self.sentences(decoder, each, n) for each in emissions]
 
-        results: list[list[Alternative]] = [[] for _ in utterances]
-        for batch, sentences in zip(batches, self.workers.map(recognize, batches), strict=True):
-            for i, found in zip(batch, sentences, strict=True):
-                results[i] = found
-        return results
+        return Recognition(len(utterances), batches, [self.workers.submit(recognize, batch) for batch in batches])
 
     def recognize_batch(
         self, utterances: Sequence[np.ndarray], decoders: Sequence[Decoder], counts: Sequence[int]

@@ -29,7 +29,7 @@ from asr.text.results import Final, Transcript
 if TYPE_CHECKING:
     from asr.inference.recognizer import Recognizer
 
-M_MMAP_THRESHOLD = -3  # of malloc.h
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of malloc.h
 LARGE_BYTES = 4 << 20
 # Of a recording over which two processes died, the second one alone.
 LOST = "its process was ended from outside, twice, perhaps for want of memory; cut it into parts or free memory."
@@ -141,9 +141,11 @@ def _transcribe_at_once(
 
 
 def spare_memory() -> None:
-    """Give the memory of large arrays back at once where the C library is glibc; its threads' heaps would keep it."""
+    """Give the memory of large arrays back at once where the C library is glibc, whose heaps would keep it, and let all
+    threads share one heap."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _start_worker(threads: int) -> None:

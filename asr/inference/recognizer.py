@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,8 +18,9 @@ from asr.audio import reading
 from asr.audio.segmenter import Segmenter
 from asr.decoding.decoder import shift_all
 from asr.decoding.hotwords import Hotword
+from asr.errors import AudioError
 from asr.inference.endpoint import EndpointRules
-from asr.inference.engine import Engine, Hotwords
+from asr.inference.engine import Engine, Hotwords, Recognition
 from asr.inference.runner import InlineRunner, ModelRunner
 from asr.inference.stream import Event, Stream
 from asr.model.latency import Latency, LatencyLike
@@ -144,7 +146,10 @@ class Recognizer:
         punctuate: bool | None = None,
         alternatives: int = 0,
     ) -> Iterator[tuple[float, list[Final]]]:
-        """As `transcribe`, in parts: (seconds read so far, segments that became known). Memory does not grow."""
+        """As `transcribe`, in parts: (seconds read so far, segments that became known). Memory does not grow.
+
+        The recording is read on while the engine's threads recognize what was read before.
+        """
         settings = Latency.parse(latency)
         features = self.engine.frontend.stream()
         config = self.engine.frontend.config
@@ -153,29 +158,40 @@ class Recognizer:
         joined = _WithAlternatives(sentences) if alternatives else _Joined(sentences)
         count = max(1, alternatives)
         waiting: list[np.ndarray] = []
+        under_way: _Group | None = None
         position = samples = 0
         group = FIRST_GROUP  # small, so that text appears soon
-        for block in reading.read_blocks(source, sample_rate=sample_rate, block_seconds=FILE_BLOCK_S):
-            samples += len(block)
-            waiting += segmenter.push(block, features.accept(block))
-            if len(waiting) >= group:
-                group = min(2 * group, LARGEST_GROUP)
-                yield samples / config.sample_rate, joined.add(self._recognize(waiting, position, settings, count))
-                position += sum(len(mel) for mel in waiting)
-                waiting = []
-        waiting += segmenter.flush()
-        found = self._recognize(waiting, position, settings, count)
-        yield samples / config.sample_rate, joined.add(found, last=True)
+        try:
+            for block in reading.read_blocks(source, sample_rate=sample_rate, block_seconds=FILE_BLOCK_S):
+                samples += len(block)
+                waiting += segmenter.push(block, features.accept(block))
+                before = under_way
+                if len(waiting) >= group:
+                    group = min(2 * group, LARGEST_GROUP)
+                    under_way, position, waiting = *self._begin(waiting, position, settings, count), []
+                elif before and before.recognition.done():
+                    under_way = None
+                if before and before is not under_way:
+                    yield samples / config.sample_rate, joined.add(before.sentences())
+        except AudioError:  # what was read until then is text all the same
+            if under_way:
+                yield samples / config.sample_rate, joined.add(under_way.sentences())
+            raise
+        else:
+            last, _ = self._begin([*waiting, *segmenter.flush()], position, settings, count)
+            found = [*(under_way.sentences() if under_way else []), *last.sentences()]
+            yield samples / config.sample_rate, joined.add(found, last=True)
+        finally:
+            if under_way:  # nobody wants it any more, or it is done
+                under_way.recognition.cancel()
 
-    def _recognize(
-        self, parts: Sequence[np.ndarray], position: int, latency: Latency, n: int
-    ) -> list[list[Alternative]]:
-        """At most `n` sentences of each of adjoining parts of mel frames, the first at mel frame `position`."""
-        found = []
-        for mel, sentences in zip(parts, self.engine.nbest(parts, latency, self.hotwords, n), strict=True):
-            found.append(shift_all(sentences, position * self.engine.frontend.seconds_per_frame))
-            position += len(mel)
-        return found
+    def _begin(self, parts: Sequence[np.ndarray], position: int, latency: Latency, n: int) -> tuple[_Group, int]:
+        """Adjoining parts of mel frames, the first at mel frame `position`, of which the engine now finds at most `n`
+        sentences each while the recording is read on, and the position behind them."""
+        rate = self.engine.frontend.seconds_per_frame
+        starts = np.cumsum([position, *map(len, parts)])
+        group = _Group(self.engine.recognize_later(parts, latency, self.hotwords, n), (rate * starts[:-1]).tolist())
+        return group, int(starts[-1])
 
     def _sentences(self, punctuate: bool | None) -> Sentences | None:
         """What writes one speaker's, or one recording's, words as sentences; None where they stay raw."""
@@ -188,6 +204,18 @@ class Recognizer:
         mel = self.engine.frontend(reading.to_mono(samples))
         (words,) = self.engine.recognize([mel], Latency.parse(latency), self.hotwords)
         return Final.of(words)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Adjoining segments of a recording that are being recognized, and the seconds at which each starts."""
+
+    recognition: Recognition
+    starts: Sequence[float]
+
+    def sentences(self) -> list[list[Alternative]]:
+        found = self.recognition.result()
+        return [shift_all(each, start) for each, start in zip(found, self.starts, strict=True)]
 
 
 class _Joined:

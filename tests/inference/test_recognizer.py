@@ -1,3 +1,4 @@
+import threading
 import wave
 from itertools import pairwise
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 import asr
+from asr.audio import reading
 from asr.errors import AudioError, CheckpointError, HotwordError
 from asr.evaluation.scoring import score
 from asr.inference.endpoint import EndpointRules
@@ -121,6 +123,58 @@ def test_alternatives_of_each_part_of_a_recording(recognizer, long):
 def test_without_a_search_there_is_one_alternative(greedy, clips):
     (segment,) = greedy.transcribe(clips[4].samples, sample_rate=RATE, alternatives=3).segments
     assert [each.confidence for each in segment.alternatives] == [1.0]
+
+
+def test_a_recording_is_read_on_while_it_is_recognized(recognizer, long, monkeypatch):
+    read_on, begun = threading.Event(), threading.Event()
+    read_blocks, emissions = reading.read_blocks, recognizer.engine.emissions
+
+    def blocks(*args, **options):
+        for block in read_blocks(*args, **options):
+            yield block
+            if begun.is_set():
+                read_on.set()
+
+    def recognized(*args):
+        begun.set()
+        assert read_on.wait(60)
+        return emissions(*args)
+
+    monkeypatch.setattr(reading, "read_blocks", blocks)
+    monkeypatch.setattr(recognizer.engine, "emissions", recognized)
+    begin = recognizer.engine.recognize_later
+    monkeypatch.setattr(
+        recognizer.engine, "recognize_later", lambda *args: (begin(*args), begun.wait(60))[0]
+    )  # until a thread has it
+    assert recognizer.transcribe(long[0][: 60 * RATE], sample_rate=RATE).words[:50] == long[1].words[:50]
+
+
+def test_what_was_read_before_an_error_is_text_all_the_same(recognizer, long, monkeypatch):
+    read_blocks = reading.read_blocks
+
+    def blocks(*args, **options):
+        yield from read_blocks(*args, **options)
+        raise AudioError("The end is missing.")
+
+    monkeypatch.setattr(reading, "read_blocks", blocks)
+    found = []
+
+    def hear():
+        for _, segments in recognizer.transcribe_parts(long[0][: 60 * RATE], sample_rate=RATE):
+            found.extend(segments)
+
+    with pytest.raises(AudioError, match="missing"):
+        hear()
+    assert found and tuple(found) == long[1].segments[: len(found)]
+
+
+def test_whoever_stops_listening_stops_the_work(recognizer, long, monkeypatch):
+    begin, begun = recognizer.engine.recognize_later, []
+    monkeypatch.setattr(recognizer.engine, "recognize_later", lambda *args: begun.append(begin(*args)) or begun[-1])
+    parts = recognizer.transcribe_parts(np.tile(long[0], 3), sample_rate=RATE)
+    next(parts)
+    parts.close()
+    assert begun and all(each.done() or each.running() for group in begun for each in group.found)
 
 
 def test_a_recording_can_be_transcribed_at_live_latency(recognizer, clips):
