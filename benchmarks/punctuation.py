@@ -104,7 +104,11 @@ def main() -> None:
     parser.add_argument("--checkpoint")
     parser.add_argument("--tagger", type=Path, help="another file than the checkpoint's")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--limit", type=int, help="words of each text, utterances of each manifest")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        help="words of each text, and the rest of the document that has the last; utterances of each manifest",
+    )
     args = parser.parse_intermixed_args()
     if args.what == "cost":
         cost(args.checkpoint)
