@@ -55,8 +55,10 @@ part books 38 data/text/gutenberg.txt.gz
 part articles 8 data/text/wikipedia.txt.gz
 part talks 15 data/text/{changelog,talkpython,bitcoin}.txt.gz
 part dialogues 4 data/text/{sgd,topicalchat,taskmaster}.txt.gz
-[ -e runs/en-small/last/neural_lm.safetensors ] || asr lm --neural data/neural/*.txt "${transcripts[@]}" "${transcripts[@]}" \
-    --init data/neural/neural_lm.safetensors --epochs 0.55 --without $base --out runs/en-small/last
+[ -e data/neural/on/neural_lm.safetensors ] || asr lm --neural data/neural/*.txt "${transcripts[@]}" "${transcripts[@]}" \
+    --init data/neural/neural_lm.safetensors --epochs 0.55 --without $base --out data/neural/on
+[ -e runs/en-small/last/neural_lm.safetensors ] || python $recipe/average.py data/neural/{,on/}neural_lm.safetensors \
+    runs/en-small/last/neural_lm.safetensors
 [ -e runs/punctuation/punctuation.safetensors ] || asr punctuate \
     --train data/text/{changelog,talkpython,bitcoin}.txt.gz data/sentences/*.txt* --out runs/punctuation \
     $(resume runs/punctuation/punctuation.state)
