@@ -72,7 +72,7 @@ def test_vosks_protocol_from_a_page_of_another_site(recognizer, tmp_path):
         "--no-sandbox",
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={wav(tmp_path / 'talk.wav', 0.5, 2.0)}%noloop",
+        f"--use-file-for-fake-audio-capture={wav(tmp_path / 'talk.wav', 3.0, 2.0)}%noloop",
     ]
     with site() as origin, playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)

@@ -187,7 +187,7 @@ def test_the_last_word_is_there_when_the_sound_stops_right_after_it(recognizer, 
 
 
 def test_a_greedy_stream_says_what_greedy_text_is(greedy, clips):
-    for clip in (clips[4], clips[12], clips[15]):  # they begin with speech: a second pass leaves out longer silence
+    for clip in (clips[12], clips[14], clips[15]):  # they begin with speech: a second pass leaves out longer silence
         got = texts(play(greedy.stream(rules=EndpointRules(min_trailing_silence=9)), clip.samples))
         assert " ".join(got) == greedy.decode_utterance(clip.samples).text != ""
 
