@@ -29,7 +29,7 @@ from asr.text.results import Alternative, Word
 
 MOST_UNKNOWN = 1000  # hot words that the lexicon does not have: the search has to follow them all
 OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that of a rare word
-JUDGED_NBEST = 5  # sentences that the neural model judges while somebody speaks on
+SETTLED_NBEST = 5  # sentences that the neural model judges while words settle
 DRAFT_BEAM = 50  # of live text that a second pass replaces, and of frames that the next chunk replaces anyway
 UNLIKELY = 10.0  # natural log: how far behind it is not worth showing as an alternative
 HOPELESS = 4.0  # natural log: how far behind the best a sentence is not worth the neural model's judgment
@@ -172,6 +172,11 @@ class BeamDecoder:
             for rank, (path, _) in enumerate(ranked)
         ]
 
+    def judged(self, search: Search, n: int) -> Path | None:
+        """The best of `n` sentences; None where nothing is said."""
+        ranked = self.ranked(search, n)
+        return ranked[0][0] if ranked else None
+
     def ranked(self, search: Search, n: int) -> list[tuple[Path, float]]:
         """The likeliest `n` sentences, the best first, with their scores (natural log), as the neural model judges, if
         there is one; none where nothing is said. The best is one that the search finds close."""
@@ -238,28 +243,26 @@ class BeamSession:
         self.heard.append(emissions[self.decoder.head])
 
     def words(self, preview: Emissions | None) -> list[Word]:
-        search, frames = self._continued(preview, DRAFT_BEAM)
+        search, frames = self.search, self.heard.frames
+        if preview is not None and len(preview[self.decoder.head]):
+            search = search.copy(DRAFT_BEAM)
+            search.accept(preview[self.decoder.head])
+            frames = np.concatenate([frames, preview[self.decoder.head]])
         path = search.best()
         if not self.decoder.spoken(search.evidence(path), path):
             return []
         return parted(self.decoder.read(path, frames, self.known, self.heard.count))
 
-    def judged(self, preview: Emissions | None) -> list[Word]:
-        search, frames = self._continued(preview, self.decoder.config.beam)
-        ranked = self.decoder.ranked(search, JUDGED_NBEST)
-        return parted(self.decoder.read(ranked[0][0], frames, self.known, self.heard.count)) if ranked else []
+    def settled(self, end: int) -> list[Word]:
+        path = self.decoder.judged(self.search, SETTLED_NBEST)
+        count = sum(last < end for _, _, last in self.decoder.spans(path)) if path else 0
+        if not path or not count:
+            return []
+        return parted(self.decoder.read(path, self.heard.frames, self.known, self.heard.count))[:count]
 
     def finish(self) -> list[Word]:
         found = self.decoder.sentences(self.search, self.heard.frames, self.known, 1)
         return list(found[0].words) if found else []
-
-    def _continued(self, preview: Emissions | None, beam: int) -> tuple[Search, np.ndarray]:
-        """A search that has heard the preview, too, and all the frames that it has heard."""
-        if preview is None or not len(preview[self.decoder.head]):
-            return self.search, self.heard.frames
-        search = self.search.copy(beam)
-        search.accept(preview[self.decoder.head])
-        return search, np.concatenate([self.heard.frames, preview[self.decoder.head]])
 
 
 class FrameBuffer:

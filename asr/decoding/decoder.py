@@ -37,8 +37,8 @@ class Session(Protocol):
     def words(self, preview: Emissions | None) -> list[Word]:
         """The words so far, those of frames that may still change included."""
 
-    def judged(self, preview: Emissions | None) -> list[Word]:
-        """As `words`, searched and judged as a final is."""
+    def settled(self, end: int) -> list[Word]:
+        """The words so far that end before frame `end`."""
 
     def finish(self) -> list[Word]:
         """The words once all frames are committed: those of `decode` on the whole. Nothing may follow."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from asr.decoding.confidence import Confidence, Evidence
 from asr.decoding.decoder import Clock, Emissions, Session, concatenate, parted, shift, tail
 from asr.model.checkpoint import Checkpoint
@@ -62,9 +64,11 @@ class GreedySession:
         self.done: list[Word] = []
         self.start = 0  # frame of the first pending emission
         self.pending: list[Emissions] = []
+        self.tokens = np.zeros(0, np.int64)  # of all frames
 
     def accept(self, emissions: Emissions) -> None:
         self.pending.append({CHARACTERS: emissions[CHARACTERS]})
+        self.tokens = np.concatenate([self.tokens, emissions[CHARACTERS].argmax(axis=1)])
         waiting = concatenate(self.pending)
         words, complete = self.decoder.spell(waiting)
         if complete:
@@ -82,8 +86,10 @@ class GreedySession:
         rest = self.decoder.decode(concatenate(heads))
         return parted(self.done + shift(rest, self.start * self.decoder.clock.seconds_per_frame))
 
-    def judged(self, preview: Emissions | None) -> list[Word]:
-        return self.words(preview)
+    def settled(self, end: int) -> list[Word]:
+        boundaries = np.flatnonzero(self.tokens[: max(0, end)] == self.decoder.tokens.boundary_index)
+        _, last = self.decoder.clock.times(0, int(boundaries[-1]) if len(boundaries) else 0)
+        return [word for word in self.words(None) if word.end <= last]
 
     def finish(self) -> list[Word]:
         return self.words(None)

@@ -18,11 +18,6 @@ SURE = 0.8  # confidence
 SAME_PLACE_S = 0.15  # between the starts of a word and its repetition
 
 
-def repeated(word: Word, hypothesis: Sequence[Word]) -> bool:
-    """Whether another hypothesis has the word at the same place."""
-    return any(other.text == word.text and abs(other.start - word.start) < SAME_PLACE_S for other in hypothesis)
-
-
 class StablePartials:
     """The partials of one utterance, from its hypotheses, which come at a steady pace."""
 
@@ -36,7 +31,11 @@ class StablePartials:
         """A hypothesis that begins with so many firm words."""
         before, self._repeats = self._repeats, []
         for word in hypothesis:
-            counts = [count + 1 for other, count in before if repeated(word, [other])]
+            counts = [
+                count + 1
+                for other, count in before
+                if other.text == word.text and abs(other.start - word.start) < SAME_PLACE_S
+            ]
             self._repeats.append((word, max(counts, default=0)))
         steady = [
             i

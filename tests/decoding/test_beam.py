@@ -171,12 +171,12 @@ def test_a_preview_continues_what_was_committed():
     assert text(session.words(None)) == "two cats"
 
 
-def test_what_is_judged_continues_what_was_committed():
+def test_words_settle_with_their_tokens():
     session = decoder().session()
-    assert session.judged(None) == []
-    session.accept(emissions("T UW | K AE T |"))
-    assert text(session.judged(emissions("S AE T |"))).endswith("cat sat")
-    assert text(session.judged(None)).endswith("cat") and session.heard.count == 7  # the preview is not kept
+    assert session.settled(5) == []
+    session.accept(emissions("- K AE T | - S AE T |"))
+    for end, said in ((3, ""), (4, "cat"), (8, "cat"), (9, "cat sat")):
+        assert text(session.settled(end)) == said
 
 
 def test_two_sessions_do_not_disturb_one_another():

@@ -75,10 +75,12 @@ def test_a_session_says_what_the_whole_says_for_any_split(path, preview, data):
             )
 
 
-def test_what_is_judged_is_what_is_heard():
+def test_words_settle_once_their_boundary_was_heard():
     session = DECODER.session()
     session.accept(emissions("ab ba"))
-    assert [word.text for word in session.judged(emissions("c "))] == ["ab", "bac"]
+    session.accept(emissions("c a"))
+    for end, expected in ((2, ""), (3, "ab"), (6, "ab"), (7, "ab bac"), (8, "ab bac")):
+        assert " ".join(word.text for word in session.settled(end)) == expected
 
 
 def test_a_session_keeps_only_what_is_not_complete():
