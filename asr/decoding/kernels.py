@@ -373,13 +373,15 @@ def _level(score, lowest, step):
 
 
 @merged
-def _offer(candidates, rivals, table, made, levels, generation, beam, margin, threshold, lowest, step, cut):
+def _offer(space, frame, cut):
     """One more candidate, which stands behind those that were made; of those that agree in node, state, phrase and
     blank the best stays. Returns the score that a candidate needs from now on.
 
     `made` counts candidates and rivals; `levels` are rows of a histogram of the candidates' scores, from `lowest` in
     steps, then the row below which none is among the best `beam` any more, then how many are not below it.
     """
+    candidates, rivals, table, made, levels = space
+    generation, beam, margin, threshold, lowest, step = frame
     new = candidates[made[0]]
     score, node, state, phrase, blank = new.score, new.node, new.state, new.phrase, new.blank
     key = (
@@ -435,6 +437,7 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
     candidates, rivals = np.empty(room + 1, CANDIDATE), np.empty(o.beam, RIVAL)
     table = np.zeros((1 << bits_of(2 * room), 2), np.int32)
     made, levels = np.zeros(2, np.int64), np.zeros(LEVELS + 2, np.int64)
+    space = (candidates, rivals, table, made, levels)
     survivors = np.empty(o.beam, HYPOTHESIS)
     work = np.empty(max(room, emissions.shape[1]), np.float32)
     width, size, order = bits_of(len(ngram.unigrams)), len(tree.token), len(ngram.base)
@@ -469,6 +472,7 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
         made[:] = 0
         levels[:] = 0
         lowest = max(loudest, e[blank], e[boundary]) - threshold
+        frame = (generation, o.beam, margin, threshold, lowest, step)
         cut = e[blank] - threshold  # the best, whose score is 0, goes on at least with a blank
         for h in range(counts.alive[0]):
             before = beam[h].score
@@ -488,20 +492,7 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
                     c = candidates[made[0]]
                     c.score, c.node, c.state, c.phrase, c.blank = s, node, state, phrase, 1 - move
                     c.source, c.label, c.token, c.past = h, -1, token, past
-                    cut = _offer(
-                        candidates,
-                        rivals,
-                        table,
-                        made,
-                        levels,
-                        generation,
-                        o.beam,
-                        margin,
-                        threshold,
-                        lowest,
-                        step,
-                        cut,
-                    )
+                    cut = _offer(space, frame, cut)
             for part in range(2):
                 if node != ROOT and part != inside:
                     continue
@@ -524,20 +515,7 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
                             0,
                         )
                         c.source, c.label, c.token, c.past = h, -1, token, past
-                        cut = _offer(
-                            candidates,
-                            rivals,
-                            table,
-                            made,
-                            levels,
-                            generation,
-                            o.beam,
-                            margin,
-                            threshold,
-                            lowest,
-                            step,
-                            cut,
-                        )
+                        cut = _offer(space, frame, cut)
         for h in range(counts.alive[0] if e[boundary] >= least else 0):  # last, when little is still worth a look-up
             node, state, phrase = beam[h].node, beam[h].state, beam[h].phrase
             if node == ROOT:
@@ -575,20 +553,7 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
                     c = candidates[made[0]]
                     c.score, c.node, c.state, c.phrase, c.blank = s, ROOT, cached_state[cell], following, 0
                     c.source, c.label, c.token, c.past = h, label, boundary, mixed ^ (mixed >> np.uint64(31))
-                    cut = _offer(
-                        candidates,
-                        rivals,
-                        table,
-                        made,
-                        levels,
-                        generation,
-                        o.beam,
-                        margin,
-                        threshold,
-                        lowest,
-                        step,
-                        cut,
-                    )
+                    cut = _offer(space, frame, cut)
         best, within = LOWEST, 0
         for j in range(made[0]):
             c = candidates[j]
