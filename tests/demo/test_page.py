@@ -15,12 +15,9 @@ import asr
 from asr.audio.sample import sample
 from asr.demo import live, page
 from asr.demo.file_tab import DOWNLOADS
-from asr.text.results import Final, Transcript, Word
+from asr.text.results import Final
 from asr.text.writers import render
-
-CLIPS = Path(__file__).parents[1] / "clips"
-ONE, OTHER = CLIPS / "kathleen-1.flac", CLIPS / "ljspeech-1.flac"
-TRANSCRIPT = Transcript((Final((Word("hello", 0.5, 0.9, 0.75), Word("<b>", 1.0, 1.2, 0.25)), 0.5, 1.2),), 2.0)
+from tests.support.transcripts import ONE, OTHER, TRANSCRIPT
 
 
 @pytest.fixture(scope="module")
