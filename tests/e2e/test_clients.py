@@ -26,6 +26,9 @@ ROCK = CLIPS / "kathleen-0.flac"
 TEXT = "there was nothing on the rock"
 NODE = shutil.which("node")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+SLOW = """window.WebSocket = class extends WebSocket {
+  set onopen(opened) { super.onopen = event => setTimeout(() => opened(event), 1000); }
+}"""  # a connection that takes its time
 pytestmark = pytest.mark.e2e
 
 
@@ -72,12 +75,13 @@ def test_vosks_protocol_from_a_page_of_another_site(recognizer, tmp_path):
         "--no-sandbox",
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={wav(tmp_path / 'talk.wav', 3.0, 2.0)}%noloop",
+        f"--use-file-for-fake-audio-capture={wav(tmp_path / 'talk.wav', 0.0, 2.0)}%noloop",
     ]
     with site() as origin, playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
         page = browser.new_page()
         page.set_default_timeout(1000 * PATIENCE)
+        page.add_init_script(SLOW)
         with running(recognizer, ServeOptions(cors=(origin,))) as server:
             page.goto(f"{origin}/vosk.html?server={server.url('/ws', 'ws')}")
             page.click("#button")
