@@ -7,7 +7,7 @@ Everything large is mapped once and shared; a session is one utterance's own, sm
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +16,8 @@ from asr.decoding import ngram, tree
 from asr.decoding.confidence import Confidence, Evidence
 from asr.decoding.decoder import Clock, Emissions, Session, parted
 from asr.decoding.hotwords import Hotword
+from asr.decoding.insistence import keep
+from asr.decoding.kernels import Tree
 from asr.decoding.lexicon import Spelling
 from asr.decoding.neural_lm import FILE as NEURAL
 from asr.decoding.neural_lm import NeuralLM
@@ -32,7 +34,9 @@ OUT_OF_VOCABULARY = -6.0  # log10 score at which such a word starts, about that 
 SETTLED_NBEST = 5  # sentences that the neural model judges while words settle
 DRAFT_BEAM = 50  # of live text that a second pass replaces, and of frames that the next chunk replaces anyway
 UNLIKELY = 10.0  # natural log: how far behind it is not worth showing as an alternative
+RIVALS_BEAM, RIVALS_NBEST = 300, 32  # of a search that knows few words
 HOPELESS = 4.0  # natural log: how far behind the best a sentence is not worth the neural model's judgment
+Ranked = tuple[Path, float]  # a sentence and its score (natural log)
 Known = dict[tuple[int, int, int, float, float], Word]  # label, first and last frame, language model scores
 
 
@@ -128,9 +132,9 @@ class BeamDecoder:
                 set(index.values()),
             )
 
-    def search(self, beam: int, draft: bool = False, margin: float = HOPELESS) -> Search:
-        """A search of its own over the shared graph. Other sentences are found within the margin; those of a draft are
-        not asked for."""
+    def search(self, beam: int, draft: bool = False, margin: float = HOPELESS, lexicon: Tree | None = None) -> Search:
+        """A search of its own over the shared graph, or with a smaller lexicon. Other sentences are found within the
+        margin; those of a draft are not asked for."""
         c, ngram = self.config, self.language_model.ngram
         options = Options(
             beam,
@@ -145,25 +149,30 @@ class BeamDecoder:
             ngram.unknown,
             ngram.end,
         )
-        return Search(self.graph, options, ngram.begin, self.divided)
+        graph = self.graph if lexicon is None else self.graph._replace(tree=lexicon)
+        return Search(graph, options, ngram.begin, self.divided)
 
     def decode(self, emissions: Emissions) -> list[Word]:
         found = self.nbest(emissions, 1)
         return list(found[0].words) if found else []
 
-    def nbest(self, emissions: Emissions, n: int) -> list[Alternative]:
+    def nbest(self, emissions: Emissions, n: int, firm: Sequence[str] = ()) -> list[Alternative]:
         scores = emissions[self.head]
         if not len(scores):
             return []
         search = self.search(self.config.beam, margin=UNLIKELY if n > 1 else HOPELESS)
         search.accept(scores)
-        return self.sentences(search, scores, {}, n)
+        ranked = self.ranked(search, max(n, self.config.nbest))
+        if ranked and firm:
+            ranked = keep(firm, ranked, self.texts, lambda words: self.rivals(words, scores))
+        return self.sentences(ranked[:n], scores, {})
 
-    def sentences(self, search: Search, emissions: np.ndarray, known: Known, n: int) -> list[Alternative]:
-        """At most `n` sentences of a search that has heard all its emissions, the best first; none where nothing is
-        said. However many are wanted, the best is the same."""
-        ranked = self.ranked(search, max(n, self.config.nbest))[:n]
-        shares = np.exp([score - ranked[0][1] for _, score in ranked])
+    def sentences(self, ranked: Sequence[Ranked], emissions: np.ndarray, known: Known) -> list[Alternative]:
+        """Sentences of a search that has heard all its emissions, the best first."""
+        if not ranked:
+            return []
+        first = ranked[0][1]
+        shares = np.exp([min(0.0, score - first) for _, score in ranked])
         return [
             Alternative(
                 tuple(parted(self.read(path, emissions, {} if rank else known, len(emissions)))),
@@ -177,7 +186,18 @@ class BeamDecoder:
         ranked = self.ranked(search, n)
         return ranked[0][0] if ranked else None
 
-    def ranked(self, search: Search, n: int) -> list[tuple[Path, float]]:
+    def rivals(self, words: Collection[str], emissions: np.ndarray) -> list[Ranked]:
+        """Ranked sentences of these words alone."""
+        lexicon = self.language_model.lexicon.part(words, self.language_model.ngram)
+        search = self.search(RIVALS_BEAM, margin=UNLIKELY, lexicon=lexicon)
+        search.accept(emissions)
+        return self.ranked(search, RIVALS_NBEST)
+
+    def texts(self, path: Path) -> list[str]:
+        """The words of a path."""
+        return [self.words[label] for label in path.labels[path.labels >= 0].tolist()]
+
+    def ranked(self, search: Search, n: int) -> list[Ranked]:
         """The likeliest `n` sentences with their scores (natural log), as the neural model judges, if there is one.
 
         The first has the fewest errors to expect of those that the search finds close. None where nothing is said.
@@ -192,7 +212,6 @@ class BeamDecoder:
             sentences = [path.labels[path.labels >= 0].tolist() for path in paths]
             scores = np.array(self.rescorer.scores(sentences, scores.tolist()))
             best = int(np.argmin(np.where(close, expected_errors(sentences, scores), np.inf)))
-        scores = np.minimum(scores, scores[best])
         order = [best, *(i for i in np.argsort(-scores, kind="stable").tolist() if i != best)]
         return [(paths[i], float(scores[i])) for i in order]
 
@@ -246,26 +265,32 @@ class BeamSession:
         self.heard.append(emissions[self.decoder.head])
 
     def words(self, preview: Emissions | None) -> list[Word]:
-        search, frames = self.search, self.heard.frames
-        if preview is not None and len(preview[self.decoder.head]):
-            search = search.copy(DRAFT_BEAM)
-            search.accept(preview[self.decoder.head])
-            frames = np.concatenate([frames, preview[self.decoder.head]])
+        search, frames = self._continued(preview)
         path = search.best()
         if not self.decoder.spoken(search.evidence(path), path):
             return []
         return parted(self.decoder.read(path, frames, self.known, self.heard.count))
 
-    def settled(self, end: int) -> list[Word]:
-        path = self.decoder.judged(self.search, SETTLED_NBEST)
+    def settled(self, end: int, preview: Emissions | None) -> list[Word]:
+        search, frames = self._continued(preview)
+        path = self.decoder.judged(search, SETTLED_NBEST)
         count = sum(last < end for _, _, last in self.decoder.spans(path)) if path else 0
         if not path or not count:
             return []
-        return parted(self.decoder.read(path, self.heard.frames, self.known, self.heard.count))[:count]
+        return parted(self.decoder.read(path, frames, self.known, self.heard.count))[:count]
 
     def finish(self) -> list[Word]:
-        found = self.decoder.sentences(self.search, self.heard.frames, self.known, 1)
+        ranked = self.decoder.ranked(self.search, self.decoder.config.nbest)
+        found = self.decoder.sentences(ranked[:1], self.heard.frames, self.known)
         return list(found[0].words) if found else []
+
+    def _continued(self, preview: Emissions | None) -> tuple[Search, np.ndarray]:
+        """A search that has heard the preview, too, and all the frames that it has heard."""
+        if preview is None or not len(preview[self.decoder.head]):
+            return self.search, self.heard.frames
+        search = self.search.copy(DRAFT_BEAM)
+        search.accept(preview[self.decoder.head])
+        return search, np.concatenate([self.heard.frames, preview[self.decoder.head]])
 
 
 class FrameBuffer:

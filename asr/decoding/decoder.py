@@ -23,8 +23,11 @@ class Decoder(Protocol):
     def decode(self, emissions: Emissions) -> list[Word]:
         """Words of a whole utterance; times in seconds from its first frame."""
 
-    def nbest(self, emissions: Emissions, n: int) -> list[Alternative]:
-        """The likeliest sentences, at most `n`, the best first, whose words are those of `decode`; none in silence."""
+    def nbest(self, emissions: Emissions, n: int, firm: Sequence[str] = ()) -> list[Alternative]:
+        """The likeliest sentences, at most `n`, the best first, whose words are those of `decode`; none in silence.
+
+        `firm` words were shown as those with which the sentence begins: the best keeps them where it can.
+        """
 
     def session(self, draft: bool = False) -> Session:
         """An empty session for one live utterance; a draft's text is soon replaced, so it may be searched less well."""
@@ -37,8 +40,8 @@ class Session(Protocol):
     def words(self, preview: Emissions | None) -> list[Word]:
         """The words so far, those of frames that may still change included."""
 
-    def settled(self, end: int) -> list[Word]:
-        """The words so far that end before frame `end`."""
+    def settled(self, end: int, preview: Emissions | None) -> list[Word]:
+        """The words so far that end before frame `end`, judged with those frames, too, that may still change."""
 
     def finish(self) -> list[Word]:
         """The words once all frames are committed: those of `decode` on the whole. Nothing may follow."""

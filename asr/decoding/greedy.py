@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from asr.decoding.confidence import Confidence, Evidence
@@ -23,7 +25,7 @@ class GreedyDecoder:
     def decode(self, emissions: Emissions) -> list[Word]:
         return parted(self.spell(emissions)[0])
 
-    def nbest(self, emissions: Emissions, n: int) -> list[Alternative]:
+    def nbest(self, emissions: Emissions, n: int, firm: Sequence[str] = ()) -> list[Alternative]:
         words = self.decode(emissions)
         return [Alternative(tuple(words), 1.0)] if words else []
 
@@ -86,10 +88,10 @@ class GreedySession:
         rest = self.decoder.decode(concatenate(heads))
         return parted(self.done + shift(rest, self.start * self.decoder.clock.seconds_per_frame))
 
-    def settled(self, end: int) -> list[Word]:
+    def settled(self, end: int, preview: Emissions | None) -> list[Word]:
         boundaries = np.flatnonzero(self.tokens[: max(0, end)] == self.decoder.tokens.boundary_index)
         _, last = self.decoder.clock.times(0, int(boundaries[-1]) if len(boundaries) else 0)
-        return [word for word in self.words(None) if word.end <= last]
+        return [word for word in self.words(preview) if word.end <= last]
 
     def finish(self) -> list[Word]:
         return self.words(None)

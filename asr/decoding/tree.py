@@ -16,7 +16,7 @@ where that is missing, or `lexicon.txt` has changed since, it is built again on 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -108,6 +108,18 @@ class LexiconTree:
         number = self.index.get(word, -1)
         nodes = np.searchsorted(self.arrays.ends, np.flatnonzero(self.arrays.labels == number), side="right") - 1
         return [self._path(int(node)) for node in nodes]
+
+    def part(self, words: Collection[str], ngram: NGram) -> kernels.Tree:
+        """The tree of some words alone; those that are not in the lexicon are left out."""
+        numbers = sorted(self.index[word] for word in words if word in self.index)
+        scores = ngram.arrays.unigrams[self.numbers[numbers], 0].tolist()
+        return prefix_tree(
+            [
+                (number, spelling, score)
+                for number, score in zip(numbers, scores, strict=True)
+                for spelling in self.of(self.words[number])
+            ]
+        )
 
     def _path(self, node: int) -> Spelling:
         path = [self.boundary]

@@ -10,23 +10,20 @@ Every stream of `shared` asks the runner. Threads wait for its futures in `Strea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TypeVar
 
-import numpy as np
-
-from asr.decoding.decoder import Decoder
-from asr.inference.engine import Engine
+from asr.inference.engine import Engine, SecondPassRequest
 from asr.inference.load_policy import LoadPolicy
 from asr.inference.pool import BatchPool
 from asr.inference.steps import StepRequest, StepResult, run_steps
-from asr.model.hardware import cores
+from asr.model.hardware import cores, set_threads
 from asr.text.results import Alternative
 
-# An utterance's mel frames (T, bands), T ≥ 1, its decoder, and how many sentences are wanted.
-SecondPassRequest = tuple[np.ndarray, Decoder, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,9 +68,9 @@ class SecondPassRule:
         return min(gathered, since + (self.policy.max_second_pass_wait_s if self.most > 1 else 0.0))
 
     def choose(self, waiting: Sequence[SecondPassRequest]) -> list[int]:
-        length, ratio = len(waiting[0][0]), self.policy.min_length_ratio
-        similar = [i for i, (mel, *_) in enumerate(waiting) if ratio * length <= len(mel) <= length / ratio]
-        totals = accumulate(len(waiting[i][0]) for i in similar)
+        lengths, ratio = [len(request.mel) for request in waiting], self.policy.min_length_ratio
+        similar = [i for i, length in enumerate(lengths) if ratio * lengths[0] <= length <= lengths[0] / ratio]
+        totals = accumulate(lengths[i] for i in similar)
         fitting = [
             i for i, total in zip(similar, totals, strict=True) if i == 0 or total <= self.policy.max_batch_mel_frames
         ]
@@ -83,8 +80,8 @@ class SecondPassRule:
 class BatchRunner:
     """Runs the model for all streams of one engine, on threads of its own: a `ModelRunner`.
 
-    Steps have as many threads as there are cores, and second passes, which are long, as many of their own, so that
-    neither waits for the other. On a GPU steps have one thread, whose batches are the larger.
+    Steps have as many threads as there are cores, and searches and second passes, which are longer, as many of their
+    own, so that none waits for the others. On a GPU steps have one thread, whose batches are the larger.
     """
 
     def __init__(self, engine: Engine, threads: int | None = None, policy: BatchPolicy = BatchPolicy()) -> None:
@@ -97,6 +94,7 @@ class BatchRunner:
             lambda requests: [run_steps(engine.model, requests)],
             StepRule(policy),
         )
+        self.searches = ThreadPoolExecutor(threads, "searches", initializer=set_threads, initargs=(1,))
         self.second_passes: BatchPool[SecondPassRequest, list[Alternative]] = BatchPool(
             "second-passes", threads, self._recognize, SecondPassRule(policy, engine.model.useful_batch)
         )
@@ -104,8 +102,11 @@ class BatchRunner:
     def step(self, request: StepRequest) -> Future[StepResult]:
         return self.steps.submit(request)
 
-    def second_pass(self, mel: np.ndarray, decoder: Decoder, n: int) -> Future[list[Alternative]]:
-        return self.second_passes.submit((mel, decoder, n))
+    def search(self, work: Callable[[], T]) -> Future[T]:
+        return self.searches.submit(work)
+
+    def second_pass(self, request: SecondPassRequest) -> Future[list[Alternative]]:
+        return self.second_passes.submit(request)
 
     def deliver_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on results are handed over on this event loop."""
@@ -123,8 +124,8 @@ class BatchRunner:
     def close(self) -> None:
         """Returns when every request has its result."""
         self.steps.close()
+        self.searches.shutdown()
         self.second_passes.close()
 
     def _recognize(self, batch: list[SecondPassRequest]) -> Iterator[list[list[Alternative]]]:
-        utterances, decoders, counts = zip(*batch, strict=True)
-        return ([sentences] for sentences in self.engine.recognize_batch(utterances, decoders, counts))
+        return ([sentences] for sentences in self.engine.recognize_batch(batch))

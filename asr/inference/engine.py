@@ -35,6 +35,16 @@ BATCH_UTTERANCES = 4  # that go through the model together
 
 
 @dataclass(frozen=True)
+class SecondPassRequest:
+    """A live utterance to recognize with full context."""
+
+    mel: np.ndarray  # mel frames (T, bands), T ≥ 1
+    decoder: Decoder
+    n: int  # sentences that are wanted, at most
+    firm: tuple[str, ...] = ()  # words that were shown as firm
+
+
+@dataclass(frozen=True)
 class Recognition:
     """Utterances that are being recognized: the numbers of those in each batch, and the sentences that it will have."""
 
@@ -194,13 +204,13 @@ class Engine:
 
         return Recognition(len(utterances), batches, [self.workers.submit(recognize, batch) for batch in batches])
 
-    def recognize_batch(
-        self, utterances: Sequence[np.ndarray], decoders: Sequence[Decoder], counts: Sequence[int]
-    ) -> Iterator[list[Alternative]]:
-        """Utterances (T, bands), T ≥ 1, as one batch with full context, on the calling thread; at most so many
-        sentences of each, the best first."""
-        emissions = self.emissions(utterances, PRESETS["offline"])
-        return (self.sentences(decoder, each, n) for decoder, each, n in zip(decoders, emissions, counts, strict=True))
+    def recognize_batch(self, requests: Sequence[SecondPassRequest]) -> Iterator[list[Alternative]]:
+        """Utterances as one batch with full context, on the calling thread: the sentences of each, the best first."""
+        emissions = self.emissions([request.mel for request in requests], PRESETS["offline"])
+        return (
+            self.sentences(request.decoder, each, request.n, request.firm)
+            for request, each in zip(requests, emissions, strict=True)
+        )
 
     def emissions(self, utterances: Sequence[np.ndarray], latency: Latency) -> list[Emissions]:
         """Utterances (T, bands) → the emissions of each, computed as one padded batch."""
@@ -221,11 +231,11 @@ class Engine:
         found = self.sentences(decoder, emissions, 1)
         return list(found[0].words) if found else []
 
-    def sentences(self, decoder: Decoder, emissions: Emissions, n: int) -> list[Alternative]:
-        """At most `n` sentences of an utterance, the best first; none where no frame is active, whatever priors and
-        language model prefer."""
+    def sentences(self, decoder: Decoder, emissions: Emissions, n: int, firm: Sequence[str] = ()) -> list[Alternative]:
+        """At most `n` sentences of an utterance, the best first, which keeps `firm` words where it can; none where no
+        frame is active, whatever priors and language model prefer."""
         tokens = self.checkpoint.config.tokens[self.head]
-        return decoder.nbest(emissions, n) if active(emissions[self.head], tokens).any() else []
+        return decoder.nbest(emissions, n, firm) if active(emissions[self.head], tokens).any() else []
 
 
 def fastest(device: str) -> str:

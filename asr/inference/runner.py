@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-import numpy as np
-
-from asr.decoding.decoder import Decoder
-from asr.inference.engine import Engine
+from asr.inference.engine import Engine, SecondPassRequest
 from asr.inference.steps import StepRequest, StepResult, run_steps
 from asr.text.results import Alternative
 
+T = TypeVar("T")
+
 
 class ModelRunner(Protocol):
-    """Runs steps and second passes of any number of streams."""
+    """Runs steps, searches and second passes of any number of streams."""
 
     @property
     def preview_interval_steps(self) -> int:
@@ -22,13 +22,15 @@ class ModelRunner(Protocol):
 
     def step(self, request: StepRequest) -> Future[StepResult]: ...
 
-    def second_pass(self, mel: np.ndarray, decoder: Decoder, n: int) -> Future[list[Alternative]]:
-        """An utterance of mel frames (T, bands) with full context: at most `n` sentences, the best first, times from
-        its first frame; none where nothing is said."""
+    def search(self, work: Callable[[], T]) -> Future[T]:
+        """A search that costs so much that those of several streams run beside each other."""
+
+    def second_pass(self, request: SecondPassRequest) -> Future[list[Alternative]]:
+        """An utterance's sentences, the best first, times from its first frame; none where nothing is said."""
 
 
 class InlineRunner:
-    """Runs steps at once, on the caller's thread, and second passes on the engine's threads."""
+    """Runs steps and searches at once, on the caller's thread, and second passes on the engine's threads."""
 
     preview_interval_steps = 1
 
@@ -40,5 +42,10 @@ class InlineRunner:
         done.set_result(run_steps(self.engine.model, [request])[0])
         return done
 
-    def second_pass(self, mel: np.ndarray, decoder: Decoder, n: int) -> Future[list[Alternative]]:
-        return self.engine.workers.submit(lambda: next(self.engine.recognize_batch([mel], [decoder], [n])))
+    def search(self, work: Callable[[], T]) -> Future[T]:
+        done: Future[T] = Future()
+        done.set_result(work())
+        return done
+
+    def second_pass(self, request: SecondPassRequest) -> Future[list[Alternative]]:
+        return self.engine.workers.submit(lambda: next(self.engine.recognize_batch([request])))

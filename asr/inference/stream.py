@@ -205,7 +205,7 @@ class Stream:
         """Begin the second pass where the end seems near; cancel it where it no longer does."""
         activity = self._utterance.activity
         if self._two_pass and (end := self._endpointer.likely_end(activity)):
-            self._second_pass.begin(range(self._endpointer.beginning(activity), end))
+            self._second_pass.begin(range(self._endpointer.beginning(activity), end), self._firm.within(end))
         else:
             self._second_pass.cancel()
 
@@ -216,7 +216,7 @@ class Stream:
         first = self._endpointer.beginning(utterance.activity)
         if cut.spoken and cut.frame > first:
             if self._two_pass:
-                found = yield self._second_pass.begin(range(first, cut.frame))
+                found = yield self._second_pass.begin(range(first, cut.frame), self._firm.within(cut.frame))
                 found = shift_all(found, first * self._engine.seconds_per_frame)
             else:
                 found = [Alternative(tuple(utterance.final_words(cut.frame)), 1.0)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from asr.decoding.decoder import Decoder, Emissions
 from asr.inference.endpoint import active
-from asr.inference.engine import Engine
+from asr.inference.engine import Engine, SecondPassRequest
 from asr.inference.runner import ModelRunner
 from asr.inference.steps import StepResult
 from asr.model.latency import Latency
@@ -120,15 +120,19 @@ class SecondPass:
 
     def __init__(self, runner: ModelRunner, utterance: Utterance, n: int) -> None:
         self.runner, self.utterance, self.n = runner, utterance, n
-        self._frames = range(0)
+        self._asked: tuple[range, tuple[str, ...]] | None = None
         self._found: Future[list[Alternative]] | None = None
 
-    def begin(self, frames: range) -> Future[list[Alternative]]:
-        """At most `n` sentences of these frames, at least one; times count from the first."""
-        if self._found is None or self._frames != frames:
+    def begin(self, frames: range, firm: tuple[str, ...]) -> Future[list[Alternative]]:
+        """At most `n` sentences of these frames, at least one; times count from the first. The best keeps the firm
+        words where it can."""
+        if self._found is None or self._asked != (frames, firm):
             self.cancel()
-            self._frames = frames
-            self._found = self.runner.second_pass(self.utterance.audio(frames), self.utterance.decoder, self.n)
+            self._asked = frames, firm
+            utterance = self.utterance
+            self._found = self.runner.second_pass(
+                SecondPassRequest(utterance.audio(frames), utterance.decoder, self.n, firm)
+            )
         return self._found
 
     def cancel(self) -> None:

@@ -173,10 +173,44 @@ def test_a_preview_continues_what_was_committed():
 
 def test_words_settle_with_their_tokens():
     session = decoder().session()
-    assert session.settled(5) == []
+    assert session.settled(5, None) == []
     session.accept(emissions("- K AE T | - S AE T |"))
     for end, said in ((3, ""), (4, "cat"), (8, "cat"), (9, "cat sat")):
-        assert text(session.settled(end)) == said
+        assert text(session.settled(end, None)) == said
+
+
+def test_what_follows_judges_the_words_that_settle():
+    session = decoder().session()
+    session.accept(emissions("N OW | -"))
+    assert text(session.settled(4, emissions("D AA G |"))) == "no"
+    assert text(session.settled(4, emissions("AH |"))) == "know"
+    assert text(session.settled(1, emissions("AH |"))) == ""
+
+
+def test_firm_words_stay_where_others_are_hardly_likelier():
+    heard = emissions("T UW | K AE T S |")
+    assert text(decoder().decode(heard)) == "two cats"
+    for firm, said in (("to cats", "to cats"), ("too", "too cats"), ("dog", "two cats"), ("two dog", "two cats")):
+        (found,) = decoder().nbest(heard, 1, firm.split())
+        assert text(found.words) == said
+        assert found.confidence == 1
+    (found,) = decoder(lm_weight=5.0).nbest(heard, 1, ["to", "cats"])  # now "two" is much likelier
+    assert text(found.words) == "two cats"
+
+
+def test_the_sentence_that_keeps_firm_words_comes_once_and_first():
+    heard = emissions("T UW | K AE T S |")
+    found = decoder().nbest(heard, 3, ["too", "cats"])
+    assert [text(each.words) for each in found][:2] == ["too cats", "two cats"]
+    assert len({text(each.words) for each in found}) == len(found) == 3
+    assert sorted((each.confidence for each in found), reverse=True) == [each.confidence for each in found]
+
+
+def test_a_hot_word_can_be_firm():
+    hot = decoder([Hotword(("doc",), 4.0)], {"doc": "D AA G"})
+    heard = emissions("D AA G | S AE T |")
+    assert text(hot.decode(heard)) == text(hot.nbest(heard, 1, ["doc", "sat"])[0].words) == "doc sat"
+    assert text(hot.nbest(heard, 1, ["dog", "sat"])[0].words) == "doc sat"
 
 
 def test_two_sessions_do_not_disturb_one_another():

@@ -80,7 +80,7 @@ def test_words_settle_once_their_boundary_was_heard():
     session.accept(emissions("ab ba"))
     session.accept(emissions("c a"))
     for end, expected in ((2, ""), (3, "ab"), (6, "ab"), (7, "ab bac"), (8, "ab bac")):
-        assert " ".join(word.text for word in session.settled(end)) == expected
+        assert " ".join(word.text for word in session.settled(end, None)) == expected
 
 
 def test_a_session_keeps_only_what_is_not_complete():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from asr.inference.batching import BatchPolicy, BatchRunner, SecondPassRule, StepRule
+from asr.inference.engine import SecondPassRequest
 from asr.inference.load_policy import LoadPolicy
 from asr.inference.pending import wait_async
 from asr.inference.recognizer import load
@@ -23,7 +24,7 @@ def request(preview: bool = False, last: bool = False) -> StepRequest:
 
 
 def utterances(*lengths: int) -> list:
-    return [(np.zeros((n, 2)), None) for n in lengths]
+    return [SecondPassRequest(np.zeros((n, 2)), None, 1) for n in lengths]
 
 
 def test_second_passes_are_batched_with_others_of_about_their_length():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from asr.inference.firm import LATENCY, SEARCHED_AFTER_S, FirmWords
+from asr.inference.firm import COMMITTED_AFTER_S, LATENCY, FirmWords
 from asr.inference.pending import wait
 from asr.inference.runner import InlineRunner
 from asr.inference.utterance import Utterance
@@ -37,6 +37,15 @@ def test_what_is_firm_follows_from_the_audio_alone(recognizer, mel):
     assert [word.text for word in firm.words] == [word.text for word in other.words]
 
 
+def test_which_words_a_frame_has_made_firm_does_not_depend_on_what_came_later(recognizer, mel):
+    whole, frame = heard(recognizer, mel, 16), 100
+    until = heard(recognizer, mel[: 4 * frame + 20], 16)  # the model hears a little further than its frames
+    assert 0 < len(whole.within(frame)) < len(whole.words)
+    assert whole.within(frame) == until.within(frame)
+    assert whole.within(10**6) == tuple(word.text for word in whole.words)
+    assert whole.within(0) == ()
+
+
 def test_nothing_is_computed_where_nothing_was_said(recognizer, mel):
     firm = heard(recognizer, mel, 16, active=False)
     assert firm.words == [] and firm._pushed == 0
@@ -48,6 +57,27 @@ def test_a_firm_word_stays_whatever_a_hypothesis_says(recognizer, mel):
     shown = firm.continued([])
     assert firm.continued(hypothesis)[: len(shown)] == shown
     assert len(firm.continued(hypothesis)) > len(shown)
+
+
+def test_finals_are_asked_for_with_the_same_firm_words_however_the_audio_comes(recognizer, clips, monkeypatch):
+    samples = np.concatenate([clip.samples for clip in clips if clip.path.stem.startswith("ljspeech")])
+    asked, second_pass = {}, InlineRunner.second_pass
+    ways = ((RATE // 10, "balanced", 1), (3 * RATE, "balanced", 1), (RATE // 4, "accurate", 16), (RATE, "balanced", 5))
+    for way, (size, latency, interval) in enumerate(ways):
+
+        def ask(runner, request, way=way):
+            asked.setdefault(len(request.mel), {})[way] = request.firm
+            return second_pass(runner, request)
+
+        monkeypatch.setattr(InlineRunner, "second_pass", ask)
+        stream = recognizer.stream(latency=latency)
+        stream.preview_interval_steps = interval
+        for first in range(0, len(samples), size):
+            stream.accept(samples[first : first + size])
+        stream.finish()
+    shared = [tuple(words.values()) for words in asked.values() if len(words) == len(ways)]
+    assert all(len(set(words)) == 1 for words in shared)
+    assert sum(map(len, {words[0] for words in shared})) >= 20
 
 
 def test_live_text_firms_up_and_no_firm_word_changes(recognizer, clips):
@@ -64,5 +94,5 @@ def test_live_text_firms_up_and_no_firm_word_changes(recognizer, clips):
             partial = event
     stream.finish()
     assert len(lags) >= 10
-    soonest, latest = SEARCHED_AFTER_S + LATENCY.look_ahead * FRAME_S, SEARCHED_AFTER_S + LATENCY.seconds(FRAME_S)
+    soonest, latest = COMMITTED_AFTER_S + LATENCY.look_ahead * FRAME_S, COMMITTED_AFTER_S + LATENCY.seconds(FRAME_S)
     assert min(lags) > soonest and np.median(lags) < latest + 0.2

@@ -13,6 +13,7 @@ from asr.audio.reading import Resampler
 from asr.errors import AudioError, HotwordError, RillError
 from asr.inference import firm
 from asr.inference.endpoint import EndpointRules
+from asr.inference.engine import SecondPassRequest
 from asr.inference.runner import InlineRunner
 from asr.inference.utterance import STEP_MEL_FRAMES
 from asr.model.latency import Latency
@@ -76,7 +77,7 @@ def test_the_silence_before_an_utterance_is_not_recognized_again(recognizer, sen
     monkeypatch.setattr(
         InlineRunner,
         "second_pass",
-        lambda runner, mel, *rest: asked.append(len(mel)) or second_pass(runner, mel, *rest),
+        lambda runner, request: asked.append(len(request.mel)) or second_pass(runner, request),
     )
     (said,) = finals(play(recognizer.stream(), sentence.samples))
     last = asked[-1]
@@ -334,7 +335,7 @@ def test_hot_words_act_from_the_next_utterance_on(recognizer, two):
     assert texts(events) == [plain[0], "there was nothing on the roc"]
     engine = recognizer.engine
     mel, decoder = engine.frontend(first.samples), engine.decoder(engine.parse_hotwords(hot))
-    ((offline,),) = engine.recognize_batch([mel], [decoder], [1])
+    ((offline,),) = engine.recognize_batch([SecondPassRequest(mel, decoder, 1)])
     said = offline.text
     assert said.endswith("that knight")
     assert texts(play(sparse(recognizer.stream(hotwords=hot)), first.samples)) == [said]
