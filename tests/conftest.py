@@ -70,9 +70,9 @@ def no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="session")
 def compiled_search() -> None:
     """The search is compiled before any process announces that it has to."""
-    from asr.decoding.search import prepare
+    from asr.decoding.compiling import library
 
-    prepare()
+    library()
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ def bench(
 
     from asr.audio.reading import SAMPLE_RATE, read_blocks
     from asr.audio.sample import sample
-    from asr.decoding.search import compiled_anew
+    from asr.decoding.compiling import compiled_anew
     from asr.evaluation.speed import live, offline
     from asr.model.hardware import cores, processor
     from asr.model.latency import PRESETS

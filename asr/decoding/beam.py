@@ -13,17 +13,18 @@ from itertools import pairwise
 import numpy as np
 
 from asr.decoding import ngram, tree
+from asr.decoding.compiling import library
 from asr.decoding.confidence import Confidence, Evidence
 from asr.decoding.decoder import Clock, Emissions, Session, parted
 from asr.decoding.hotwords import Hotword
 from asr.decoding.insistence import keep
-from asr.decoding.kernels import Tree
+from asr.decoding.layout import Tree
 from asr.decoding.lexicon import Spelling
 from asr.decoding.neural_lm import FILE as NEURAL
 from asr.decoding.neural_lm import NeuralLM
 from asr.decoding.phrases import PhraseAutomaton
 from asr.decoding.rescoring import Neural, Rescorer, expected_errors
-from asr.decoding.search import Options, Path, Search, SearchGraph, prepare
+from asr.decoding.search import Options, Path, Search, SearchGraph
 from asr.errors import CheckpointError, HotwordError
 from asr.model.checkpoint import Checkpoint
 from asr.model.tokens import CHARACTERS, PHONEMES, TokenSet
@@ -60,7 +61,7 @@ class LanguageModel:
         self.lexicon = tree.load(source, checkpoint.optional(tree.FILE), self.ngram, self.tokens)
         if path := checkpoint.optional(NEURAL):
             self.neural = NeuralLM.load(path)
-        prepare()
+        library()
 
     @property
     def unigrams(self) -> np.ndarray:

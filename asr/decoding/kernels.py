@@ -1,139 +1,35 @@
 """The compiled half of the search: n-gram look-ups, one frame after another of the beam search, and its best paths.
 
-All of it is one module because numba's cache watches one file: a function that is compiled into one of another file
-would stay what it was. `asr.decoding.search` is the half that callers see; docs/architecture/search.md explains both.
+`asr.decoding.compiling` compiles it, once for a processor, and alone imports it; `asr.decoding.search` is the half that
+callers see; docs/architecture/search.md explains both. `ENTRIES` are what Python calls, by tables of arrays (`layout`).
 
-Scores of the search are natural logarithms, those of language models log10. Nothing here allocates in the loop over
-frames, and nothing holds Python's lock. Small functions are inlined, and take arrays instead of tuples of them: to hand
-over a tuple costs more than they do.
+Scores of the search are natural logarithms, those of language models log10. Nothing here allocates memory, raises or
+calls Python, and so nothing holds Python's lock. Small functions are inlined, and take arrays instead of tuples of
+them: to hand over a tuple costs more than they do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import carray, cfunc, njit, types
+from numba.extending import intrinsic
 
-ROOT = 0  # of the lexicon tree, of the n-gram trie (the empty context) and of the automaton of phrases
+from asr.decoding import layout
+from asr.decoding.layout import CACHE_BITS, HISTORY_BITS, LEVELS, ROOT, SAMPLED
+
 LOWEST = np.float32(-1e30)
-SAMPLED = 64  # every so many-th set bit, and clear bit, of the trie's shape has its place noted
-CACHE_BITS = 13  # 2 to the power of it are the language model's scores that are remembered
-HISTORY_BITS = 10  # and the states whose words are
 LIKELIER = np.float32(
     1.0
 )  # log10: how much likelier than on its own a word may be in its context, to be worth a look-up
-LEVELS = 512  # rows of the histogram of scores; half of them are for those above the first guess of the best
 HASH = np.uint64(0x9E3779B97F4A7C15)
 
 _ONE, _ZERO = np.uint64(1), np.uint64(0)
 
-# A hypothesis: score (of the best: 0), node of the lexicon tree, state of the n-gram and of the automaton, the arena's
-# entry of its last frame, whether that is a blank, and a hash of all its words.
-HYPOTHESIS = np.dtype(
-    [
-        ("score", "f4"),
-        ("node", "i4"),
-        ("state", "i4"),
-        ("phrase", "i4"),
-        ("entry", "i4"),
-        ("blank", "i4"),
-        ("past", "u8"),
-    ],
-    align=True,
-)
-# An entry of the arena is one frame of a path: the entry of the frame before, the word that ends here (or -1), the
-# token. Where paths of other words met and the best went on, `other` is an entry of another (or 0), and its `loss` how
-# far behind the best it was. Entry 0 is the beginning.
-ENTRY = np.dtype([("before", "i4"), ("other", "i4"), ("label", "i4"), ("token", "i4"), ("loss", "f4")], align=True)
-# What a hypothesis may become in a frame; `rival` is the first in a list of those that a better one has overtaken.
-CANDIDATE = np.dtype(
-    [
-        ("score", "f4"),
-        ("node", "i4"),
-        ("state", "i4"),
-        ("phrase", "i4"),
-        ("blank", "i4"),
-        ("source", "i4"),
-        ("label", "i4"),
-        ("token", "i4"),
-        ("rival", "i4"),
-        ("past", "u8"),
-    ],
-    align=True,
-)
-RIVAL = np.dtype([("score", "f4"), ("source", "i4"), ("label", "i4"), ("next", "i4"), ("past", "u8")], align=True)
-
-
-class NGram(NamedTuple):
-    """An n-gram trie with the last word of each n-gram at its root (`asr.decoding.ngram` describes the arrays)."""
-
-    base: np.ndarray
-    unigrams: np.ndarray
-    probabilities: np.ndarray
-    back_offs: np.ndarray
-    probability_table: np.ndarray
-    back_off_table: np.ndarray
-    words: np.ndarray
-    first: np.ndarray
-    shape: np.ndarray
-    zeros: np.ndarray
-    ones: np.ndarray
-
-
-class Tree(NamedTuple):
-    """A lexicon's prefix tree (`asr.decoding.tree` describes the arrays)."""
-
-    token: np.ndarray
-    ahead: np.ndarray
-    first: np.ndarray
-    ends: np.ndarray
-    labels: np.ndarray
-
-
-class Phrases(NamedTuple):
-    """The automaton of hot phrases (`asr.decoding.phrases`); state 0 is in none."""
-
-    first: np.ndarray  # (states + 1,) int32: of a state's transitions
-    word: np.ndarray  # (transitions,) int32, ascending for each state
-    target: np.ndarray  # (transitions,) int32
-    fallback: np.ndarray  # (states,) int32
-    earned: np.ndarray  # (states,) float32: by a phrase that ends here
-    lent: np.ndarray  # (states,) float32: to a phrase that goes on
-
-
-class Options(NamedTuple):
-    beam: int
-    tokens: int  # of a frame, at most, that a path may take
-    threshold: float  # how far behind the best a path is given up
-    margin: float  # how far behind the best a sentence may be and be found by `best_paths`
-    lm_weight: float
-    word_score: float
-    floor: float  # log10 score of words that the language model does not know, at least
-    blank: int
-    boundary: int
-    unknown: int  # the n-gram's number for words that it does not know
-    end: int  # and for the end of a sentence
-
-
-class Counts(NamedTuple):
-    """What changes of a search besides its hypotheses and its arena."""
-
-    alive: np.ndarray  # (2,) int64: hypotheses, entries of the arena
-    offset: np.ndarray  # (1,) float64: score of the best hypothesis
-
-
 inlined = njit(inline="always", error_model="numpy")
-merged = njit(forceinline=True, nogil=True, error_model="numpy")  # by LLVM, which optimizes it with its caller
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compiled on first use and kept beside this file, or in the user's cache, for the next process."""
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # numba finds no folder that it may write to: each process compiles for itself
-        return njit(nogil=True, error_model="numpy")(function)
+merged = njit(forceinline=True, error_model="numpy")  # by LLVM, which optimizes it with its caller
+called = njit(error_model="numpy")
 
 
 # --- the n-gram trie
@@ -179,7 +75,7 @@ def _word(words, i, width):
     return np.int64(x & ((_ONE << np.uint64(width)) - _ONE))
 
 
-@compiled
+@called
 def bits_of(size):
     """How many bits a number below `size` takes."""
     width = 1
@@ -188,7 +84,7 @@ def bits_of(size):
     return width
 
 
-@compiled
+@called
 def history(ngram, width, state, context, back_off, at):
     """The context of a state: its words, the newest first, to context[at:], and the back-off weights of the newest, the
     two newest, …, to back_off[at:]. Returns how many they are. A state is the trie's node of the longest context that
@@ -223,7 +119,7 @@ def history(ngram, width, state, context, back_off, at):
     return length
 
 
-@compiled
+@called
 def score_after(ngram, width, word, length, context, back_off, at):
     """log10 P(word | context), and the state after it; the context as `history` gives it."""
     base, unigrams, probabilities, back_offs = ngram.base, ngram.unigrams, ngram.probabilities, ngram.back_offs
@@ -274,23 +170,20 @@ def score_after(ngram, width, word, length, context, back_off, at):
     return total, after
 
 
-@compiled
+@called
 def score(ngram, width, state, word, context, back_off):
     """log10 P(word | state), and the state after it. `context` and `back_off` are room for N numbers each."""
     length = history(ngram, width, state, context, back_off, 0)
     return score_after(ngram, width, word, length, context, back_off, 0)
 
 
-@compiled
-def score_sentence(ngram, state, words, end):
-    """log10 probabilities of words (n,) after `state`, each after those before it, and of the end: (n + 1,)."""
-    width, order = bits_of(len(ngram.unigrams)), len(ngram.base) - 1
-    context, back_off = np.zeros(order, np.int64), np.zeros(order, np.float32)
-    scores = np.empty(len(words) + 1, np.float32)
+@called
+def score_sentence(ngram, state, words, end, context, back_off, scores):
+    """log10 probabilities of words (n,) after `state`, each after those before it, and of the end: scores (n + 1,)."""
+    width = bits_of(len(ngram.unigrams))
     for i in range(len(words) + 1):
-        word = np.int64(words[i]) if i < len(words) else np.int64(end)
+        word = np.int64(words[i]) if i < len(words) else end
         scores[i], state = score(ngram, width, np.int64(state), word, context, back_off)
-    return scores
 
 
 # --- the search
@@ -317,14 +210,14 @@ def _step(first, words, target, fallback, state, word):
     return state
 
 
-@compiled
+@called
 def follow(phrases, state, word):
     """The automaton's state after a word, and the bonus (log10) that the word earns; negative: what is paid back."""
     after = _step(phrases.first, phrases.word, phrases.target, phrases.fallback, state, word)
     return after, phrases.earned[after] + phrases.lent[after] - phrases.lent[state]
 
 
-@compiled
+@called
 def _kth_largest(values, n, k):
     """Of values[:n], which it reorders (Hoare's selection)."""
     low, high = 0, n - 1
@@ -348,7 +241,7 @@ def _kth_largest(values, n, k):
     return values[k - 1]
 
 
-@compiled
+@called
 def _remember(candidates, rivals, count, j, score, source, label, past):
     """A path that candidate j has overtaken, unless a better one of the same words is remembered."""
     i = candidates[j].rival
@@ -425,27 +318,25 @@ def _offer(space, frame, cut):
     return max(cut, score - threshold)
 
 
-@compiled
-def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena, counts):
+@called
+def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena, alive, offset, room):
     """Search on through emissions (F, V), natural log, from frame `begin`, until all are heard or the arena is full.
     Returns the frame to go on from.
 
     `hot` is a second tree over hot words, whose root is `tree`'s root; `numbers` turns word numbers to the n-gram's.
     Hypotheses come the best first, within a step of the histogram.
     """
-    room = 4 * max(o.beam, counts.alive[0]) + 2048
-    candidates, rivals = np.empty(room + 1, CANDIDATE), np.empty(o.beam, RIVAL)
-    table = np.zeros((1 << bits_of(2 * room), 2), np.int32)
-    made, levels = np.zeros(2, np.int64), np.zeros(LEVELS + 2, np.int64)
+    candidates, rivals, table, made, levels, survivors, work = room[:7]
+    cached_key, cached_state, cached_score, known, length, context, back_off = room[7:]
     space = (candidates, rivals, table, made, levels)
-    survivors = np.empty(o.beam, HYPOTHESIS)
-    work = np.empty(max(room, emissions.shape[1]), np.float32)
     width, size, order = bits_of(len(ngram.unigrams)), len(tree.token), len(ngram.base)
     unigrams = ngram.unigrams
-    cached_key, cached_state = np.full(1 << CACHE_BITS, -1, np.int64), np.empty(1 << CACHE_BITS, np.int32)
-    cached_score = np.empty(1 << CACHE_BITS, np.float32)
-    known, length = np.full(1 << HISTORY_BITS, -1, np.int32), np.zeros(1 << HISTORY_BITS, np.int32)
-    context, back_off = np.zeros(order << HISTORY_BITS, np.int64), np.zeros(order << HISTORY_BITS, np.float32)
+    for i in range(len(table)):
+        table[i, 0] = 0
+    for i in range(len(cached_key)):
+        cached_key[i] = -1
+    for i in range(len(known)):
+        known[i] = -1
     token_, ahead_, first_, ends_, labels_ = tree
     h_token, h_ahead, h_first, h_ends, h_labels = hot
     p_first, p_word, p_target, p_fallback, p_earned, p_lent = phrases
@@ -457,24 +348,28 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
         at_root = max(at_root, ahead_[child])
     for child in range(h_first[ROOT], h_first[ROOT + 1]):
         at_root = max(at_root, h_ahead[child])
-    at_end = (p_earned + p_lent).max() - p_lent.min()  # log10: the most that a phrase may pay for a word
+    most, least_lent = LOWEST, -LOWEST
+    for i in range(len(p_lent)):
+        most, least_lent = max(most, p_earned[i] + p_lent[i]), min(least_lent, p_lent[i])
+    at_end = most - least_lent  # log10: the most that a phrase may pay for a word
     for t in range(begin, len(emissions)):
-        if counts.alive[1] + 2 * o.beam > len(arena):
+        if alive[1] + 2 * o.beam > len(arena):
             return t
         e = emissions[t]
         generation = t - begin + 1
-        work[: len(e)] = e
-        least = _kth_largest(work, len(e), min(o.tokens, len(e)))
         loudest = LOWEST  # of the tokens that lead to a child
         for token in range(len(e)):
+            work[token] = e[token]
             if token != blank and token != boundary:
                 loudest = max(loudest, e[token])
-        made[:] = 0
-        levels[:] = 0
+        least = _kth_largest(work, len(e), min(o.tokens, len(e)))
+        made[0] = made[1] = 0
+        for i in range(len(levels)):
+            levels[i] = 0
         lowest = max(loudest, e[blank], e[boundary]) - threshold
         frame = (generation, o.beam, margin, threshold, lowest, step)
         cut = e[blank] - threshold  # the best, whose score is 0, goes on at least with a blank
-        for h in range(counts.alive[0]):
+        for h in range(alive[0]):
             before = beam[h].score
             node, state, phrase = beam[h].node, beam[h].state, beam[h].phrase
             after_blank, past = beam[h].blank, beam[h].past
@@ -516,7 +411,7 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
                         )
                         c.source, c.label, c.token, c.past = h, -1, token, past
                         cut = _offer(space, frame, cut)
-        for h in range(counts.alive[0] if e[boundary] >= least else 0):  # last, when little is still worth a look-up
+        for h in range(alive[0] if e[boundary] >= least else 0):  # last, when little is still worth a look-up
             node, state, phrase = beam[h].node, beam[h].state, beam[h].phrase
             if node == ROOT:
                 continue
@@ -566,7 +461,7 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
         place = 0  # of the first hypothesis of each row of the histogram
         for level in range(LEVELS - 1, -1, -1):
             place, levels[level] = place + levels[level], place
-        count, end = 0, counts.alive[1]
+        count, end = 0, alive[1]
         for j in range(made[0]):
             c = candidates[j]
             level = _level(c.score, lowest, step)
@@ -588,18 +483,20 @@ def advance(emissions, begin, tree, hot, ngram, numbers, phrases, o, beam, arena
             s.blank, s.past = c.blank, c.past
             end += 1
             count += 1
-        beam[:count] = survivors[:count]
-        counts.alive[0], counts.alive[1] = count, end
-        counts.offset[0] += best
+        for h in range(count):
+            beam[h] = survivors[h]
+        alive[0], alive[1] = count, end
+        offset[0] += best
     return len(emissions)
 
 
-@compiled
-def compact(beam, arena, counts):
+@called
+def compact(beam, arena, alive, index):
     """Leave only those entries of the arena from which a hypothesis comes, in their order."""
-    end = counts.alive[1]
-    index = np.zeros(end, np.int32)
-    for h in range(counts.alive[0]):
+    end = alive[1]
+    for i in range(end):
+        index[i] = 0
+    for h in range(alive[0]):
         index[beam[h].entry] = 1
     for i in range(end - 1, 0, -1):  # what an entry points to lies before it
         if index[i]:
@@ -612,20 +509,19 @@ def compact(beam, arena, counts):
             arena[count] = arena[i]
             arena[count].before, arena[count].other = index[arena[i].before], index[arena[i].other]
             count += 1
-    counts.alive[1] = count
-    for h in range(counts.alive[0]):
+    alive[1] = count
+    for h in range(alive[0]):
         beam[h].entry = index[beam[h].entry]
 
 
-@compiled
-def best_paths(frames, most, ngram, phrases, o, beam, arena, counts):
+@called
+def best_paths(frames, most, ngram, phrases, o, beam, arena, alive, offset, paths):
     """The `most` best sentences of different words whose last word is complete (any, where there is none), best first:
-    scores (n,) float64, labels (n, frames) with -1 where no word ends, tokens (n, frames)."""
-    width, count = bits_of(len(ngram.unigrams)), counts.alive[0]
-    context, back_off = np.zeros(len(ngram.base), np.int64), np.zeros(len(ngram.base), np.float32)
-    room = count + 64 * most
-    total, entry = np.empty(room, np.float32), np.empty(room, np.int32)  # of paths that wait to be read,
-    parent, frame = np.full(room, -1, np.int32), np.full(room, frames - 1, np.int32)  # from this frame to the first
+    how many they are; `paths` has their scores and rows, and of each row the label of each frame, -1 where no word
+    ends, and the token."""
+    scores, found, labels, tokens, past, total, entry, parent, frame, context, back_off = paths
+    width, count = bits_of(len(ngram.unigrams)), alive[0]
+    reads, room = len(labels), len(total)
     waiting = 0
     for complete in (True, False):
         if waiting:
@@ -635,12 +531,8 @@ def best_paths(frames, most, ngram, phrases, o, beam, arena, counts):
                 continue
             end = score(ngram, width, np.int64(beam[h].state), np.int64(o.end), context, back_off)[0]
             total[waiting] = beam[h].score + o.lm_weight * (end - phrases.lent[beam[h].phrase])
-            entry[waiting] = beam[h].entry
+            entry[waiting], parent[waiting], frame[waiting] = beam[h].entry, -1, frames - 1
             waiting += 1
-    reads = 1 if most == 1 else 4 * most
-    labels, tokens = np.full((reads, frames), -1, np.int32), np.zeros((reads, frames), np.int32)
-    past = np.zeros(reads, np.uint64)
-    found, scores = np.zeros(most, np.int32), np.zeros(most, np.float64)
     n, least = 0, LOWEST
     for read in range(reads):
         if n == most or not waiting:
@@ -658,7 +550,8 @@ def best_paths(frames, most, ngram, phrases, o, beam, arena, counts):
         least = max(least, s - np.float32(o.margin))
         overtaken = origin >= 0  # up to the end it is as the path that went on
         if overtaken:
-            labels[read, t + 1 :], tokens[read, t + 1 :] = labels[origin, t + 1 :], tokens[origin, t + 1 :]
+            for i in range(t + 1, frames):
+                labels[read, i], tokens[read, i] = labels[origin, i], tokens[origin, i]
         while t >= 0:
             labels[read, t], tokens[read, t] = arena[at].label, arena[at].token
             other = 0 if overtaken else arena[at].other  # those of its own list wait already
@@ -679,6 +572,107 @@ def best_paths(frames, most, ngram, phrases, o, beam, arena, counts):
         for i in range(n):
             new = new and past[found[i]] != past[read]
         if new:
-            found[n], scores[n] = read, s + counts.offset[0]
+            found[n], scores[n] = read, s + offset[0]
             n += 1
-    return scores[:n], labels[found[:n]], tokens[found[:n]]
+    return n
+
+
+# --- what Python calls
+
+
+@intrinsic
+def _pointer(typingctx, address, dtype):
+    """A number as the address of values of a type."""
+    kind = types.CPointer(dtype.dtype)
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(kind))
+
+    return kind(types.int64, dtype), generate
+
+
+@merged
+def _row(table, i, dtype):
+    """The i-th array of a table, of one dimension."""
+    return carray(_pointer(table[3 * i], dtype), table[3 * i + 1])
+
+
+@merged
+def _rows(table, i, dtype):
+    """The i-th array of a table, of two dimensions."""
+    return carray(_pointer(table[3 * i], dtype), (table[3 * i + 1], table[3 * i + 2]))
+
+
+def _taking(kind: type) -> Any:
+    """A compiled function: the table of one of `layout`'s tuples → the tuple."""
+    types = layout.TYPES[kind]
+    arrays = ", ".join(
+        f"{'_row' if dimensions == 1 else '_rows'}(table, {i}, type_{i})" for i, (_, dimensions) in enumerate(types)
+    )
+    scope: dict[str, Any] = {"kind": kind, "_row": _row, "_rows": _rows}
+    scope |= {f"type_{i}": dtype.type if dtype.names is None else dtype for i, (dtype, _) in enumerate(types)}
+    exec(f"def take(table):\n    return kind({arrays})", scope)  # numba compiles no loop over arrays of several types
+    return merged(scope["take"])
+
+
+_tree, _ngram, _phrases = _taking(layout.Tree), _taking(layout.NGram), _taking(layout.Phrases)
+_state, _room, _paths = _taking(layout.State), _taking(layout.Room), _taking(layout.Paths)
+_emissions, _numbers, _index = _taking(layout.Emissions), _taking(layout.Numbers), _taking(layout.Index)
+_sentence, _bonus = _taking(layout.Sentence), _taking(layout.Bonus)
+
+ENTRIES: dict[str, Any] = {}  # by the names of `layout.SIGNATURES`
+
+
+def _entry(function: Any) -> None:
+    tables, numbers = layout.SIGNATURES[function.__name__.lstrip("_")]
+    signature = types.int64(*[types.CPointer(types.int64)] * tables, *[types.int64] * numbers)
+    ENTRIES[function.__name__.lstrip("_")] = cfunc(signature, error_model="numpy")(function)
+
+
+@_entry
+def _advance(emissions, tree, hot, ngram, numbers, phrases, state, room, begin):
+    s = _state(state)
+    return advance(
+        _emissions(emissions).scores,
+        begin,
+        _tree(tree),
+        _tree(hot),
+        _ngram(ngram),
+        _numbers(numbers).numbers,
+        _phrases(phrases),
+        s.options[0],
+        s.beam,
+        s.arena,
+        s.alive,
+        s.offset,
+        _room(room),
+    )
+
+
+@_entry
+def _compact(state, index):
+    s = _state(state)
+    compact(s.beam, s.arena, s.alive, _index(index).entries)
+    return 0
+
+
+@_entry
+def _best_paths(ngram, phrases, state, paths, frames, most):
+    s = _state(state)
+    return best_paths(
+        frames, most, _ngram(ngram), _phrases(phrases), s.options[0], s.beam, s.arena, s.alive, s.offset, _paths(paths)
+    )
+
+
+@_entry
+def _score_sentence(ngram, sentence, state, end):
+    s = _sentence(sentence)
+    score_sentence(_ngram(ngram), state, s.words, end, s.context, s.back_off, s.scores)
+    return 0
+
+
+@_entry
+def _follow(phrases, bonus, state, word):
+    after, earned = follow(_phrases(phrases), state, word)
+    _bonus(bonus).earned[0] = earned
+    return after

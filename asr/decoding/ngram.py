@@ -27,7 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.decoding import kernels, storage
+from asr.decoding import layout, storage
+from asr.decoding.compiling import library
 from asr.errors import CheckpointError, LanguageModelError
 
 FILE = "ngram.safetensors"
@@ -56,7 +57,7 @@ class NGram:
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         arrays = storage.frozen(arrays)
         self.words = arrays["vocabulary"].tobytes().decode().split("\n")
-        self.arrays = kernels.NGram(**{name: arrays[name] for name in kernels.NGram._fields})
+        self.arrays = layout.NGram(**{name: arrays[name] for name in layout.NGram._fields})
         if len(self.words) != len(self.arrays.unigrams):
             raise ValueError("its words are not those of its n-grams")
         self.begin = self.words.index(BEGIN) + 1  # the state before the first word
@@ -80,7 +81,9 @@ class NGram:
 
     def scores(self, numbers: np.ndarray) -> list[float]:
         """log10 probability of each word of a sentence, given as numbers, and of the sentence's end."""
-        return [float(p) for p in kernels.score_sentence(self.arrays, self.begin, numbers, self.end)]
+        sentence = layout.Sentence.of(numbers, len(self.arrays.base))
+        library().score_sentence(layout.table(self.arrays), layout.table(sentence), self.begin, self.end)
+        return [float(p) for p in sentence.scores]
 
 
 def read(path: Path) -> NGram:
@@ -245,7 +248,7 @@ def arrays_of(vocabulary: Sequence[str], tables: Sequence[Table]) -> dict[str, n
 
 def _every(chosen: np.ndarray) -> np.ndarray:
     """Places of every `SAMPLED`-th chosen bit, and at least one."""
-    return np.append(np.flatnonzero(chosen)[:: kernels.SAMPLED], len(chosen)).astype(np.uint32)
+    return np.append(np.flatnonzero(chosen)[:: layout.SAMPLED], len(chosen)).astype(np.uint32)
 
 
 def quantize(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:

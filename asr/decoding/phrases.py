@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from asr.decoding import kernels
+from asr.decoding import layout
+from asr.decoding.compiling import library
 
 
 class PhraseAutomaton:
@@ -20,7 +21,7 @@ class PhraseAutomaton:
         following: list[dict[int, int]] = [{}]
         lent, earned = [0.0], [0.0]  # given so far for a phrase that goes on; the largest bonus of those that end here
         for words, bonus in phrases:
-            state = kernels.ROOT
+            state = layout.ROOT
             for i, word in enumerate(words, 1):
                 if word not in following[state]:
                     following[state][word] = len(following)
@@ -31,18 +32,18 @@ class PhraseAutomaton:
                 if i < len(words):
                     lent[state] = max(lent[state], bonus * i / len(words))
             earned[state] = max(earned[state], bonus)
-        fallback = [kernels.ROOT] * len(following)
-        order = list(following[kernels.ROOT].values())
+        fallback = [layout.ROOT] * len(following)
+        order = list(following[layout.ROOT].values())
         for state in order:  # breadth first: a state's fallback is shallower than the state
             earned[state] = max(earned[state], earned[fallback[state]])  # a shorter phrase ends here too
             for word, child in following[state].items():
                 shorter = fallback[state]
-                while word not in following[shorter] and shorter != kernels.ROOT:
+                while word not in following[shorter] and shorter != layout.ROOT:
                     shorter = fallback[shorter]
-                fallback[child] = following[shorter].get(word, kernels.ROOT)
+                fallback[child] = following[shorter].get(word, layout.ROOT)
                 order.append(child)
         steps = [pair for each in following for pair in sorted(each.items())]
-        self.arrays = kernels.Phrases(
+        self.arrays = layout.Phrases(
             np.cumsum([0, *map(len, following)]).astype(np.int32),
             np.array([word for word, _ in steps], np.int32),
             np.array([state for _, state in steps], np.int32),
@@ -53,5 +54,6 @@ class PhraseAutomaton:
 
     def step(self, state: int, word: int) -> tuple[int, float]:
         """The state after `word`, and the bonus that this word earns (negative: what is paid back)."""
-        state, bonus = kernels.follow(self.arrays, state, word)
-        return int(state), float(bonus)
+        bonus = layout.Bonus(np.empty(1, np.float32))
+        after = library().follow(layout.table(self.arrays), layout.table(bonus), state, word)
+        return after, float(bonus.earned[0])

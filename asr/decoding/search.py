@@ -7,66 +7,46 @@ The loop over frames is compiled (`asr.decoding.kernels`); docs/architecture/sea
 
 from __future__ import annotations
 
-import logging
+import ctypes
+import threading
 from dataclasses import dataclass
-from functools import lru_cache
-from threading import Timer
 from typing import NamedTuple
 
 import numpy as np
 
-from asr.decoding import kernels, ngram, storage
-from asr.decoding.kernels import Options
-from asr.decoding.phrases import PhraseAutomaton
-from asr.decoding.tree import prefix_tree
+from asr.decoding import layout
+from asr.decoding.compiling import library
+from asr.decoding.layout import Options, table
 
-COMPILING_S = 1.0  # after which somebody who waits is told why
 FRAMES = 64  # whose hypotheses, each with a rival, the arena has room for at first
 
 
 class SearchGraph(NamedTuple):
     """What a search walks, shared by any number of them: read-only arrays."""
 
-    tree: kernels.Tree
-    hot: kernels.Tree  # of hot words; may have no words
-    ngram: kernels.NGram
+    tree: layout.Tree
+    hot: layout.Tree  # of hot words; may have no words
+    ngram: layout.NGram
     numbers: np.ndarray  # (words,) int32: the n-gram's number of each word of the lexicon
-    phrases: kernels.Phrases
+    phrases: layout.Phrases
 
 
-def compiled_anew() -> bool:
-    """Whether this process has had to compile the search."""
-    return bool(kernels.advance.stats.cache_misses or kernels.score.stats.cache_misses)
+class _Rooms(threading.local):
+    """Each thread's, kept for the searches to come, one for each width of the beam: fresh memory costs more than a
+    frame does."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, tuple[tuple[int, ...], layout.Room, ctypes.Array[ctypes.c_int64]]] = {}
+
+    def of(self, beam: int, alive: int, tokens: int, order: int) -> ctypes.Array[ctypes.c_int64]:
+        sizes = (max(beam, alive), tokens, order)
+        if beam not in self.kept or self.kept[beam][0] != sizes:
+            room = layout.Room.of(beam, *sizes)
+            self.kept[beam] = sizes, room, table(room)
+        return self.kept[beam][2]
 
 
-@lru_cache(maxsize=1)
-def prepare() -> None:
-    """Compile the search, or load what an earlier process compiled; whoever waits for long is told why."""
-
-    def announce() -> None:
-        if compiled_anew():
-            logging.getLogger(__name__).warning("Compiling the search for this processor, once: some 20 seconds.")
-
-    timer = Timer(COMPILING_S, announce)
-    timer.daemon = True
-    timer.start()
-    try:
-        model = ngram.NGram(
-            ngram.arrays_of(
-                [ngram.UNKNOWN, ngram.BEGIN, ngram.END],
-                [(np.arange(3, dtype=np.int32)[:, None], *np.zeros((2, 3), np.float32))],
-            )
-        )
-        lexicon = prefix_tree([(0, (2, 1), 0.0)])
-        numbers = storage.frozen({"numbers": model.numbers([ngram.UNKNOWN])})["numbers"]
-        graph = SearchGraph(lexicon, prefix_tree([]), model.arrays, numbers, PhraseAutomaton([]).arrays)
-        options = Options(2, 3, 1.0, 0.0, 1.0, 0.0, 0.0, 0, 1, model.unknown, model.end)
-        search = Search(graph, options, model.begin, np.zeros(3, np.float32))
-        search.accept(np.zeros((1, 3), np.float32))
-        search.copy(1).best()
-        model.scores(model.numbers([]))
-    finally:
-        timer.cancel()
+_rooms = _Rooms()
 
 
 @dataclass(frozen=True)
@@ -86,11 +66,14 @@ class Search:
         self.graph, self.options, self.divided = graph, options, divided
         self.frames = 0
         self.silence = 0.0  # score of the path without a word
-        self._beam = np.zeros(options.beam, kernels.HYPOTHESIS)
-        self._beam[0]["state"], self._beam[0]["blank"] = begin, 1
-        self._arena = np.zeros(2 * FRAMES * options.beam, kernels.ENTRY)
-        self._arena[0]["label"] = -1
-        self._counts = kernels.Counts(np.ones(2, np.int64), np.zeros(1))
+        tree, hot, ngram, numbers, phrases = graph
+        self._tables = (table(tree), table(hot), table(ngram), table(layout.Numbers(numbers)), table(phrases))
+        beam, arena = np.zeros(options.beam, layout.HYPOTHESIS), np.zeros(2 * FRAMES * options.beam, layout.ENTRY)
+        beam[0]["state"], beam[0]["blank"] = begin, 1
+        arena[0]["label"] = -1
+        self._become(
+            layout.State(np.array([tuple(options)], layout.OPTIONS), beam, arena, np.ones(2, np.int64), np.zeros(1))
+        )
 
     def accept(self, emissions: np.ndarray) -> None:
         """The next frames (F, V), natural log."""
@@ -98,11 +81,14 @@ class Search:
         silent = scores[:, [self.options.blank, self.options.boundary]]
         self.silence += float(silent.max(axis=1).sum(dtype=np.float64))
         self.frames += len(scores)
+        room = _rooms.of(self.options.beam, len(self), scores.shape[1], len(self.graph.ngram.base))
+        heard = table(layout.Emissions(scores))
         done = 0
-        while (done := kernels.advance(scores, done, *self.graph, self.options, *self._state)) < len(scores):
-            kernels.compact(*self._state)
-            if 2 * (self._counts.alive[1] + 2 * self.options.beam) > len(self._arena):
-                self._arena = np.concatenate([self._arena, np.zeros_like(self._arena)])
+        while (done := library().advance(heard, *self._tables, self._handed, room, done)) < len(scores):
+            self._compact()
+            arena = self._state.arena
+            if 2 * (self._state.alive[1] + 2 * self.options.beam) > len(arena):
+                self._become(self._state._replace(arena=np.concatenate([arena, np.zeros_like(arena)])))
 
     def best(self) -> Path:
         """The best sentence so far, its last word complete where that can be."""
@@ -110,8 +96,12 @@ class Search:
 
     def nbest(self, n: int) -> list[Path]:
         """At most `n` sentences of different words, best first; those within `options.margin` of the best."""
-        found = kernels.best_paths(self.frames, n, self.graph.ngram, self.graph.phrases, self.options, *self._state)
-        return [Path(float(score), labels, tokens) for score, labels, tokens in zip(*found, strict=True)]
+        paths = layout.Paths.of(n, self.frames, len(self), len(self.graph.ngram.base))
+        _, _, ngram, _, phrases = self._tables
+        count = library().best_paths(ngram, phrases, self._handed, table(paths), self.frames, n)
+        rows = paths.found[:count]
+        found = zip(paths.scores[:count].tolist(), paths.labels[rows], paths.tokens[rows], strict=True)
+        return [Path(*each) for each in found]
 
     def evidence(self, path: Path) -> float:
         """How far a path beats silence, natural log."""
@@ -122,17 +112,23 @@ class Search:
         new = object.__new__(Search)
         new.__dict__.update(self.__dict__)
         new.options = self.options._replace(beam=min(beam, self.options.beam))
-        kernels.compact(*self._state)
-        used = int(self._counts.alive[1])
-        new._beam, new._arena = self._beam.copy(), np.empty_like(self._arena)
-        new._arena[:used] = self._arena[:used]
-        new._counts = kernels.Counts(*(each.copy() for each in self._counts))
+        self._compact()
+        options, hypotheses, arena, alive, offset = self._state
+        used = int(alive[1])
+        entries = np.empty_like(arena)
+        entries[:used] = arena[:used]
+        options = options.copy()
+        options["beam"] = new.options.beam
+        new._become(layout.State(options, hypotheses.copy(), entries, alive.copy(), offset.copy()))
         return new
 
-    @property
-    def _state(self) -> tuple[np.ndarray, np.ndarray, kernels.Counts]:
-        return self._beam, self._arena, self._counts
+    def _become(self, state: layout.State) -> None:
+        self._state, self._handed = state, table(state)
+
+    def _compact(self) -> None:
+        index = layout.Index(np.empty(int(self._state.alive[1]), np.int32))
+        library().compact(self._handed, table(index))
 
     def __len__(self) -> int:
         """How many hypotheses are alive."""
-        return int(self._counts.alive[0])
+        return int(self._state.alive[0])

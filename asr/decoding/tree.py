@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.decoding import kernels, storage
+from asr.decoding import layout, storage
 from asr.decoding.lexicon import Lexicon, Spelling
 from asr.decoding.ngram import NGram
 from asr.errors import CheckpointError
@@ -47,7 +47,7 @@ class LexiconTree:
         arrays = storage.frozen(arrays)
         self.words = arrays["words"].tobytes().decode().split("\n")
         self.numbers, self.boundary = arrays["numbers"], boundary
-        self.arrays = kernels.Tree(**{name: arrays[name] for name in kernels.Tree._fields})
+        self.arrays = layout.Tree(**{name: arrays[name] for name in layout.Tree._fields})
         token, ahead, first, ends, labels = self.arrays
         if not (
             len(token) == len(ahead) == len(first) - 1 == len(ends) - 1
@@ -109,7 +109,7 @@ class LexiconTree:
         nodes = np.searchsorted(self.arrays.ends, np.flatnonzero(self.arrays.labels == number), side="right") - 1
         return [self._path(int(node)) for node in nodes]
 
-    def part(self, words: Collection[str], ngram: NGram) -> kernels.Tree:
+    def part(self, words: Collection[str], ngram: NGram) -> layout.Tree:
         """The tree of some words alone; those that are not in the lexicon are left out."""
         numbers = sorted(self.index[word] for word in words if word in self.index)
         scores = ngram.arrays.unigrams[self.numbers[numbers], 0].tolist()
@@ -139,7 +139,7 @@ def load(source: Path, path: Path | None, ngram: NGram, tokens: TokenSet) -> Lex
     return LexiconTree.build(Lexicon.read(source, tokens), ngram)
 
 
-def prefix_tree(entries: Sequence[tuple[int, Spelling, float]]) -> kernels.Tree:
+def prefix_tree(entries: Sequence[tuple[int, Spelling, float]]) -> layout.Tree:
     """From word numbers, spellings that end with the boundary, and log10 scores."""
     lengths = np.array([len(spelling) - 1 for _, spelling, _ in entries], np.int64)
     table = np.full((len(entries), int(lengths.max(initial=0))), -1, np.int16)
@@ -175,7 +175,7 @@ def prefix_tree(entries: Sequence[tuple[int, Spelling, float]]) -> kernels.Tree:
         "first": np.concatenate([[1], 1 + np.cumsum(children)]).astype(np.int32),
         "ends": ends.astype(np.int32),
     }
-    return kernels.Tree(**storage.frozen(arrays))
+    return layout.Tree(**storage.frozen(arrays))
 
 
 def _stamp(source: Path) -> str:

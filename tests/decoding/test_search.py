@@ -1,8 +1,6 @@
 """The compiled search against every sentence there is, each aligned by dynamic programming."""
 
 import itertools
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding import kernels
 from asr.decoding import search as search_module
 from asr.decoding.lexicon import Lexicon
 from asr.decoding.ngram import BEGIN, END, UNKNOWN
 from asr.decoding.phrases import PhraseAutomaton
-from asr.decoding.search import Options, Search, SearchGraph, prepare
+from asr.decoding.search import Options, Search, SearchGraph
 from asr.decoding.tree import LexiconTree, prefix_tree
 from asr.model.tokens import TokenSet
 from tests.support.language import ngram_of
@@ -155,7 +152,9 @@ def test_tokens_spell_the_words() -> None:
 def test_any_split_and_any_compaction_find_the_same(seed: int, cuts: list[int], room: int) -> None:
     emissions = heard(seed, 60)
     whole, parts = begin(30, margin=3.0), begin(30, margin=3.0)
-    parts._arena = parts._arena[: 2 * 30 + room].copy()  # so small that it is compacted all the time
+    parts._become(
+        parts._state._replace(arena=parts._state.arena[: 2 * 30 + room].copy())
+    )  # so small that it is compacted all the time
     whole.accept(emissions)
     for first, end in itertools.pairwise([0, *sorted(cuts), 60]):
         parts.accept(emissions[first:end])
@@ -171,9 +170,9 @@ def test_memory_is_that_of_the_best_path() -> None:
     search = begin(50, margin=0.0)
     for i in range(20):
         search.accept(heard(i, 100))
-    kernels.compact(*search._state)
-    assert search.frames <= search._counts.alive[1] <= search.frames + 50 * 40 and len(search) <= 50
-    assert len(search._arena) <= 4 * search.frames + 2 * search_module.FRAMES * 50
+    search._compact()
+    assert search.frames <= search._state.alive[1] <= search.frames + 50 * 40 and len(search) <= 50
+    assert len(search._state.arena) <= 4 * search.frames + 2 * search_module.FRAMES * 50
 
 
 def test_a_copy_goes_its_own_way() -> None:
@@ -234,49 +233,3 @@ def test_python_runs_while_it_searches() -> None:
         seen.append(len(seen))
         thread.join(0.0005)
     assert seen.index(-1) > 20  # under the lock it would be 1 or so: no other thread would run before the end
-
-
-def test_it_is_compiled_once() -> None:
-    """Mapped files, trees of a test and `prepare` all have the same types."""
-    prepare()
-    begin(phrases=[(("a",), 1.0)]).accept(heard(0, 3))
-    begin().best()
-    for function in (kernels.advance, kernels.best_paths, kernels.compact):
-        assert len(function.signatures) == 1
-
-
-CODE = """
-import sys
-import numba.core.caching as caching
-{before}
-from asr.decoding import kernels, search
-sys.exit(0 if kernels.bits_of(1000) == 10 else 1)
-"""
-
-
-@pytest.mark.e2e
-@pytest.mark.parametrize("before", ["", "caching.CacheImpl._locator_classes = []"])
-def test_it_works_where_nothing_can_be_cached(before: str) -> None:
-    """As where neither site-packages nor a home folder can be written to."""
-    assert subprocess.run([sys.executable, "-c", CODE.format(before=before)]).returncode == 0
-
-
-def test_long_compiling_is_announced(monkeypatch, caplog) -> None:
-    class AtOnce:
-        daemon = False
-
-        def __init__(self, _: float, announce) -> None:
-            self.announce = announce
-
-        def start(self) -> None:
-            self.announce()
-
-        def cancel(self) -> None:
-            pass
-
-    monkeypatch.setattr(search_module, "Timer", AtOnce)
-    for misses, lines in ((0, 0), (1, 1)):
-        caplog.clear()
-        monkeypatch.setattr(search_module, "compiled_anew", lambda misses=misses: misses)
-        prepare.__wrapped__()
-        assert len(caplog.messages) == lines

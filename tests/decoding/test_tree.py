@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding import kernels
+from asr.decoding import layout
 from asr.decoding.lexicon import Lexicon
 from asr.decoding.tree import LexiconTree, load, prefix_tree
 from asr.errors import CheckpointError
@@ -20,8 +20,8 @@ READ = [("two", "T UW"), ("too", "T UW"), ("read", "R IY D"), ("to", "T UW"), ("
 SCORES = {"two": -9.0, "too": -8.0, "read": -3.0, "to": -0.5, "déjà": -4.0}
 
 
-def find(tree: kernels.Tree, spelling) -> int | None:
-    node = kernels.ROOT
+def find(tree: layout.Tree, spelling) -> int | None:
+    node = layout.ROOT
     for token in spelling:
         children = range(tree.first[node], tree.first[node + 1])
         node = next((child for child in children if tree.token[child] == token), None)
@@ -30,7 +30,7 @@ def find(tree: kernels.Tree, spelling) -> int | None:
     return node
 
 
-def labels(tree: kernels.Tree, *spelling: int) -> list[int]:
+def labels(tree: layout.Tree, *spelling: int) -> list[int]:
     node = find(tree, spelling)
     return [] if node is None else tree.labels[tree.ends[node] : tree.ends[node + 1]].tolist()
 
@@ -39,7 +39,7 @@ def lexicon() -> Lexicon:
     return Lexicon([(word, spelling.split()) for word, spelling in READ], PHONEMES)
 
 
-def scored(scores) -> kernels.Tree:
+def scored(scores) -> layout.Tree:
     return prefix_tree([(number, spelling, scores[number]) for number, spelling in lexicon().spellings])
 
 
@@ -51,7 +51,7 @@ def test_the_tree_knows_each_spelling_and_the_best_score_below():
     assert find(tree, [T, D]) is None
     assert tree.ahead[find(tree, [T])] == pytest.approx(-0.5)
     assert tree.ahead[find(tree, [R])] == pytest.approx(-3.0)
-    assert tree.ahead[kernels.ROOT] == 0.0
+    assert tree.ahead[layout.ROOT] == 0.0
 
 
 def test_all_homophones_are_there(capfd):
