@@ -18,13 +18,14 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 POSTERIOR_SCALE = 0.7  # of the scores, whose differences are too large for logarithms of probabilities
 
 
-def expected_errors(sentences: Sequence[Sequence[int]], scores: Sequence[float]) -> np.ndarray:
+def expected_errors(sentences: Sequence[Sequence[int]], scores: ArrayLike) -> np.ndarray:
     """How many words of each sentence will be wrong if these, with their scores (natural log), are all there are."""
     likely = np.exp(POSTERIOR_SCALE * (np.asarray(scores) - np.max(scores)))
     return cdist(sentences, sentences, scorer=Levenshtein.distance) @ (likely / likely.sum())
