@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock, Timer
@@ -28,6 +29,7 @@ COMPILING_S = 1.0  # after which somebody who waits is told why
 SOURCES = ("kernels.py", "layout.py", "compiling.py")
 CALLED = {"memcpy", "memmove", "memset"}  # by object code, of the C library
 DIGEST = 32  # bytes at the beginning of a file: SHA-256 of the others
+MADV_DONTNEED = 4  # of Linux
 _lock = Lock()
 
 
@@ -141,4 +143,16 @@ def _linked(code: bytes) -> SimpleNamespace:
     for name, (tables, numbers) in SIGNATURES.items():
         kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.POINTER(ctypes.c_int64)] * tables, *[ctypes.c_int64] * numbers)
         functions[name] = kind(engine.get_function_address(name))
+    _forget_linker()
     return SimpleNamespace(engine=engine, **functions)  # the code lives as long as the engine
+
+
+def _forget_linker() -> None:
+    """Give back the memory of LLVM's own code, 40 MB that nobody runs any more; what is run after all comes from the
+    file again. On Linux; elsewhere it stays."""
+    with suppress(OSError, AttributeError, ValueError):
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            place, access, *_, path = line.split(maxsplit=5)
+            if access == "r-xp" and Path(path).name.startswith("libllvmlite"):  # never written to: nothing is lost
+                start, end = (int(each, 16) for each in place.split("-"))
+                ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)
