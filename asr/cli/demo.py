@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import typer
@@ -32,15 +33,19 @@ def demo(
 
     listen(host, port).close()  # says that it is taken before anything is loaded, which takes seconds
     from asr.inference.recognizer import load
+    from asr.model.checkpoint import find
 
-    recognizer = load(checkpoint, device="cpu", engine=engine.value, int8=int8)
+    find(checkpoint)  # a missing one is said at once
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(load, checkpoint, device="cpu", engine=engine.value, int8=int8)
+        from asr.demo import hosting  # and with it Gradio, which takes longer than a recognizer
+
     from starlette.middleware import Middleware
 
-    from asr.demo import hosting
     from asr.server.origins import OriginMiddleware
 
     page = hosting.serve(
-        recognizer,
+        loading.result(),
         host,
         port,
         share=share,
