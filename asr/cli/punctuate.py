@@ -50,6 +50,16 @@ def punctuate(
             "also another number than before.",
         ),
     ] = None,
+    hidden: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --train: units of each LSTM, 128 if not said.")
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With --train: begin with the tagger of this checkpoint, which may be narrower, not with nothing.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --train where it was stopped.")] = False,
     device: DeviceOption = Device.auto,
     checkpoint: Checkpoint = None,
@@ -58,7 +68,7 @@ def punctuate(
     if train:
         if not output:
             raise RillError("Give the folder to write: asr punctuate --train TEXT --out DIR.")
-        train_tagger(texts or [], output, language, updates, resume, device.value)
+        train_tagger(texts or [], output, language, updates, hidden, init, resume, device.value)
         return
     if not texts:
         raise RillError("Give a file of plain words, or - for standard input: asr punctuate FILE.")
@@ -73,7 +83,14 @@ def punctuate(
 
 
 def train_tagger(
-    texts: Sequence[Path], output: Path, language: str, updates: int | None, resume: bool, device: str
+    texts: Sequence[Path],
+    output: Path,
+    language: str,
+    updates: int | None,
+    hidden: int | None,
+    init: Path | None,
+    resume: bool,
+    device: str,
 ) -> None:
     from asr.training import punctuation
 
@@ -90,6 +107,8 @@ def train_tagger(
             updates or UPDATES,
             device,
             lambda name, words: print(f"{name}: {words} words", flush=True),
+            hidden or punctuation.HIDDEN,
+            init,
         )
     punctuation.train(training, output, show)
     print(f"{output / punctuation.FILE} is ready; {output / 'held_out'} has text that it has not learned from.")

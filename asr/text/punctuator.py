@@ -123,14 +123,7 @@ class Punctuator:
     def load(cls, path: str | os.PathLike[str]) -> Punctuator:
         """Read what `save` wrote. Raises CheckpointError if the file is missing, broken or of another shape."""
         try:
-            with safe_open(path, framework="np") as file:
-                config = PunctuatorConfig(**json.loads((file.metadata() or {})["config"]))
-                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            weights = {
-                name: values * stored[f"{name}.scale"] if values.dtype == np.int8 else values
-                for name, values in stored.items()
-            }
-            return cls(config, weights)
+            return cls(*read(path))
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"{path} is not a usable tagger of punctuation ({' '.join(str(error).split())}): "
@@ -219,6 +212,16 @@ def save(path: Path, config: PunctuatorConfig, weights: Mapping[str, np.ndarray]
         else:
             stored[name] = values.astype(np.float32)
     save_file(stored, path, {"config": json.dumps(asdict(config), ensure_ascii=False)})
+
+
+def read(path: str | os.PathLike[str]) -> tuple[PunctuatorConfig, dict[str, np.ndarray]]:
+    """What `save` wrote, in floats again. `Punctuator.load` says what can be wrong with it."""
+    with safe_open(path, framework="np") as file:
+        config = PunctuatorConfig(**json.loads((file.metadata() or {})["config"]))
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    return config, {
+        name: values * stored[f"{name}.scale"] if values.dtype == np.int8 else values for name, values in stored.items()
+    }
 
 
 def capitalize(word: str) -> str:

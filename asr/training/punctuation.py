@@ -14,7 +14,7 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,17 +26,19 @@ from asr.errors import TrainingError
 from asr.model.checkpoint import record
 from asr.model.hardware import fast_in_bfloat16, training_device
 from asr.text.labels import CASES, IGNORE, MARKS
-from asr.text.punctuator import BREAK, FILE, UNKNOWN, PunctuatorConfig, grams, pause_input
+from asr.text.punctuator import BREAK, FILE, UNKNOWN, Punctuator, PunctuatorConfig, grams, pause_input
+from asr.text.punctuator import read as read_tagger
 from asr.text.punctuator import save as save_tagger
 from asr.training.punctuation_data import LENGTH, ROWS, Batches, Corpus, Stretch, read
 
 TEXT, STATE = "punctuation.text", "punctuation.state"
 WORDS, WIDTH = 20_000, 128  # that have vectors of their own; numbers in each
 BUCKETS = 16_384  # vectors that character n-grams share
-HIDDEN, LAYERS = 128, 2
+HIDDEN, LAYERS = 128, 2  # if nothing else is said
 DROPOUT = 0.1
 FORGOTTEN = 0.04  # of a batch's words are taken for unknown ones
 LEARNING_RATE = 3e-3  # at its peak, after the warm-up
+GOING_ON = 0.5  # of it for a tagger that has learned already
 WARMUP = 200  # updates
 DECAY = 0.7  # of the updates: down to FINAL of the peak, in a straight line
 FINAL = 0.02
@@ -91,6 +93,35 @@ class Tagger(nn.Module):
                 }
         return {name: values.detach().float().cpu().numpy() for name, values in found.items()}
 
+    @torch.no_grad()
+    def copy(self, weights: Mapping[str, np.ndarray], hidden: int) -> None:
+        """Take over such `weights` of a tagger that is `hidden` wide, at most as wide as this one.
+
+        What is wider is random where it reads, and nobody listens to it yet: the tagger says what the narrow one says.
+        """
+        given = {name: torch.from_numpy(values) for name, values in weights.items()}
+        self.words.weight.copy_(given["words"])
+        self.pieces.weight.copy_(given["pieces"])
+        known = torch.cat([torch.arange(hidden), torch.arange(hidden) + self.rnn.hidden_size])  # of both directions
+        for name, head in (("marks", self.marks), ("cases", self.cases)):
+            head.weight.zero_()[:, known] = given[name]
+            head.bias.copy_(given[f"{name}.bias"])
+        rows = (torch.arange(4)[:, None] * self.rnn.hidden_size + torch.arange(hidden)).flatten()  # of the four gates
+        for layer in range(self.rnn.num_layers):
+            for direction, suffix in (("forward", ""), ("backward", "_reverse")):
+                inputs, states, bias, other_bias = (
+                    getattr(self.rnn, f"{name}_l{layer}{suffix}")
+                    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                )
+                for weight, part, columns in (
+                    (inputs, "input", known if layer else torch.arange(inputs.shape[1])),
+                    (states, "state", torch.arange(hidden)),
+                ):
+                    weight[rows] = 0
+                    weight[rows[:, None], columns] = given[f"{layer}.{direction}.{part}"]
+                bias[rows] = given[f"{layer}.{direction}.bias"]
+                other_bias[rows] = 0
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -111,7 +142,9 @@ class TaggerTraining:
     language: str
     updates: int
     device: torch.device
+    hidden: int = HIDDEN
     update: int = 0
+    going_on: bool = False  # from a tagger that has learned already
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
@@ -120,7 +153,7 @@ class TaggerTraining:
         self.rows = np.full(len(self.corpus.words), UNKNOWN)
         self.rows[self.vocabulary] = np.arange(len(self.vocabulary)) + UNKNOWN + 1
         self.grams: dict[int, list[int]] = {}
-        self.tagger = Tagger(len(self.vocabulary), WIDTH, BUCKETS, HIDDEN, LAYERS).to(self.device)
+        self.tagger = Tagger(len(self.vocabulary), WIDTH, BUCKETS, self.hidden, LAYERS).to(self.device)
         self.optimizer = torch.optim.AdamW(self.tagger.parameters(), betas=(0.9, 0.98), weight_decay=0.0, fused=True)
 
     def inputs(self, drawn: Stretch, forget: float = 0.0) -> tuple[Tensor, ...]:
@@ -144,7 +177,7 @@ class TaggerTraining:
         drawn = self.batches.batch(self.update)
         torch.manual_seed(self.update)  # of the dropout, so that a resumed training is the same
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.update, self.updates)
+            group["lr"] = learning_rate(self.update, self.updates) * (GOING_ON if self.going_on else 1.0)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_in_bfloat16(self.device)):
             scores = self.tagger(*self.inputs(drawn, FORGOTTEN))
         marks, cases = (
@@ -160,6 +193,13 @@ class TaggerTraining:
         self.update += 1
         return marks.item(), cases.item()
 
+    def start_from(self, config: PunctuatorConfig, weights: Mapping[str, np.ndarray]) -> None:
+        """Take over a tagger that is at most as wide. Words that it does not know begin as unknown ones."""
+        rows = {word: row for row, word in enumerate(config.words, UNKNOWN + 1)}
+        known = [rows.get(self.corpus.words[number], UNKNOWN) for number in self.vocabulary]
+        self.tagger.copy({**weights, "words": weights["words"][[BREAK, UNKNOWN, *known]]}, config.hidden)
+        self.going_on = True
+
     def save(self, folder: Path) -> None:
         """The tagger, and the state; a killed process leaves the old one or the new one of each."""
         corpus = self.corpus
@@ -169,7 +209,7 @@ class TaggerTraining:
             [corpus.words[number] for number in self.vocabulary],
             WIDTH,
             BUCKETS,
-            HIDDEN,
+            self.hidden,
             LAYERS,
             corpus.marks,
             corpus.forms,
@@ -186,6 +226,8 @@ class TaggerTraining:
             "update": self.update,
             "updates": self.updates,
             "language": self.language,
+            "hidden": self.hidden,
+            "going_on": self.going_on,
         }
         part = folder / f"{STATE}.part"
         torch.save(state, part)
@@ -197,7 +239,9 @@ class TaggerTraining:
         place = torch.device(training_device(device))
         try:
             state = torch.load(folder / STATE, map_location=place, weights_only=True)
-            training = cls(Corpus.load(folder / TEXT), state["language"], state["updates"], place, state["update"])
+            corpus = Corpus.load(folder / TEXT)
+            facts = (state[name] for name in ("hidden", "update", "going_on"))
+            training = cls(corpus, state["language"], state["updates"], place, *facts)
             training.tagger.load_state_dict(state["tagger"])
             training.optimizer.load_state_dict(state["optimizer"])
         except FileNotFoundError as error:
@@ -224,14 +268,35 @@ def begin(
     updates: int,
     device: str,
     report: Callable[[str, int], None] = lambda name, words: None,
+    hidden: int = HIDDEN,
+    init: Path | None = None,
 ) -> TaggerTraining:
-    """Read the texts and make a training of them, in a folder without one; `device` may be "auto". Raises
-    TrainingError."""
+    """Read the texts and make a training of them, in a folder without one; `device` may be "auto"; with `init`, it
+    begins with the tagger of that checkpoint, which may be narrower than `hidden`. Raises TrainingError, and
+    CheckpointError for `init`."""
     if (folder / STATE).exists():
         raise TrainingError(f"{folder / STATE} is of a training that has not ended: go on with --resume, or delete it.")
+    learned = learned_tagger(init / FILE, hidden) if init else None
     corpus = read(texts, language, folder / "held_out", report)
     corpus.save(folder / TEXT)
-    return TaggerTraining(corpus, language, updates, torch.device(training_device(device)))
+    training = TaggerTraining(corpus, language, updates, torch.device(training_device(device)), hidden)
+    if learned:
+        training.start_from(*learned)
+    return training
+
+
+def learned_tagger(path: Path, hidden: int) -> tuple[PunctuatorConfig, dict[str, np.ndarray]]:
+    """A tagger's file, to go on from at a width of `hidden`. Raises CheckpointError where there is none, TrainingError
+    where it is wider or has other sizes than what is trained here."""
+    Punctuator.load(path)  # which says what is wrong with the file
+    config, weights = read_tagger(path)
+    if (config.width, config.buckets, config.layers) != (WIDTH, BUCKETS, LAYERS):
+        raise TrainingError(f"{path} has other sizes than a tagger that is trained now: leave out --init.")
+    if config.hidden > hidden:
+        raise TrainingError(
+            f"{path} is {config.hidden} wide, more than {hidden}: give --hidden {config.hidden} or more."
+        )
+    return config, weights
 
 
 def train(training: TaggerTraining, folder: Path, report: Callable[[Progress], None] = lambda progress: None) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from asr.errors import TrainingError
+from asr.errors import CheckpointError, TrainingError
 from asr.text.labels import COMMA, IGNORE, NONE, PERIOD, QUESTION
 from asr.text.punctuator import FILE, Punctuator
 from asr.training import punctuation
@@ -152,3 +153,47 @@ def test_pauses_follow_marks():
 def test_words_that_sound_alike():
     assert data.consonants("their") == data.consonants("there")
     assert data.consonants("") == ""
+
+
+def test_goes_on_from_a_tagger(tmp_path):
+    source = text(tmp_path, GERMAN[0])
+    first = tmp_path / "first"
+    train(begin([source], first, "de", 60, CPU), first)
+    (tmp_path / "more.txt").write_text("Neulich kam Otto. " + GERMAN[0] * 50, encoding="utf-8")
+    going_on = begin([tmp_path / "more.txt"], tmp_path / "second", "de", 60, CPU, init=first)
+    told = []
+    train(going_on, tmp_path / "second", told.append)
+    again = begin([tmp_path / "more.txt"], tmp_path / "third", "de", 60, CPU)
+    from_nothing = []
+    train(again, tmp_path / "third", from_nothing.append)
+    assert told[0].marks_loss < from_nothing[0].marks_loss / 2
+
+
+@pytest.mark.parametrize("wider", [0, 24])
+def test_a_copied_tagger_says_the_same(tmp_path, wider):
+    training = begin([text(tmp_path, GERMAN[0], 2)], tmp_path / "out", "de", 1, CPU, hidden=32)
+    training.save(tmp_path / "out")
+    config, weights = punctuation.learned_tagger(tmp_path / "out" / FILE, 32 + wider)
+    sizes = len(config.words), config.width, config.buckets
+    same, other = (punctuation.Tagger(*sizes, hidden, config.layers).eval() for hidden in (32, 32 + wider))
+    same.copy(weights, 32)
+    assert all(np.array_equal(values, weights[name]) for name, values in same.weights().items())
+    other.copy(weights, 32)
+    inputs = training.inputs(training.batches.batch(0))
+    for mine, wide in zip(same(*inputs), other(*inputs), strict=True):
+        assert torch.allclose(mine, wide, atol=1e-5)
+
+
+def test_goes_on_only_from_a_tagger_that_fits(tmp_path, monkeypatch):
+    begin([text(tmp_path, GERMAN[0], 2)], tmp_path / "out", "de", 1, CPU, hidden=32).save(tmp_path / "out")
+
+    def going_on(init):
+        return begin([tmp_path / "text.txt"], tmp_path / "other", "de", 1, CPU, hidden=16, init=init)
+
+    with pytest.raises(TrainingError, match="--hidden 32"):
+        going_on(tmp_path / "out")
+    with pytest.raises(CheckpointError):
+        going_on(tmp_path / "none")
+    monkeypatch.setattr(punctuation, "WIDTH", 24)
+    with pytest.raises(TrainingError, match="leave out --init"):
+        going_on(tmp_path / "out")
