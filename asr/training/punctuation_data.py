@@ -18,7 +18,7 @@ import re
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -26,7 +26,20 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 
 from asr.errors import TrainingError
-from asr.text.labels import CAPITAL, COMMA, IGNORE, MIXED, NONE, PERIOD, QUESTION, Spelling, documents, label
+from asr.text.labels import (
+    CAPITAL,
+    COMMA,
+    IGNORE,
+    LOWER,
+    MIXED,
+    NONE,
+    PERIOD,
+    QUESTION,
+    UPPER,
+    Spelling,
+    documents,
+    label,
+)
 
 HELD_OUT_EVERY = 60  # documents of a text; one of them is not learned from
 SPELLING_EVERY = 6  # documents; one of them is looked through for abbreviations and mixed forms
@@ -165,7 +178,29 @@ def read(
             report(name, len(words))
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} cannot be read ({error}): give UTF-8 text, plain or .gz, .bz2, .xz.") from error
-    return Corpus(labelled, list(numbers), spelling.marks(), forms, abbreviations)
+    return Corpus(without_shouts(labelled), list(numbers), spelling.marks(), forms, abbreviations)
+
+
+def without_shouts(texts: Mapping[str, LabelledText]) -> dict[str, LabelledText]:
+    """The same texts, but the case of "CHAPTER ONE" and "MY DEAR SIR" is not known there.
+
+    Where words on end are in capitals and one of them is mostly small, it is a heading, or somebody shouts. A word that
+    is alone in capitals may be an acronym ("US").
+    """
+    size = 1 + max(int(text.words.max()) for text in texts.values())
+    known, small = np.zeros((2, size), np.int64)
+    for text in texts.values():
+        known += np.bincount(text.words[text.cases != IGNORE], minlength=size)
+        small += np.bincount(text.words[text.cases == LOWER], minlength=size)
+    found = {}
+    for name, text in texts.items():
+        places = np.flatnonzero(text.cases == UPPER)
+        run = np.cumsum(np.diff(places, prepend=-2) > 1) - 1  # of which each is part
+        shouts = (np.bincount(run) > 1) & (np.bincount(run, (2 * small > known)[text.words[places]]) > 0)
+        cases = text.cases.copy()
+        cases[places[shouts[run]]] = IGNORE
+        found[name] = replace(text, cases=cases)
+    return found
 
 
 class Stretch(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from asr.errors import CheckpointError, TrainingError
-from asr.text.labels import COMMA, IGNORE, NONE, PERIOD, QUESTION
+from asr.text.labels import COMMA, IGNORE, LOWER, NONE, PERIOD, QUESTION, UPPER
 from asr.text.punctuator import FILE, Punctuator
 from asr.training import punctuation
 from asr.training import punctuation_data as data
@@ -121,6 +121,22 @@ def test_batches_are_the_same_each_time_and_differ(tmp_path):
     gaps = first.words < 0
     assert gaps[:, 0].all()
     assert (first.marks[gaps] == IGNORE).all() and np.isnan(first.pauses[gaps]).all()
+
+
+def test_headings_and_shouts_do_not_teach_capitals(tmp_path):
+    (tmp_path / "book.txt").write_text(
+        "CHAPTER XII My dear. Then he cried: MY DEAR SIR! Ask NASA, ask IBM TODAY, ask us in the US now. "
+        "This is a chapter of a chapter, so dear to us, that us and my sir read today, today.",
+        encoding="utf-8",
+    )
+    read = data.read([tmp_path / "book.txt"], "en", tmp_path / "held")
+    book = read.texts["book"]
+    said = [(read.words[at], case) for at, case in zip(book.words, book.cases, strict=True)]
+    assert said[:2] == [("chapter", IGNORE), ("xii", IGNORE)]
+    assert said[7:10] == [("my", IGNORE), ("dear", IGNORE), ("sir", IGNORE)]
+    assert ("nasa", UPPER) in said and ("us", UPPER) in said and ("us", LOWER) in said
+    assert ("ibm", IGNORE) in said  # beside "TODAY" nobody knows
+    assert ("chapter", LOWER) in said and ("dear", LOWER) in said
 
 
 def test_larger_texts_weigh_more_but_less_than_their_size(tmp_path):
