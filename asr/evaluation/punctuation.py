@@ -69,6 +69,15 @@ class Scores:
                 self._count(CAPITALS, expected != LOWER, found != LOWER, expected == found)
             begins = mark in SENTENCE_ENDS
 
+    def include(self, other: Scores) -> None:
+        """Those of other texts as well."""
+        self.words += other.words
+        for name, counts in other.kinds.items():
+            own = self.kinds[name]
+            self.kinds[name] = Counts(
+                own.reference + counts.reference, own.found + counts.found, own.right + counts.right
+            )
+
     def _count(self, name: str, reference: bool, found: bool, same: bool) -> None:
         counts = self.kinds[name]
         counts.reference += reference

@@ -34,10 +34,12 @@ class EndpointRules:
 
 @dataclass(frozen=True)
 class Cut:
-    """The utterance ends before frame `frame`; `spoken` says whether it has words."""
+    """The utterance ends before frame `frame`; `spoken` says whether it has words. So many frames of `silence` at least
+    follow them; None where the audio ends, and nobody knows."""
 
     frame: int
     spoken: bool
+    silence: int | None = None
 
 
 def active(emissions: np.ndarray, tokens: TokenSet) -> np.ndarray:
@@ -106,11 +108,11 @@ class Endpointer:
             return Cut(max(1, frames - self.kept), False) if frames >= self.max_leading_silence else None
         pause = self._first_pause(activity)
         if pause is not None:
-            return Cut(pause + self.min_pause // 2, True)
+            return Cut(pause + self.min_pause // 2, True, self.min_pause)
         if frames - 1 - last >= self.min_trailing_silence:
-            return Cut(last + 1 + self.min_trailing_silence // 2, True)
+            return Cut(last + 1 + self.min_trailing_silence // 2, True, self.min_trailing_silence)
         if frames >= self.max_utterance:
-            return Cut(self._longest_silence(activity), True)
+            return self._in_longest_silence(activity)
         return None
 
     def next_decision(self, activity: np.ndarray) -> int:
@@ -136,11 +138,11 @@ class Endpointer:
         pauses = starts[(starts > first) & (ends - starts >= self.min_pause)]
         return int(pauses[0]) if len(pauses) else None
 
-    def _longest_silence(self, activity: np.ndarray) -> int:
-        """The middle of the longest silence in the last seconds; the end, where there is none."""
+    def _in_longest_silence(self, activity: np.ndarray) -> Cut:
+        """In the middle of the longest silence in the last seconds; at the end, where there is none."""
         first = max(1, len(activity) - self.cut_window)
         starts, ends = silences(activity, first)
         if not len(starts):
-            return len(activity)
+            return Cut(len(activity), True, 0)
         longest = int(np.argmax(ends - starts))
-        return int(starts[longest] + ends[longest] + 1) // 2
+        return Cut(int(starts[longest] + ends[longest] + 1) // 2, True, int(ends[longest] - starts[longest]))

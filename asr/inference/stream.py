@@ -226,6 +226,7 @@ class Stream:
         self._waiting = np.concatenate([*utterance.mel, self._waiting])[end:]
         self._begin(self._origin + end)
         if self._sentences:
-            words = self._sentences.write(words)
+            silent = np.nan if cut.silence is None else cut.silence * self._engine.seconds_per_frame
+            words = self._sentences.write(words, silence=silent)
         alternatives = found if self._alternatives else ()
         return [Final.of(words, self._sentences is not None, alternatives)] if words else []

@@ -34,7 +34,9 @@ LONGEST_PAUSE_S = 3.0  # of which the tagger hears
 WINDOW, OVERLAP = 256, 32  # words from one window to the next; on either side of them the tagger sees so many more
 WINDOWS = 8  # that are read at once; more of them do not fit into the cache
 MATRIX_BITS = 8
-END_ODDS = 5.0  # a recording or an utterance ends with a sentence so much more likely than a stretch of training text
+# How much more likely than a stretch of training text the words end with a sentence: a recording or a session does
+# mostly; an utterance that was cut where somebody paused, or nowhere, may go on.
+END_ODDS, CUT_ODDS = 5.0, 0.7
 
 
 class Tag(NamedTuple):
@@ -132,7 +134,8 @@ class Punctuator:
 
     def tag(self, words: Sequence[str], pauses: Sequence[float] | np.ndarray | None = None) -> list[Tag]:
         """A tag for each word. `words` are raw: lower case, no punctuation; `pauses` are the seconds of silence after
-        each word, NaN where that is not known. A long text is read in windows, several at a time."""
+        each word, NaN where that is not known: after the last one of a recording, say. A long text is read in windows,
+        several at a time."""
         if not words:
             return []
         silence = np.full(len(words), np.nan) if pauses is None else np.asarray(pauses, dtype=np.float64)
@@ -155,7 +158,7 @@ class Punctuator:
                 for each, first, begin, end in zip(scores, firsts, begins, ends, strict=True)
             ]
         )
-        joined[-1, SENTENCE_ENDS] += np.log(END_ODDS)
+        joined[-1, SENTENCE_ENDS] += np.log(END_ODDS if np.isnan(silence[-1]) else CUT_ODDS)
         kinds = len(self.config.marks)
         return list(map(Tag, joined[:, :kinds].argmax(1).tolist(), joined[:, kinds:].argmax(1).tolist()))
 

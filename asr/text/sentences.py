@@ -9,6 +9,7 @@ until the tagger has seen what follows them, and a sentence may cross the places
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -39,14 +40,15 @@ class Sentences:
         self._waiting: list[Word] = []
         self._first = True  # the next word begins a sentence
 
-    def write(self, words: Sequence[Word], look_ahead: int = 0) -> list[Word]:
-        """These words, and those that wait, as written; the last `look_ahead` of them wait for more."""
+    def write(self, words: Sequence[Word], look_ahead: int = 0, silence: float = math.nan) -> list[Word]:
+        """These words, and those that wait, as written; the last `look_ahead` of them wait for more. So many seconds of
+        `silence` at least follow the last one; NaN where nobody knows."""
         self._waiting += words
         settled = self._waiting[: max(0, len(self._waiting) - look_ahead)]
         if not settled:
             return []
         seen = [*self._context, *self._waiting]
-        tags = self._punctuator.tag([word.text for word in seen], pauses(seen))[len(self._context) :]
+        tags = self._punctuator.tag([word.text for word in seen], pauses(seen, silence))[len(self._context) :]
         written = []
         for word, tag in zip(settled, tags, strict=False):
             written.append(replace(word, written=self._punctuator.write(word.text, tag, self._first)))
@@ -56,10 +58,10 @@ class Sentences:
         return written
 
 
-def pauses(words: Sequence[Word]) -> np.ndarray:
-    """Seconds of silence after each word, NaN after the last."""
+def pauses(words: Sequence[Word], last: float = math.nan) -> np.ndarray:
+    """Seconds of silence after each word; after the last one, what is said of it."""
     gaps = [max(0.0, following.start - word.end) for word, following in pairwise(words)]
-    return np.array([*gaps, np.nan][: len(words)])
+    return np.array([*gaps, last][: len(words)])
 
 
 def segments(words: Sequence[Word], punctuated: bool) -> list[Final]:

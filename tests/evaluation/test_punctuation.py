@@ -40,6 +40,17 @@ def test_scores():
     assert kinds["capital"].f1 == pytest.approx(10 / 11)
 
 
+def test_texts_are_judged_together():
+    one, other = Scores(), Scores()
+    one.add(Told((NONE, CAPITAL), (PERIOD, LOWER)), label(["Ann left."], "en", {}))
+    other.add(Told((COMMA, LOWER), (NONE, LOWER), (PERIOD, LOWER)), label(["So, she left."], "en", {}))
+    one.include(other)
+    assert one.words == 5
+    assert one.kinds["period"] == Counts(2, 2, 2)
+    assert one.kinds["comma"] == Counts(1, 1, 1)
+    assert other.kinds["period"] == Counts(1, 1, 1)
+
+
 def test_what_semicolons_and_quotation_marks_decide_is_not_judged():
     reference = label(['She left; he asked, "Who Knows?"'], "en", {})
     scores = Scores()

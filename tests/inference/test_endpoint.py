@@ -47,7 +47,7 @@ def test_active_of_no_frames():
 def test_words_and_then_a_pause_end_an_utterance():
     said = [(0, 10), (1, 30)]
     assert ENDPOINTER.decide(frames(*said, (0, PAUSE - 1))) is None
-    assert ENDPOINTER.decide(frames(*said, (0, PAUSE))) == Cut(40 + PAUSE // 2, True)
+    assert ENDPOINTER.decide(frames(*said, (0, PAUSE))) == Cut(40 + PAUSE // 2, True, PAUSE)
 
 
 def test_a_short_pause_does_not_end_it():
@@ -70,6 +70,7 @@ def test_an_endless_utterance_is_cut_in_its_longest_recent_silence():
     assert ENDPOINTER.decide(activity[:-1]) is None
     cut = ENDPOINTER.decide(activity)
     assert cut.spoken and 458 + 3 <= cut.frame <= 458 + 4  # not the longer one further back
+    assert cut.silence == 7
 
 
 def test_a_long_utterance_is_cut_in_its_first_short_pause():
@@ -77,17 +78,17 @@ def test_a_long_utterance_is_cut_in_its_first_short_pause():
     assert ENDPOINTER.decide(frames(*said)) is None  # before it was long, and too short
     spoken = 30 + LONG + SHORT - 1 + 30
     for later in [], [(1, 20)], [(1, 20), (0, SHORT + 3), (1, 9)]:  # the same cut, whenever it is asked for
-        assert ENDPOINTER.decide(frames(*said, (0, SHORT), *later)) == Cut(spoken + SHORT // 2, True)
+        assert ENDPOINTER.decide(frames(*said, (0, SHORT), *later)) == Cut(spoken + SHORT // 2, True, SHORT)
 
 
 def test_a_pause_that_has_begun_before_an_utterance_is_long_ends_it_only_as_a_long_one():
     said = [(1, LONG - 2)]
     assert ENDPOINTER.decide(frames(*said, (0, PAUSE - 1))) is None
-    assert ENDPOINTER.decide(frames(*said, (0, PAUSE))) == Cut(LONG - 2 + PAUSE // 2, True)
+    assert ENDPOINTER.decide(frames(*said, (0, PAUSE))) == Cut(LONG - 2 + PAUSE // 2, True, PAUSE)
 
 
 def test_an_utterance_without_any_silence_is_cut_at_its_end():
-    assert ENDPOINTER.decide(frames((1, LONGEST))) == Cut(LONGEST, True)
+    assert ENDPOINTER.decide(frames((1, LONGEST))) == Cut(LONGEST, True, 0)
 
 
 def short_pause(activity: np.ndarray) -> int | None:
@@ -115,7 +116,7 @@ def test_decisions_follow_the_rules(activity):
     assert 0 < cut.frame <= len(activity)  # always goes on, never beyond what was heard
     assert cut.spoken == bool(len(spoken))
     if short is not None:
-        assert cut == Cut(short + SHORT // 2, True)
+        assert cut == Cut(short + SHORT // 2, True, SHORT)
     elif cut.spoken and trailing >= PAUSE:
         assert not activity[cut.frame :].any() and not activity[spoken[-1] + 1 : cut.frame].any()
     elif cut.spoken:
@@ -129,7 +130,7 @@ def test_decisions_follow_the_rules(activity):
                 left -= 1
             while right < len(activity) and not activity[right]:
                 right += 1
-            assert right - left == max(map(len, runs))
+            assert right - left == cut.silence == max(map(len, runs))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_a_likely_end_is_the_end_if_the_silence_goes_on(activity):
     if end is not None:
         assert end <= len(activity)
         first = int(spoken[-1]) + 1 + pause
-        assert ENDPOINTER.decide(np.concatenate([activity, np.zeros(PAUSE, bool)])[:first]) == Cut(end, True)
+        assert ENDPOINTER.decide(np.concatenate([activity, np.zeros(PAUSE, bool)])[:first]) == Cut(end, True, pause)
 
 
 @pytest.mark.parametrize("seconds, silence", [(1, 0.68), (4, 0.6), (7.9, 0.52)])
@@ -195,7 +196,7 @@ def test_whoever_decides_only_at_the_next_decision_misses_nothing(activity, chun
         else:
             short = not activity[:seen].any() and heard < seen + 5 + PAUSE  # a sound of 0.2 s may end a bit later
             late = short_pause(now)  # is found with the next chunk, if not before
-            assert short or ENDPOINTER.decide(now) in (None, late and Cut(late + SHORT // 2, True))
+            assert short or ENDPOINTER.decide(now) in (None, late and Cut(late + SHORT // 2, True, SHORT))
             if ENDPOINTER.likely_end(now) and np.flatnonzero(now)[-1] < LONG:
                 assert ENDPOINTER.likely_end(activity[:seen]) or activity[max(0, seen - 5) : seen].any() or seen < 5
     if chunk <= PAUSE and activity[:heard].all():

@@ -99,6 +99,17 @@ def test_long_text_is_read_in_windows_that_overlap(punctuator, monkeypatch):
     assert set(shapes) == {(3, 98)}  # from words 0, 16 and 27 on, 96 each, and the boundaries around them
 
 
+def test_words_end_with_a_sentence_where_nothing_says_that_they_go_on():
+    """What the tagger makes of the last word lies between the odds of a recording's end and those of a cut."""
+    for seed in range(40):
+        punctuator = Punctuator(CONFIG, weights(seed))
+        for pause in (np.nan, 0.3, 0.8):
+            pauses = np.array([0.1, pause])
+            marks = punctuator.scores(["and", "so"], pauses)[-1, :4]
+            marks[2:] += np.log(5.0 if np.isnan(pause) else 0.7)
+            assert punctuator.tag(["and", "so"], pauses)[-1].mark == marks.argmax()
+
+
 def test_saved_tagger_is_nearly_the_same(punctuator, tmp_path):
     path = tmp_path / "punctuation.safetensors"
     module.save(path, CONFIG, weights())

@@ -18,10 +18,12 @@ class Told(Punctuator):
     def __init__(self) -> None:
         self.config = PunctuatorConfig("en", [], 0, 0, 0, 0)
         self.seen: list[list[str]] = []
+        self.last_pauses: list[float] = []
 
     def tag(self, words, pauses=None):
         self.seen.append(list(words))
         assert pauses is None or len(pauses) == len(words)
+        self.last_pauses.append(pauses[-1])
         return [Tag(MARKS.get(word[-1], NONE), CAPITAL if word[0].isupper() else LOWER) for word in words]
 
     def write(self, word, tag, first=False):
@@ -50,6 +52,16 @@ def test_live_finals_go_on_where_the_last_one_stopped():
     assert text_of(sentences.write(words("americans, ask not. what", 10))) == "americans, ask not. What"
     assert text_of(sentences.write(words("then? yes", 20))) == "then? Yes"
     assert sentences.write([]) == []
+
+
+def test_the_tagger_hears_how_long_a_speaker_has_been_silent():
+    told = Told()
+    sentences = Sentences(told)
+    sentences.write(words("and so"), silence=0.3)
+    sentences.write(words("my fellow americans", 10), silence=0.8)
+    sentences.write(words("ask not", 20))
+    assert told.last_pauses[:2] == [0.3, 0.8]
+    assert np.isnan(told.last_pauses[2])
 
 
 def test_raw_words_and_times_stay():
@@ -86,6 +98,7 @@ def test_a_recordings_words_wait_for_what_follows_and_none_is_lost(sizes, look_a
 def test_pauses():
     assert np.allclose(pauses(words("a | b c"))[:2], [1.1, 0.1])
     assert np.isnan(pauses(words("a b"))[-1])
+    assert pauses(words("a b"), 0.3)[-1] == 0.3
     assert len(pauses([])) == 0
     overlapping = [Word("a", 0, 1.0, 1), Word("b", 0.9, 1.5, 1)]
     assert pauses(overlapping)[0] == 0
