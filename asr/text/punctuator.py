@@ -36,7 +36,7 @@ WINDOWS = 8  # that are read at once; more of them do not fit into the cache
 MATRIX_BITS = 8
 # How much more likely than a stretch of training text the words end with a sentence: a recording or a session does
 # mostly; an utterance that was cut where somebody paused, or nowhere, may go on.
-END_ODDS, CUT_ODDS = 5.0, 0.7
+END_ODDS, CUT_ODDS = 10.0, 0.7
 
 
 class Tag(NamedTuple):

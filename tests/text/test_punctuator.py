@@ -106,7 +106,7 @@ def test_words_end_with_a_sentence_where_nothing_says_that_they_go_on():
         for pause in (np.nan, 0.3, 0.8):
             pauses = np.array([0.1, pause])
             marks = punctuator.scores(["and", "so"], pauses)[-1, :4]
-            marks[2:] += np.log(5.0 if np.isnan(pause) else 0.7)
+            marks[2:] += np.log(10.0 if np.isnan(pause) else 0.7)
             assert punctuator.tag(["and", "so"], pauses)[-1].mark == marks.argmax()
 
 
