@@ -23,7 +23,7 @@ from asr.decoding.lexicon import Spelling
 from asr.decoding.neural_lm import FILE as NEURAL
 from asr.decoding.neural_lm import NeuralLM
 from asr.decoding.phrases import PhraseAutomaton
-from asr.decoding.rescoring import Neural, Rescorer, expected_errors
+from asr.decoding.rescoring import Neural, Rescorer
 from asr.decoding.search import Options, Path, Search, SearchGraph
 from asr.errors import CheckpointError, HotwordError
 from asr.model.checkpoint import Checkpoint
@@ -199,20 +199,17 @@ class BeamDecoder:
         return [self.words[label] for label in path.labels[path.labels >= 0].tolist()]
 
     def ranked(self, search: Search, n: int) -> list[Ranked]:
-        """The likeliest `n` sentences with their scores (natural log), as the neural model judges, if there is one.
-
-        The first has the fewest errors to expect of those that the search finds close. None where nothing is said.
-        """
+        """The likeliest `n` sentences, the best first, with their scores (natural log), as the neural model judges, if
+        there is one; none where nothing is said. The best is one that the search finds close."""
         paths = search.nbest(n)
         if not self.spoken(search.evidence(paths[0]), paths[0]):
             return []
         scores = np.array([path.score for path in paths])
         close = scores >= scores[0] - HOPELESS
-        best = 0
         if self.rescorer and len(paths) > 1:
             sentences = [path.labels[path.labels >= 0].tolist() for path in paths]
             scores = np.array(self.rescorer.scores(sentences, scores.tolist()))
-            best = int(np.argmin(np.where(close, expected_errors(sentences, scores), np.inf)))
+        best = int(np.argmax(np.where(close, scores, -np.inf)))
         order = [best, *(i for i in np.argsort(-scores, kind="stable").tolist() if i != best)]
         return [(paths[i], float(scores[i])) for i in order]
 

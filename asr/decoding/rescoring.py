@@ -1,14 +1,9 @@
-"""The second judgment of final text: the sentences that the search liked best, by an LSTM language model, and which of
-them has the fewest wrong words.
+"""The second judgment of final text: of the sentences that the search liked best, the best by an LSTM language model.
 
 The search can ask an n-gram only, which sees a few words back; an LSTM sees the whole sentence, but costs too much to
 be asked about every path. So it is asked about the n best sentences, and its probabilities are mixed with the n-gram's,
 word by word (Mikolov et al. 2010, "Recurrent neural network based language model"). One model is often right where the
 other is surprised: the mixture is less perplexed than either.
-
-The likeliest sentence is not the one with the fewest wrong words to expect: where many sentences that are nearly as
-likely agree on a word, that word is probably right. So the sentence is taken that is nearest to all of them (Stolcke,
-König & Weintraub 1997, "Explicit word error minimization in N-best list rescoring").
 """
 
 from __future__ import annotations
@@ -16,19 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from typing import Protocol
-
-import numpy as np
-from numpy.typing import ArrayLike
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cdist
-
-POSTERIOR_SCALE = 0.7  # of the scores, whose differences are too large for logarithms of probabilities
-
-
-def expected_errors(sentences: Sequence[Sequence[int]], scores: ArrayLike) -> np.ndarray:
-    """How many words of each sentence will be wrong if these, with their scores (natural log), are all there are."""
-    likely = np.exp(POSTERIOR_SCALE * (np.asarray(scores) - np.max(scores)))
-    return cdist(sentences, sentences, scorer=Levenshtein.distance) @ (likely / likely.sum())
 
 
 class NGram(Protocol):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asr.decoding.hotwords import Hotword
-from asr.decoding.rescoring import POSTERIOR_SCALE, Rescorer, expected_errors
+from asr.decoding.rescoring import Rescorer
 from asr.evaluation.tune import NEURAL_STEPS, Remembered, coordinate_search
 from tests.decoding.test_beam import BeamDecoder, DecodingConfig, decoder, emissions, text
 
@@ -71,22 +71,6 @@ def test_unknown_words_keep_their_score() -> None:
     rescorer = Rescorer(Flat(), Taste(unknown=["rill"]), ["rill", "no"], lm_weight=1.0, share=1.0)
     with_unknown, without = rescorer.scores([(0, 1), (1,)], [0.0, 0.0])
     assert with_unknown == pytest.approx(without)
-
-
-# --- expected errors
-
-
-def test_expected_errors_by_hand() -> None:
-    """The likeliest sentence stands alone; two others, together likelier, differ in one word."""
-    sentences = [(1, 2, 3), (1, 5, 6), (1, 5, 7)]
-    scores = np.log([0.4, 0.35, 0.25]) / POSTERIOR_SCALE
-    found = expected_errors(sentences, scores)
-    assert found == pytest.approx([0.6 * 2, 0.4 * 2 + 0.25, 0.4 * 2 + 0.35])
-    assert np.argmin(found) == 1
-
-
-def test_expected_errors_of_no_words() -> None:
-    assert expected_errors([(), (4,)], [0.0, -1000.0]) == pytest.approx([0, 1])
 
 
 # --- in the decoder
