@@ -1,4 +1,4 @@
-"""Inside the network: what every part of it does with one recording, step by step as the live path does it.
+"""Inside the network: what every part of it does with one recording, chunk by chunk as the live path does it.
 
 `picture` draws it.
 """
@@ -18,10 +18,8 @@ from asr.text.results import Alternative, Word
 
 MOST_ALTERNATIVES = 8
 NORM_FLOOR = 1e-5  # of the variance in a layer normalization
-WAVEFORM_COLUMNS = 1500
 
-
-State = tuple[np.ndarray, np.ndarray]  # h and, for the LSTM, c; (H,) each
+States = tuple[np.ndarray, np.ndarray]  # h and, for the LSTM, c
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,11 @@ def trace(recognizer: Recognizer, samples: np.ndarray, latencies: Sequence[Laten
 
 
 class Network:
-    """The layers written out: the same arithmetic as `AcousticModel.advance`, frame by frame, with nothing hidden."""
+    """The layers written out: the same arithmetic as `AcousticModel.advance`, for all chunks of a recording at once.
+
+    Only a forward RNN's state passes from chunk to chunk. So a layer takes the recording's frames one by one in that
+    direction alone; look-aheads and the backward direction take as many steps as one chunk has.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.config, self.heads = checkpoint.config.model, list(checkpoint.config.tokens)
@@ -73,31 +75,27 @@ class Network:
     def unroll(self, frames: np.ndarray, latency: Latency) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
         """The stem's frames (F, H) → outputs of each layer's forward and backward RNN, (F, H) each, and the last
         layer's output (F, H). Full context is one chunk as long as the recording."""
-        chunk = latency.chunk or len(frames)
-        layers = range(self.config.layers)
-        forward: list[list[np.ndarray]] = [[] for _ in layers]
-        backward: list[list[np.ndarray]] = [[] for _ in layers]
-        outputs = []
-        zeros = (np.zeros(self.config.hidden, np.float32),) * 2
-        states = [zeros for _ in layers]
-        for start in range(0, len(frames), chunk):
-            x = frames[start : start + chunk + latency.look_ahead]
-            commit = min(chunk, len(x))
-            for i in layers:
-                layer = f"layers.{i}"
-                normed = self.norm(f"{layer}.norm", x)
-                there, states[i] = self.rnn(f"{layer}.forward_rnn", normed[:commit], states[i])
-                ahead, _ = self.rnn(f"{layer}.forward_rnn", normed[commit:], states[i])
-                back = self.rnn(f"{layer}.backward_rnn", normed[::-1], zeros)[0][::-1]
-                forward[i].append(there)
-                backward[i].append(back[:commit])
-                x = x + self.linear(f"{layer}.proj", np.hstack([np.concatenate([there, ahead]), back]))
-            outputs.append(x[:commit])
-        return (
-            [np.concatenate(parts) for parts in forward],
-            [np.concatenate(parts) for parts in backward],
-            np.concatenate(outputs),
-        )
+        total, hidden = frames.shape
+        chunk = latency.chunk or total
+        x, lengths = windows(frames, chunk, latency.look_ahead)
+
+        def committed(each: np.ndarray) -> np.ndarray:
+            return each[:, :chunk].reshape(-1, hidden)[:total]
+
+        forward, backward = [], []
+        for layer in (f"layers.{i}" for i in range(self.config.layers)):
+            normed = self.norm(f"{layer}.norm", x)
+            h, c = (
+                part.reshape(len(x), chunk, hidden)
+                for part in self.rnn(f"{layer}.forward_rnn", normed[:, :chunk].reshape(1, -1, hidden))
+            )
+            ahead, _ = self.rnn(f"{layer}.forward_rnn", normed[:, chunk:], (h[:, -1], c[:, -1]))
+            there = np.concatenate([h, ahead], axis=1)
+            back = reverse(self.rnn(f"{layer}.backward_rnn", reverse(normed, lengths))[0], lengths)
+            forward.append(committed(there))
+            backward.append(committed(back))
+            x = x + self.linear(f"{layer}.proj", np.concatenate([there, back], axis=2))
+        return forward, backward, committed(x)
 
     def emissions(self, x: np.ndarray) -> Emissions:
         """(F, H) → log-probabilities (F, V) of every head."""
@@ -105,34 +103,55 @@ class Network:
         return {name: each - np.logaddexp.reduce(each, axis=1, keepdims=True) for name, each in scores.items()}
 
     def norm(self, name: str, x: np.ndarray) -> np.ndarray:
-        centered = x - x.mean(axis=1, keepdims=True)
-        scaled = centered / np.sqrt(np.square(centered).mean(axis=1, keepdims=True) + NORM_FLOOR)
+        centered = x - x.mean(axis=-1, keepdims=True)
+        scaled = centered / np.sqrt(np.square(centered).mean(axis=-1, keepdims=True) + NORM_FLOOR)
         return scaled * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
 
     def linear(self, name: str, x: np.ndarray) -> np.ndarray:
         return x @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
 
-    def rnn(self, name: str, x: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        """One direction over (F, H) from a state → its outputs (F, H), and the state after the last frame."""
+    def rnn(self, name: str, x: np.ndarray, state: States | None = None) -> States:
+        """One direction over (N, T, H) from a state, (N, H) each; None: zeros → the state after every frame, (N, T, H)
+        each. Its first part is the output."""
         weights = {kind: self.weights[f"{name}.{kind}_l0"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
         inputs = x @ weights["weight_ih"].T + weights["bias_ih"]
         recurrent = np.ascontiguousarray(weights["weight_hh"].T)
-        (h, c), outputs = state, np.empty_like(x)
-        for i, given in enumerate(inputs):
-            own = h @ recurrent + weights["bias_hh"]
+        h, c = state or np.zeros((2, len(x), x.shape[2]), np.float32)
+        states = np.empty_like(x), np.empty_like(x)
+        for step in range(x.shape[1]):
+            given, own = inputs[:, step], h @ recurrent + weights["bias_hh"]
             if self.config.cell == "lstm":
-                both = given + own
-                enter, keep, _, leave = sigmoid(both).reshape(4, -1)
-                c = keep * c + enter * np.tanh(both.reshape(4, -1)[2])
+                both = gates(given + own, 4)
+                enter, keep, _, leave = sigmoid(both)
+                c = keep * c + enter * np.tanh(both[2])
                 h = leave * np.tanh(c)
             elif self.config.cell == "gru":
-                (reset, update, new), (own_reset, own_update, own_new) = np.split(given, 3), np.split(own, 3)
+                (reset, update, new), (own_reset, own_update, own_new) = gates(given, 3), gates(own, 3)
                 kept = sigmoid(update + own_update)
                 h = (1 - kept) * np.tanh(new + sigmoid(reset + own_reset) * own_new) + kept * h
             else:
                 h = np.tanh(given + own)
-            outputs[i] = h
-        return outputs, (h, c)
+            states[0][:, step], states[1][:, step] = h, c
+        return states
+
+
+def windows(frames: np.ndarray, chunk: int, look_ahead: int) -> tuple[np.ndarray, np.ndarray]:
+    """(F, H) → every chunk with its look-ahead (N, chunk + look-ahead, H), zeros behind the last frame; and how many
+    frames of each are real (N, 1)."""
+    places = np.arange(0, len(frames), chunk)[:, None] + np.arange(chunk + look_ahead)
+    padded = np.concatenate([frames, np.zeros((chunk + look_ahead, frames.shape[1]), np.float32)])
+    return padded[places], (places < len(frames)).sum(axis=1, keepdims=True)
+
+
+def reverse(x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Windows (N, T, H), each from its own end to its start; what is behind its length (N, 1) stays there."""
+    place = np.arange(x.shape[1])
+    return np.take_along_axis(x, np.where(place < lengths, lengths - 1 - place, place)[..., None], axis=1)
+
+
+def gates(x: np.ndarray, count: int) -> np.ndarray:
+    """(N, count H) → (count, N, H)"""
+    return x.reshape(len(x), count, -1).swapaxes(0, 1)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

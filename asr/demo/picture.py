@@ -26,7 +26,8 @@ MAX_UNITS = 64  # hidden units drawn of each direction: those that vary most
 WAVE_POINTS = 800  # of the waveform's outline
 REM_A_SECOND = 6.5  # of the time axis, at least
 HEIGHT = 100  # of a panel's own coordinates; its width is in frames
-POSITIVE, NEGATIVE, LOUD = (15, 138, 126), (217, 119, 6), (15, 138, 126)  # as the accent and the warm color
+SHADES = 127  # of each color in a heat map
+POSITIVE, NEGATIVE = (15, 138, 126), (217, 119, 6)  # as the accent and the warm color
 SURE = 0.6  # confidence
 
 
@@ -37,14 +38,15 @@ def draw(
     how far a pass is from the first one; then the sentences that the search of each pass liked best."""
     seconds = len(recording.samples) / SAMPLE_RATE
     shown = [_most_varied(getattr(traces[0], side)[layer]) for side in ("forward", "backward")]
+    waveform, mel = _waveform(recording.samples), _heat(_scaled(recording.mel))
     columns = []
     for one in traces:
         frames = len(one.probabilities)
         edges = range(one.latency.chunk, frames, one.latency.chunk) if one.latency.live else range(0)
         chunks = "".join(f"<i class='chunk' style='left:{100 * edge / frames:.3f}%'></i>" for edge in edges)
         panels = [
-            ("waveform", "low", _waveform(recording.samples)),
-            ("mel bands", "", _heat(_scaled(recording.mel))),
+            ("waveform", "low", waveform),
+            ("mel bands", "", mel),
             (f"layer {layer + 1}, forward →", "pixels", _heat(one.forward[layer][:, shown[0]]) + chunks),
             (f"layer {layer + 1}, ← backward", "pixels", _heat(one.backward[layer][:, shown[1]]) + chunks),
             (f"{head}: probability", "high", _tokens(one.probabilities, tokens) + chunks),
@@ -82,12 +84,12 @@ def _scaled(mel: np.ndarray) -> np.ndarray:
 
 
 def _heat(values: np.ndarray) -> str:
-    """(F, rows) in −1 to 1, the first row at the bottom → an image."""
-    image = np.empty((*values.T.shape, 4), np.uint8)
-    image[..., :3] = np.where((values.T >= 0)[..., None], POSITIVE, NEGATIVE)
-    image[..., 3] = 255 * np.minimum(np.abs(values.T), 1)
+    """(F, rows) in −1 to 1, the first row at the bottom → an image of a byte a value."""
+    image = Image.fromarray(np.rint(SHADES * (1 + np.clip(values.T[::-1], -1, 1))).astype(np.uint8), "P")
+    image.putpalette([part for shade in range(2 * SHADES + 1) for part in (NEGATIVE, POSITIVE)[shade >= SHADES]])
+    opacity = bytes(round(255 * abs(shade - SHADES) / SHADES) for shade in range(2 * SHADES + 1))
     file = BytesIO()
-    Image.fromarray(image[::-1]).save(file, "PNG")
+    image.save(file, "PNG", transparency=opacity)
     return f"<img alt='' src='data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'>"
 
 

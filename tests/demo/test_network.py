@@ -40,6 +40,22 @@ def test_traces_are_the_models_own_outputs(recognizer, latency):
         assert np.allclose([word.start for word in trace.words], [word.start for word in expected], atol=1e-3)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("latency", [Latency(0, 0), Latency(4, 2), Latency(5, 0), Latency(1, 9), Latency(40, 3)])
+@pytest.mark.parametrize("mels", [1, 45, 64])
+def test_every_cell_and_every_cut_is_the_models(cell, latency, mels):
+    pytest.importorskip("torch")
+    from tests.support import acoustic
+
+    model, mel = acoustic.small_runtime(cell, 4), acoustic.mel_frames(mels)
+    written_out = network.Network(acoustic.small_checkpoint(acoustic.small_model(cell, 4)))
+    _, _, out = written_out.unroll(model.embed(mel[None], None)[0], latency)
+    expected = (
+        acoustic.chunked(model, mel, latency.chunk, latency.look_ahead) if latency.live else acoustic.full(model, mel)
+    )
+    acoustic.assert_same(written_out.emissions(out), expected)
+
+
 def test_live_differs_from_full_context_in_the_backward_direction(recognizer):
     samples, _ = sf.read(CLIP, dtype="float32")
     _, (full, live) = network.trace(recognizer, samples, [PRESETS["offline"], PRESETS["fast"]])
@@ -81,6 +97,16 @@ def test_the_picture_has_a_column_for_each_pass_and_one_time_axis(recognizer):
         assert positions == pytest.approx([100 * word.start / seconds for word in trace.words], abs=0.01)
     (image,) = re.findall(r"mel bands</h4><div[^>]*><img alt='' src='data:image/png;base64,([^']+)'", full)
     assert Image.open(BytesIO(b64decode(image))).size == recording.mel.shape
+
+
+def test_a_heat_map_has_the_values_as_opacity_and_their_sign_as_color():
+    values = np.linspace(-1.2, 1.2, 60).reshape(20, 3)
+    (image,) = re.findall("base64,([^']+)'", picture._heat(values))
+    pixels = np.asarray(Image.open(BytesIO(b64decode(image))).convert("RGBA"))[::-1].swapaxes(0, 1)
+    assert np.abs(pixels[..., 3] - 255 * np.minimum(np.abs(values), 1)).max() <= 2
+    assert (pixels[values > 0.01, :3] == picture.POSITIVE).all() and (
+        pixels[values < -0.01, :3] == picture.NEGATIVE
+    ).all()
 
 
 def test_what_the_search_found_is_marked_and_escaped():
