@@ -38,8 +38,8 @@ class Segmenter:
         while self.frames >= self.longest:
             buffer = np.concatenate(self.mel)
             cut = self._quietest()
-            segments.append(buffer[:cut])
-            self.mel = [buffer[cut:]]
+            segments.append(buffer[:cut].copy())  # a view would keep the whole buffer as long as the segment lives
+            self.mel = [buffer[cut:].copy()]
             self.frames -= cut
             self.levels = self.levels[cut:]
         return segments

@@ -198,11 +198,13 @@ class Engine:
         order = sorted((i for i in range(len(utterances)) if len(utterances[i])), key=lambda i: len(utterances[i]))
         batches = [order[first : first + BATCH_UTTERANCES] for first in range(0, len(order), BATCH_UTTERANCES)]
 
-        def recognize(batch: list[int]) -> list[list[Alternative]]:
-            emissions = self.emissions([utterances[i] for i in batch], latency)
+        def recognize(batch: list[np.ndarray]) -> list[list[Alternative]]:
+            emissions = self.emissions(batch, latency)
+            batch.clear()  # of a long recording nothing is kept that is no longer needed
             return [self.sentences(decoder, each, n) for each in emissions]
 
-        return Recognition(len(utterances), batches, [self.workers.submit(recognize, batch) for batch in batches])
+        found = [self.workers.submit(recognize, [utterances[i] for i in batch]) for batch in batches]
+        return Recognition(len(utterances), batches, found)
 
     def recognize_batch(self, requests: Sequence[SecondPassRequest]) -> Iterator[list[Alternative]]:
         """Utterances as one batch with full context, on the calling thread: the sentences of each, the best first."""

@@ -67,3 +67,9 @@ def test_less_than_a_frame_makes_no_segment():
 def test_digital_silence_is_cut_too():
     lengths = [len(s) for s in segments(np.zeros(45 * RATE, np.float32))]
     assert len(lengths) >= 3 and all(n <= MAX_SEGMENT_S * FRAMES for n in lengths)
+
+
+def test_a_segment_keeps_no_more_than_itself():
+    segmenter = Segmenter(HOP, RATE)
+    found = segmenter.push(noise(45), np.zeros((45 * FRAMES, 2)))
+    assert found and all(segment.base is None for segment in (*found, *segmenter.mel))

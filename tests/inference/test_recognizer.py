@@ -1,5 +1,6 @@
 import threading
 import wave
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from asr.errors import AudioError, CheckpointError, HotwordError
 from asr.evaluation.scoring import score
 from asr.inference.endpoint import EndpointRules
 from asr.inference.recognizer import Recognizer
+from asr.model.latency import PRESETS
 from asr.text.sentences import SEGMENT_PAUSE_S
 from tests.support.streams import finals, play
 
@@ -147,6 +149,23 @@ def test_a_recording_is_read_on_while_it_is_recognized(recognizer, long, monkeyp
         recognizer.engine, "recognize_later", lambda *args: (begin(*args), begun.wait(60))[0]
     )  # until a thread has it
     assert recognizer.transcribe(long[0][: 60 * RATE], sample_rate=RATE).words[:50] == long[1].words[:50]
+
+
+def test_features_are_given_back_once_the_model_has_heard_them(recognizer, clips, monkeypatch):
+    engine, given, alive = recognizer.engine, threading.Event(), []
+    utterances = [engine.frontend(clip.samples) for clip in clips[:3]]
+    features = [weakref.ref(each) for each in utterances]
+
+    def sentences(*_):
+        assert given.wait(60)
+        alive.append(sum(each() is not None for each in features))
+        return []
+
+    monkeypatch.setattr(engine, "sentences", sentences)
+    recognition = engine.recognize_later(utterances, PRESETS["offline"], (), 1)
+    del utterances
+    given.set()
+    assert recognition.result() == [[], [], []] and alive == [0, 0, 0]
 
 
 def test_what_was_read_before_an_error_is_text_all_the_same(recognizer, long, monkeypatch):
