@@ -84,8 +84,7 @@ def _checkpoint(name: str | None) -> str:
         raise RillError("\n".join(problems))
     unlisted = [file for file in FILES if file not in listed and (folder / file).is_file()]
     found = checkpoint.load(name)
-    size = sum(values.size for values in found.stored.values())
-    frame = found.seconds_per_frame
+    frame, millions = found.seconds_per_frame, found.size / 1e6
     latencies = ", ".join(f"{name} {setting.seconds(frame):.2f} s" for name, setting in PRESETS.items() if setting.live)
     files = f"  {len(listed)} files are as config.json lists them"
     if unlisted:
@@ -95,7 +94,7 @@ def _checkpoint(name: str | None) -> str:
             f"`asr doctor --renew --checkpoint {found.path}` adds what is there now"
         )
     return (
-        f"  {found.path}: {size / 1e6:.1f} million weights, a frame every {frame * 1000:g} ms; latency {latencies}\n"
+        f"  {found.path}: {millions:.1f} million weights, a frame every {frame * 1000:g} ms; latency {latencies}\n"
         f"{files}"
     )
 

@@ -52,7 +52,7 @@ def build(recognizer: Recognizer, limits: Limits = NO_LIMITS) -> gr.Blocks:
 def about(recognizer: Recognizer) -> str:
     """Markdown: the checkpoint's facts and, where it has one, its model card, with accuracy and limits."""
     config = recognizer.engine.checkpoint.config
-    parameters = sum(values.size for values in recognizer.engine.checkpoint.stored.values()) / 1e6
+    parameters = recognizer.engine.checkpoint.size / 1e6
     shape = config.model
     step = recognizer.engine.seconds_per_frame
     latencies = "\n".join(

@@ -103,13 +103,15 @@ class Engine:
         self.gpu = device.startswith("cuda")
         if self.gpu and not has_gpu():
             raise RillError(NO_GPU if find_spec("torch") else NO_TORCH)
-        self.checkpoint = checkpoint.load(name)
+        found = checkpoint.load(name)
         if backend == "auto":
             backend = fastest(device)
         if int8 is None:
-            int8 = self.checkpoint.config.model.cell == "lstm" and backend == "onnx"
-        self.frontend = self.checkpoint.frontend
-        self.model = _model(self.checkpoint, backend, device, int8)
+            int8 = found.config.model.cell == "lstm" and backend == "onnx"
+        self.frontend = found.frontend
+        self.model = _model(found, backend, device, int8)
+        self.checkpoint = found.without_weights()
+        del found  # before more is loaded
         self.language_model = LanguageModel(self.checkpoint) if lm else None
         self.head = self.language_model.head if self.language_model else CHARACTERS
         # Each thread has a batch of its own: inside one batch several would wait for each other at every frame.

@@ -108,7 +108,7 @@ class Config:
 @dataclass(frozen=True)
 class Checkpoint:
     """Everything of a checkpoint that is shared and never changes while it is used; `stored` are its weights as the
-    file has them."""
+    file has them. Where they were let go, they are read again for whoever asks."""
 
     path: Path
     config: Config
@@ -118,20 +118,34 @@ class Checkpoint:
     @property
     def mel_mean(self) -> np.ndarray:
         """(bands,) float32, of the mel frames that the model was trained on."""
-        return self.stored["mel_mean"].astype(np.float32)
+        return self._read()["mel_mean"].astype(np.float32)
 
     @property
     def mel_std(self) -> np.ndarray:
         """(bands,) float32, all positive."""
-        return self.stored["mel_std"].astype(np.float32)
+        return self._read()["mel_std"].astype(np.float32)
+
+    @property
+    def size(self) -> int:
+        """How many weights the model has."""
+        heads = {name: len(tokens) for name, tokens in self.config.tokens.items()}
+        return sum(map(math.prod, shapes(self.config.model, self.frontend.bands, heads).values()))
 
     @property
     def seconds_per_frame(self) -> float:
         return self.frontend.seconds_per_frame * self.config.model.subsampling
 
     def weights(self) -> dict[str, np.ndarray]:
-        """All of them in float32, with the names of `AcousticModel`."""
-        return {name: values.astype(np.float32) for name, values in self.stored.items()}
+        """All of them in float32, with the names of `AcousticModel`. Raises CheckpointError where they have to be read
+        again and are damaged."""
+        return {name: values.astype(np.float32) for name, values in self._read().items()}
+
+    def without_weights(self) -> Checkpoint:
+        """The same for whoever has made a model of it, which has weights of its own."""
+        return dataclasses.replace(self, stored={})
+
+    def _read(self) -> Arrays:
+        return self.stored or load(self.path).stored
 
     def graph(self, name: str) -> bytes | None:
         """One of the ONNX graphs, which have no weights; None where the checkpoint does not have it."""

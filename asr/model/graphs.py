@@ -34,7 +34,7 @@ def _session(checkpoint: Checkpoint, name: str, weights: Arrays) -> onnxruntime.
     options.enable_mem_pattern = False  # would remember a plan for every shape that ever came
     options.enable_cpu_mem_arena = False  # would keep for ever what the largest batch took
     options.log_severity_level = 4  # what goes wrong is raised
-    bands = len(checkpoint.mel_mean)
+    bands = checkpoint.frontend.bands
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in weights.values()]
     options.add_external_initializers(list(weights), values)
     graph = checkpoint.graph(name)
@@ -59,7 +59,7 @@ def _built(checkpoint: Checkpoint, name: str, weights: Arrays) -> bytes:
             f"{checkpoint.path} has no {name}, and making it needs a package that is not there: "
             f"pip install onnx, or copy the whole checkpoint folder."
         ) from error
-    return export.skeleton(name, checkpoint.config, len(checkpoint.mel_mean), weights)
+    return export.skeleton(name, checkpoint.config, checkpoint.frontend.bands, weights)
 
 
 def _unfit(checkpoint: Checkpoint, name: str, reason: str) -> str:

@@ -3,6 +3,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -76,6 +77,15 @@ def refused(folder: Path) -> str:
     message = str(caught.value)
     assert message.endswith((".", ")")) and "\n" not in message
     return message
+
+
+def test_weights_that_were_let_go_are_read_again(recognizer):
+    kept, whole = recognizer.engine.checkpoint, checkpoint.load()
+    assert not kept.stored and kept.size == whole.size == sum(values.size for values in whole.stored.values())
+    again = kept.weights()
+    assert again.keys() == whole.stored.keys()
+    assert all(np.array_equal(again[name], values.astype(np.float32)) for name, values in whole.stored.items())
+    assert np.array_equal(kept.mel_std, whole.mel_std)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
