@@ -34,6 +34,7 @@ LONGEST_PAUSE_S = 3.0  # of which the tagger hears
 WINDOW, OVERLAP = 256, 32  # words from one window to the next; on either side of them the tagger sees so many more
 WINDOWS = 8  # that are read at once; more of them do not fit into the cache
 MATRIX_BITS = 8
+VECTORS = ("words", "pieces")  # matrices of which a word needs a few rows: they stay in 8 bits
 # How much more likely than a stretch of training text the words end with a sentence: a recording or a session does
 # mostly; an utterance that was cut where somebody paused, or nowhere, may go on.
 END_ODDS, CUT_ODDS = 10.0, 0.7
@@ -90,10 +91,11 @@ class Punctuator:
 
     def __init__(self, config: PunctuatorConfig, weights: Mapping[str, np.ndarray]) -> None:
         """`weights` are float32, with the names and layout of PyTorch's `nn.LSTM`: gates input, forget, cell, output.
-        Raises ValueError where their shapes are not the config's."""
+        Those of `VECTORS` may be as `quantize` gives them, with scales. Raises ValueError where their shapes are not
+        the config's."""
         self.config = config
         self._rows = {word: row for row, word in enumerate(config.words, 2)}
-        self._words, self._pieces = weights["words"], weights["pieces"]
+        self._vectors = {name: (weights[name], weights.get(f"{name}.scale")) for name in VECTORS}
         self._layers = []
         size, hidden = config.width + 2, config.hidden
         shapes = {
@@ -125,7 +127,7 @@ class Punctuator:
     def load(cls, path: str | os.PathLike[str]) -> Punctuator:
         """Read what `save` wrote. Raises CheckpointError if the file is missing, broken or of another shape."""
         try:
-            return cls(*read(path))
+            return cls(*read(path, kept=VECTORS))
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"{path} is not a usable tagger of punctuation ({' '.join(str(error).split())}): "
@@ -168,7 +170,7 @@ class Punctuator:
 
     def _scores(self, texts: Sequence[Sequence[str]], pauses: np.ndarray) -> np.ndarray:
         """Texts of T words each, and pauses (N, T) → (N, T, marks + cases)."""
-        boundary = self._words[BREAK]
+        boundary = self._rows_of("words", [BREAK])[0]
         vectors = np.stack([np.stack([boundary, *map(self._vector, words), boundary]) for words in texts])
         edges = ((0, 0), (1, 1))
         hidden = np.concatenate([vectors, pause_input(np.pad(pauses, edges, constant_values=np.nan))], axis=2)
@@ -177,7 +179,13 @@ class Punctuator:
         return hidden[:, 1:-1] @ self._head + self._head_bias
 
     def _vector_of(self, word: str) -> np.ndarray:
-        return self._words[self._rows.get(word, UNKNOWN)] + self._pieces[grams(word, self.config.buckets)].mean(0)
+        (whole,) = self._rows_of("words", [self._rows.get(word, UNKNOWN)])
+        return whole + self._rows_of("pieces", grams(word, self.config.buckets)).mean(0)
+
+    def _rows_of(self, name: str, rows: Sequence[int]) -> np.ndarray:
+        """Rows of one of the `VECTORS` in float32."""
+        values, scale = self._vectors[name]
+        return values[rows] if scale is None else values[rows] * scale[rows]
 
     def write(self, word: str, tag: Tag, first: bool = False) -> str:
         """A word as it is written, its mark included; `first` in its sentence, it begins with a capital."""
@@ -217,13 +225,15 @@ def save(path: Path, config: PunctuatorConfig, weights: Mapping[str, np.ndarray]
     save_file(stored, path, {"config": json.dumps(asdict(config), ensure_ascii=False)})
 
 
-def read(path: str | os.PathLike[str]) -> tuple[PunctuatorConfig, dict[str, np.ndarray]]:
-    """What `save` wrote, in floats again. `Punctuator.load` says what can be wrong with it."""
+def read(path: str | os.PathLike[str], kept: Sequence[str] = ()) -> tuple[PunctuatorConfig, dict[str, np.ndarray]]:
+    """What `save` wrote, in floats again, but for the matrices `kept` in 8 bits. `Punctuator.load` says what can be
+    wrong with it."""
     with safe_open(path, framework="np") as file:
         config = PunctuatorConfig(**json.loads((file.metadata() or {})["config"]))
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     return config, {
-        name: values * stored[f"{name}.scale"] if values.dtype == np.int8 else values for name, values in stored.items()
+        name: values * stored[f"{name}.scale"] if values.dtype == np.int8 and name not in kept else values
+        for name, values in stored.items()
     }
 
 

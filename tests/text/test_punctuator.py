@@ -120,6 +120,17 @@ def test_saved_tagger_is_nearly_the_same(punctuator, tmp_path):
     assert np.allclose(again.scores(words, np.full(3, np.nan)), punctuator.scores(words, np.full(3, np.nan)), atol=0.1)
 
 
+def test_vectors_in_8_bits_are_those_that_they_stand_for():
+    values = weights()
+    small, wide = dict(values), dict(values)
+    for name in module.VECTORS:
+        small[name], small[f"{name}.scale"] = quantize(values[name])
+        wide[name] = small[name] * small[f"{name}.scale"]
+    words, pauses = ["and", "rill", "so"], np.array([0.0, 0.5, np.nan])
+    one, other = (Punctuator(CONFIG, each).scores(words, pauses) for each in (small, wide))
+    assert np.array_equal(one, other)
+
+
 def test_quantize_keeps_a_row_within_half_a_step():
     matrix = np.array([[1.0, -2.0, 0.004], [0.0, 0.0, 0.0]], np.float32)
     integers, scale = quantize(matrix)
