@@ -96,14 +96,15 @@ class BeamDecoder:
         self.confidence = Confidence(self.tokens, config.lm_confidence, scores=True)
         self.divided = config.prior_scale * self.tokens.log_priors
         lexicon = language_model.lexicon
-        self.words = list(lexicon.words) if hotwords else lexicon.words
         index: dict[str, int] = {}
+        unknown: list[str] = []
         for word in (word for hotword in hotwords for word in hotword.phrase):
             if word not in index:
-                index[word] = lexicon.index.get(word, len(self.words))
-                if index[word] == len(self.words):
-                    self.words.append(word)
-        if len(self.words) - len(lexicon.words) > MOST_UNKNOWN:
+                index[word] = lexicon.index.get(word, len(lexicon.words) + len(unknown))
+                if index[word] >= len(lexicon.words):
+                    unknown.append(word)
+        self.words: Sequence[str] = [*lexicon.words, *unknown] if unknown else lexicon.words
+        if len(unknown) > MOST_UNKNOWN:
             raise HotwordError(f"More than {MOST_UNKNOWN} hot words are not in the lexicon: give fewer at a time.")
         spellings = {word: spell(word) for word in index}
         scores = {

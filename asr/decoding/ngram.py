@@ -56,12 +56,13 @@ class NGram:
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         arrays = storage.frozen(arrays)
-        self.words = arrays["vocabulary"].tobytes().decode().split("\n")
+        self.words = storage.Words(arrays["vocabulary"])
         self.arrays = layout.NGram(**{name: arrays[name] for name in layout.NGram._fields})
         if len(self.words) != len(self.arrays.unigrams):
             raise ValueError("its words are not those of its n-grams")
-        self.begin = self.words.index(BEGIN) + 1  # the state before the first word
-        self.end, self.unknown = self.words.index(END), self.words.index(UNKNOWN)
+        words = list(self.words)
+        self.begin = words.index(BEGIN) + 1  # the state before the first word
+        self.end, self.unknown = words.index(END), words.index(UNKNOWN)
 
     @cached_property
     def index(self) -> dict[str, int]:

@@ -12,9 +12,9 @@ import math
 import mmap
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -26,6 +26,33 @@ BLOCK = 512  # 64-bit words summed into one; the CRC-32 of the sums is the check
 LONGEST_HEADER = 1 << 20  # bytes
 DTYPES = {"U8": np.uint8, "I32": np.int32, "U32": np.uint32, "I64": np.int64, "U64": np.uint64, "F32": np.float32}
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+
+
+class Words(Sequence[str]):
+    """The words of an array of UTF-8, a line each. They become strings when they are asked for: so many strings would
+    take six times as much memory. Raises ValueError where they are no UTF-8."""
+
+    def __init__(self, text: np.ndarray) -> None:
+        text.tobytes().decode()
+        self.text = text
+        self.ends = np.append(np.flatnonzero(text == ord("\n")), len(text)).astype(np.int32)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return list(self)[place]
+        number = range(len(self))[place]
+        begin = self.ends[number - 1] + 1 if number else 0
+        return self.text[begin : self.ends[number]].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.text.tobytes().decode().split("\n"))
+
+    def __len__(self) -> int:
+        return len(self.ends)
 
 
 def write(path: Path, kind: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, str] | None = None) -> None:

@@ -45,7 +45,7 @@ class LexiconTree:
 
     def __init__(self, arrays: dict[str, np.ndarray], boundary: int) -> None:
         arrays = storage.frozen(arrays)
-        self.words = arrays["words"].tobytes().decode().split("\n")
+        self.words = storage.Words(arrays["words"])
         self.numbers, self.boundary = arrays["numbers"], boundary
         self.arrays = layout.Tree(**{name: arrays[name] for name in layout.Tree._fields})
         token, ahead, first, ends, labels = self.arrays
@@ -74,13 +74,8 @@ class LexiconTree:
 
     def write(self, path: Path, source: Path) -> None:
         """Beside the `lexicon.txt` that it was built from."""
-        words = np.frombuffer("\n".join(self.words).encode(), np.uint8)
-        storage.write(
-            path,
-            "lexicon",
-            {**self.arrays._asdict(), "numbers": self.numbers, "words": words},
-            {"source": _stamp(source)},
-        )
+        arrays = {**self.arrays._asdict(), "numbers": self.numbers, "words": self.words.text}
+        storage.write(path, "lexicon", arrays, {"source": _stamp(source)})
 
     @classmethod
     def read(cls, path: Path, source: Path, ngram: NGram, tokens: TokenSet) -> LexiconTree | None:

@@ -108,7 +108,7 @@ def packed(tmp_path):
 
 def test_from_arpa_to_a_file_and_back(packed) -> None:
     model = read(packed)
-    assert model.words == [UNKNOWN, BEGIN, END, "cat", "dog"]
+    assert list(model.words) == [UNKNOWN, BEGIN, END, "cat", "dog"]
     assert model.scores(model.numbers(["cat", "dog"])) == pytest.approx([-0.1, -0.05, -0.125 - 1])
     assert model.scores(model.numbers(["cat", "cat"])) == pytest.approx([-0.1, -0.75 - 0.25 - 0.4, -0.2])
 
