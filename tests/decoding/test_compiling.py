@@ -85,6 +85,20 @@ def test_it_is_kept_in_the_users_cache_where_the_package_is_read_only(fresh, com
     assert len(list((fresh / "cache" / "rill").glob("search-*.o"))) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the linker's memory stays")
+def test_the_linkers_memory_is_given_back_and_linking_works_again(fresh, compilations) -> None:
+    for _ in range(2):
+        assert follow() == 2.5  # links anew
+        pages, ours = 0, False
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            first, second = line.split()[:2]
+            if not first.endswith(":"):
+                ours = "/libllvmlite" in line
+            elif ours and first in ("Rss:", "Anonymous:"):
+                pages += int(second) if first == "Rss:" else -int(second)
+        assert pages < 4000  # kB, of 50 000 that linking takes
+
+
 def test_long_compiling_is_announced(fresh, compilations, monkeypatch, caplog) -> None:
     class AtOnce:
         daemon = False
