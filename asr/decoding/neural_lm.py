@@ -176,6 +176,7 @@ class NeuralLM:
 
 
 def log_sum_exp(logits: np.ndarray) -> np.ndarray:
-    """(n, m) → (n,)"""
+    """(n, m), which are used up, since they may be large → (n,)"""
     largest = logits.max(axis=1)
-    return largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
+    logits -= largest[:, None]
+    return largest + np.log(np.exp(logits, out=logits).sum(axis=1))
