@@ -31,7 +31,7 @@ from asr.text.punctuator import Punctuator
 from asr.text.results import Alternative, Word
 
 Hotwords = Sequence[str | Hotword]
-BATCH_UTTERANCES = 4  # that go through the model together
+BATCH_UTTERANCES, BATCH_S = 4, 60.0  # that go through the model together, and their length with what pads them
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,7 @@ class Engine:
         caller goes on."""
         self.check_process()
         decoder = self.decoder(hotwords)
-        order = sorted((i for i in range(len(utterances)) if len(utterances[i])), key=lambda i: len(utterances[i]))
-        batches = [order[first : first + BATCH_UTTERANCES] for first in range(0, len(order), BATCH_UTTERANCES)]
+        batches = batches_of([len(mel) for mel in utterances], int(BATCH_S / self.frontend.seconds_per_frame))
 
         def recognize(batch: list[np.ndarray]) -> list[list[Alternative]]:
             emissions = self.emissions(batch, latency)
@@ -240,6 +239,19 @@ class Engine:
         frame is active, whatever priors and language model prefer."""
         tokens = self.checkpoint.config.tokens[self.head]
         return decoder.nbest(emissions, n, firm) if active(emissions[self.head], tokens).any() else []
+
+
+def batches_of(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """The numbers of utterances of similar length, the longest first: at most `BATCH_UTTERANCES` together, and `most`
+    mel frames, padding included; one that is longer goes alone. Those of no length are in none."""
+    batches: list[list[int]] = []
+    for i in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i]):
+        room = min(BATCH_UTTERANCES, most // lengths[batches[-1][0]]) if batches else 0
+        if batches and len(batches[-1]) < room:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
 
 
 def fastest(device: str) -> str:

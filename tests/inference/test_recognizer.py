@@ -5,12 +5,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import asr
 from asr.audio import reading
 from asr.errors import AudioError, CheckpointError, HotwordError
 from asr.evaluation.scoring import score
 from asr.inference.endpoint import EndpointRules
+from asr.inference.engine import BATCH_UTTERANCES, batches_of
 from asr.inference.recognizer import Recognizer
 from asr.model.latency import PRESETS
 from asr.text.sentences import SEGMENT_PAUSE_S
@@ -97,6 +100,20 @@ def test_a_batch_says_what_each_of_its_members_says(recognizer, clips):
             (alone,) = recognizer.engine.recognize([mel], latency)
             assert [(w.text, w.start, w.end) for w in words] == [(w.text, w.start, w.end) for w in alone]
             assert [w.confidence for w in words] == pytest.approx([w.confidence for w in alone], abs=1e-3)
+
+
+@given(st.lists(st.integers(0, 50), max_size=20))
+def test_batches_hold_each_utterance_once_and_are_bounded(lengths):
+    batches = batches_of(lengths, 100)
+    assert sorted(i for batch in batches for i in batch) == [i for i, length in enumerate(lengths) if length]
+    assert all(len(batch) <= BATCH_UTTERANCES and len(batch) * lengths[batch[0]] <= 100 for batch in batches)
+    inside = [lengths[i] for batch in batches for i in batch]
+    assert inside == sorted(inside, reverse=True)
+
+
+def test_full_batches_are_no_smaller_than_they_must_be():
+    assert batches_of([20] * 5, 100) == [[0, 1, 2, 3], [4]]
+    assert batches_of([45, 5, 50, 0, 200, 4], 100) == [[4], [2, 0], [1, 5]]
 
 
 def test_parts_join_to_the_whole(recognizer, long):
