@@ -59,10 +59,15 @@ part dialogues 4 data/text/{sgd,topicalchat,taskmaster}.txt.gz
     --init data/neural/neural_lm.safetensors --epochs 0.55 --without $base --out data/neural/on
 [ -e runs/en-small/last/neural_lm.safetensors ] || python $recipe/average.py data/neural/{,on/}neural_lm.safetensors \
     runs/en-small/last/neural_lm.safetensors
-[ -e runs/punctuation/punctuation.safetensors ] || asr punctuate \
-    --train data/text/{changelog,talkpython,bitcoin}.txt.gz data/sentences/*.txt* --out runs/punctuation \
-    $(resume runs/punctuation/punctuation.state)
-cp runs/punctuation/punctuation.safetensors runs/en-small/last/
+# The tagger of sentences, and a wider one that goes on from it. While one is trained its state is there, too.
+tagger() {
+    [ -e "$1/punctuation.safetensors" ] && [ ! -e "$1/punctuation.state" ] || asr punctuate \
+        --train data/text/{changelog,talkpython,bitcoin}.txt.gz data/sentences/*.txt* --out "$@" \
+        $(resume "$1/punctuation.state")
+}
+tagger runs/punctuation --updates 8000
+tagger runs/punctuation-wide --updates 9000 --init runs/punctuation --hidden 192
+cp runs/punctuation-wide/punctuation.safetensors runs/en-small/last/
 asr doctor --renew --checkpoint runs/en-small/last
 asr tune $base --checkpoint runs/en-small/last --limit 120
 asr evaluate $base --checkpoint runs/en-small/last
