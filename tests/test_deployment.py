@@ -14,6 +14,8 @@ import pytest
 import typer.main
 
 from asr.cli.main import app
+from asr.server.process import SHUTDOWN_TIMEOUT_S
+from asr.server.service import SHUTDOWN_GRACE_S
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,6 +24,8 @@ else:
 
 ROOT = Path(__file__).parents[1]
 CONTAINERFILE, UNIT, RAY = ROOT / "Containerfile", ROOT / "deploy" / "rill.service", ROOT / "deploy" / "rayservice.yaml"
+
+GUIDE = ROOT / "docs" / "guide" / "deployment.md"
 
 
 def arguments_of_container() -> list[str]:
@@ -38,6 +42,15 @@ def test_asr_has_the_options(arguments: list[str]) -> None:
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     context = command.make_context(name, rest)
     assert name == "serve" and context.params["no_demo"] and context.params["token_file"]
+
+
+def test_containers_have_the_time_that_the_server_takes_to_stop() -> None:
+    """The default of Podman and Docker is shorter."""
+    commands = [path.read_text() for path in (CONTAINERFILE, GUIDE, ROOT / ".github" / "workflows" / "ci.yml")]
+    (times,) = zip(
+        *(re.findall(r"(?:podman|docker) run .*--stop-timeout (\d+)", each) for each in commands), strict=True
+    )
+    assert all(int(time) > SHUTDOWN_GRACE_S + SHUTDOWN_TIMEOUT_S for time in times)
 
 
 def test_the_image_is_built_from_what_the_wheel_needs() -> None:
