@@ -148,16 +148,14 @@ class NeuralLM:
     def _scores(self, contexts: np.ndarray, which: np.ndarray, words: np.ndarray) -> np.ndarray:
         """Contexts (n, embedding) → the log probability of each word (m,) in the context that it stands in (m,)."""
         bounds = self.config.bounds
-        logits = contexts @ self.head.T
         cluster = np.searchsorted(bounds[:-1], words, side="right")  # 0: a frequent word
         column = np.where(cluster == 0, words, bounds[0] + cluster - 1)
-        scores = logits[which, column] - log_sum_exp(logits)[which]
+        scores = chosen(contexts @ self.head.T, which, column)
         for number, (first, (narrow, wide)) in enumerate(zip(bounds, self.tails, strict=False), 1):
             inside = np.flatnonzero(cluster == number)
             if len(inside):
                 used, place = np.unique(which[inside], return_inverse=True)
-                logits = contexts[used] @ narrow.T @ wide.T
-                scores[inside] += logits[place, words[inside] - first] - log_sum_exp(logits)[place]
+                scores[inside] += chosen(contexts[used] @ narrow.T @ wide.T, place, words[inside] - first)
         scores[words == UNKNOWN] = np.nan
         return scores
 
@@ -175,8 +173,8 @@ class NeuralLM:
         return network_file.load(path, "neural language model", made)
 
 
-def log_sum_exp(logits: np.ndarray) -> np.ndarray:
-    """(n, m), which are used up, since they may be large → (n,)"""
-    largest = logits.max(axis=1)
+def chosen(logits: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Log probabilities (k,) at these places of a softmax over each row (n, m), which is used up: it may be large."""
+    found, largest = logits[rows, columns], logits.max(axis=1)
     logits -= largest[:, None]
-    return largest + np.log(np.exp(logits, out=logits).sum(axis=1))
+    return found - (largest + np.log(np.exp(logits, out=logits).sum(axis=1)))[rows]
