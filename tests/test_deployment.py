@@ -14,8 +14,6 @@ import pytest
 import typer.main
 
 from asr.cli.main import app
-from asr.server.process import SHUTDOWN_TIMEOUT_S
-from asr.server.service import SHUTDOWN_GRACE_S
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,6 +44,10 @@ def test_asr_has_the_options(arguments: list[str]) -> None:
 
 def test_containers_have_the_time_that_the_server_takes_to_stop() -> None:
     """The default of Podman and Docker is shorter."""
+    pytest.importorskip("prometheus_client", reason="needs the server: pip install 'rill-asr[serve]'")
+    from asr.server.process import SHUTDOWN_TIMEOUT_S
+    from asr.server.service import SHUTDOWN_GRACE_S
+
     commands = [path.read_text() for path in (CONTAINERFILE, GUIDE, ROOT / ".github" / "workflows" / "ci.yml")]
     (times,) = zip(
         *(re.findall(r"(?:podman|docker) run .*--stop-timeout (\d+)", each) for each in commands), strict=True
